@@ -10,9 +10,8 @@ import tokenizers
 from tokenizers import Tokenizer as Described
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
-from litespark.data.text.document import Document
 from litespark.data.tokenizer import Tokenizer
+from tests.data.prepare.test_encoding import encoded
 
 TEXT = "a row of\n words, and so on"
 BOS = ("<bos>", 1)
@@ -49,12 +48,7 @@ def folder_of(folder: Path, post_processor: object, **config: object) -> Path:
 
 
 def trained_on(tokenizer: Tokenizer, *texts: str) -> list[list[int]]:
-    found: list[Encoded] = []
-    encoder = DocumentEncoder(tokenizer, found.extend)
-    for text in texts:
-        encoder.add(Entry("train", Document(text, "text", "some.txt", 1), len(text)))
-    encoder.close()
-    return [ids.tolist() for _, ids in found]
+    return [ids.tolist() for _, ids in encoded(tokenizer, list(texts))]
 
 
 @pytest.mark.parametrize("add_bos", [None, True, False])
@@ -80,10 +74,8 @@ def test_training_prompts_and_transformers_begin_alike(tmp_path, name, add_bos):
 def test_only_the_first_piece_of_a_long_document_begins_it(tmp_path, monkeypatch):
     tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", POST_PROCESSORS["BOS"]))
     expected = trained_on(tokenizer, TEXT * 20, "b", TEXT * 3)
-    for batch in (1, 60, 10**6):
-        monkeypatch.setattr("litespark.data.prepare.encoding._PIECE_CHARACTERS", 30)
-        monkeypatch.setattr("litespark.data.prepare.encoding._BATCH_CHARACTERS", batch)
-        assert trained_on(tokenizer, TEXT * 20, "b", TEXT * 3) == expected
+    monkeypatch.setattr("litespark.data.prepare.encoding._PIECE_CHARACTERS", 30)
+    assert trained_on(tokenizer, TEXT * 20, "b", TEXT * 3) == expected
 
 
 def test_a_bos_that_is_missing_or_ends_documents_too_is_refused(tmp_path):

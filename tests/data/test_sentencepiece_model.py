@@ -94,17 +94,6 @@ def test_ids_of_a_unigram_model_are_the_same_but_for_ties(tmp_path, options):
     assert len(found) < 0.02 * len(texts())
 
 
-def test_what_is_no_tie_is_none(tmp_path):
-    model = parsed(train(tmp_path, "unigram"))
-    numbers = {piece.piece: number for number, piece in enumerate(model.pieces)}
-    a, b, unknown = numbers["a"], numbers["b"], 0
-    assert is_tie(model, [a, b], [b, a])
-    assert not is_tie(model, [a, b], [a, a])
-    assert not is_tie(model, [a, unknown], [a])
-    model.trainer_spec.model_type = 2
-    assert not is_tie(model, [a, b], [b, a])
-
-
 def test_special_pieces_in_a_text_stay_text(tmp_path):
     for kind in ("bpe", "unigram"):
         tokenizer = Tokenizer.load(train(tmp_path, kind))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import http.server
 import multiprocessing
 import os
 import pickle
 import random
 import sys
-import threading
 import time
 
 import pytest
@@ -25,7 +23,6 @@ from tests.data.s3_server import CuttingProxy, fill, s3_client, speak_to
 s3fs = pytest.importorskip("s3fs")
 
 CONTENT = random.Random(0).randbytes(3_000_000)
-DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
 @pytest.fixture(autouse=True)
@@ -64,15 +61,6 @@ def test_files_are_written_listed_read_fetched_and_removed(storage, tmp_path):
         storage.remove("a/b.txt")
     assert names(storage.files()) == ["c.txt"]
     assert storage.where("c.txt") == f"{storage.address}/c.txt"
-
-
-def test_globs_name_files_and_what_is_below_folders(storage):
-    for name in ("a/1.txt", "a/deep/2.txt", "b/3.txt", "b/4.bin"):
-        storage.write(name, b"x")
-    assert names(storage.matching("*/*.txt")) == ["a/1.txt", "b/3.txt"]
-    assert names(storage.matching("**/*.txt")) == ["a/1.txt", "a/deep/2.txt", "b/3.txt"]
-    assert names(storage.matching("a*")) == ["a/1.txt", "a/deep/2.txt"]
-    assert storage.matching("z*") == []
 
 
 def test_a_file_that_is_missing_or_of_another_size_is_named_at_once_and_leaves_nothing(storage, tmp_path, monkeypatch):
@@ -202,36 +190,16 @@ def test_a_full_disk_here_is_not_taken_for_a_lost_connection(s3_bucket, tmp_path
         storage.fetch("a", tmp_path / "no_such_folder" / "fetched")
 
 
-@pytest.fixture
-def refusing_server(monkeypatch, tmp_path):
-    class Refuse(http.server.BaseHTTPRequestHandler):
-        def answer(self):
-            self.send_response(403)
-            self.send_header("Content-Length", str(len(DENIED)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(DENIED)
+def test_refused_access_is_an_error_at_once(s3_bucket, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError("Access Denied")
 
-        do_GET = do_HEAD = do_PUT = answer
-
-        def log_message(self, *values):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    speak_to(f"http://127.0.0.1:{server.server_address[1]}", monkeypatch, tmp_path)
-    yield
-    server.shutdown()
-    server.server_close()
-
-
-def test_refused_access_is_an_error_at_once(refusing_server, monkeypatch):
+    for request in ("info", "cat_file", "find", "pipe_file"):
+        monkeypatch.setattr(s3fs.S3FileSystem, request, refuse)
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
-    storage = Storage("s3://bucket/folder")
-    refused = r"s3://bucket/folder/.*PermissionError.*Check the address and the access"
     for ask, arguments in REQUESTS.items():
-        with pytest.raises(StorageError, match=refused):
-            getattr(storage, ask)(*arguments)
+        with pytest.raises(StorageError, match=rf"{s3_bucket}/.*PermissionError.*Check the address and the access"):
+            getattr(Storage(s3_bucket), ask)(*arguments)
 
 
 def test_without_keys_and_without_the_bucket_the_address_is_named(s3_bucket, monkeypatch):
@@ -284,7 +252,7 @@ def test_the_files_of_fsspec_have_the_faults_that_ours_mend(tmp_path):
     (tmp_path / "file").symlink_to("folder/a")
     os.mkfifo(tmp_path / "pipe")
     seen = [{path.removeprefix(f"{tmp_path}/") for path in system.find(str(tmp_path))} for system in (theirs, ours)]
-    assert seen == [{"folder/a", "linked", "file", "pipe"}, {"folder/a", "linked/a", "file", "pipe"}]
+    assert seen == [{"folder/a", "linked", "file", "pipe"}, {"folder/a", "linked/a", "file"}]
     at = 10**18 + 1
     os.utime(tmp_path / "folder/a", ns=(at, at))
     assert [system.info(f"{tmp_path}/folder/a")["mtime"] == at for system in (theirs, ours)] == [False, True]

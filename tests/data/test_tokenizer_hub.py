@@ -50,24 +50,20 @@ class Handler(BaseHTTPRequestHandler):
         known = self.path.startswith(("/owner/name/resolve/main/", "/owner/name/resolve/v1/"))
         path = hub.folder / name
         if not known or not path.is_file():
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.headed(404, {"X-Error-Code": "EntryNotFound" if known else "RepoNotFound"})
             return b""
         if name == hub.withheld:
-            self.send_response(403)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.headed(403, {})
             return b""
         content = path.read_bytes()
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
+        self.headed(200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, len(content))
         return content
+
+    def headed(self, status: int, headers: dict[str, str], size: int = 0) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "X-Repo-Commit": COMMIT, "Content-Length": str(size)}.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -118,14 +114,11 @@ def test_a_name_is_fetched_without_its_code_and_then_needs_no_connection(hub, tm
     # the last two are not there, which is no fault
     files = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
     assert {path.rsplit("/", 1)[-1] for path in hub.asked} == files
+    assert load(hub, tmp_path, "owner/name@v1").returncode == 0
+    assert any("/resolve/v1/" in path for path in hub.asked)
     hub.asked.clear()
     assert load(hub, tmp_path, "owner/name", HF_HUB_OFFLINE="1").stdout.strip() == expected
     assert hub.asked == set()
-
-
-def test_a_revision_is_asked_for_by_name(hub, tmp_path):
-    assert load(hub, tmp_path, "owner/name@v1").returncode == 0
-    assert all("/resolve/v1/" in path for path in hub.asked)
 
 
 def test_a_file_that_is_there_and_cannot_be_had_is_not_taken_for_one_that_is_not(hub, tmp_path):
@@ -140,18 +133,7 @@ def test_a_file_that_is_there_and_cannot_be_had_is_not_taken_for_one_that_is_not
 def test_paths_are_not_taken_for_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder/here").mkdir(parents=True)
-    names = {
-        "owner/name": True,
-        "owner/name@main": True,
-        "owner/name-1.5_b": True,
-        "folder/here": False,
-        "folder/missing": False,
-        "name": False,
-        "/owner/name": False,
-        "./name": False,
-        "~/name": False,
-        "owner/name/more": False,
-        "owner/tokenizer.json": False,
-        "owner/spiece.model": False,
-    }
+    names = dict.fromkeys(("owner/name", "owner/name@main", "owner/name-1.5_b"), True)
+    no_names = ("folder/here", "folder/missing", "name", "/owner/name", "./name", "~/name", "owner/name/more")
+    names |= dict.fromkeys((*no_names, "owner/tokenizer.json", "owner/spiece.model"), False)
     assert {name: is_hub_name(name) for name in names} == names

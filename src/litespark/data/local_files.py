@@ -1,6 +1,6 @@
 """Files on this machine, as fsspec's own class for them has them but for three faults of that class (2026.9):
 
-- `find` does not look behind links to folders, and lists them and pipes like files;
+- `find` does not look behind links to folders, and lists them, and pipes, like files;
 - times of modification are floats, in which 10^9 seconds leave no room for less than a tenth of a microsecond;
 - `pipe_file` writes in place: a full disk or a loss of power leaves part of a file under the final name.
 """
@@ -58,8 +58,10 @@ class LocalFiles(LocalFileSystem):
                 if entry.is_dir():
                     if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
                         yield from self._below(entry.path, above)
-                else:
-                    yield _info(entry.path, entry.stat()) if entry.is_file() else self.info(entry.path)
+                elif entry.is_file():
+                    yield _info(entry.path, entry.stat())
+                elif not Path(entry.path).exists():
+                    yield self.info(entry.path)
 
 
 def _info(path: str, found: os.stat_result) -> dict[str, Any]:

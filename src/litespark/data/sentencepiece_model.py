@@ -1,17 +1,13 @@
-"""A sentencepiece model as a tokenizer of `tokenizers`, with the same ids, or not at all.
-
-A run exports its tokenizer as a tokenizer.json, and what others read there must give the ids that were trained on. The
-tokenizer that transformers 5.24 itself makes of a model gives other ids for nine of ten lines of source code (a test
-holds that). Each setting of a model (`sentencepiece_model.proto`) is converted or refused:
+"""A sentencepiece model as a tokenizer of `tokenizers`, with the same ids, or not at all: transformers 5.24 makes other
+ids of nine of ten lines of source code. Each setting of a model is converted or refused:
 
 - BPE joins the neighbours whose joint piece has the highest score, so the rank of a pair is the score of its piece.
-  Unigram has the same search (Kudo, "Subword Regularization", 2018) on both sides.
 - Texts are cut before runs of `▁` where no piece reaches across, which changes no id and lets words be remembered.
-- A model that normalises (`nmt_nfkc`, ...) is refused: `tokenizers` has the same table of replacements, but applies it
-  to whole graphemes, and loses an accent behind a character that the table replaces (0.23).
+- A model that normalises (`nmt_nfkc`, ...) is refused: `tokenizers` applies the same table of replacements to whole
+  graphemes, and loses an accent behind a character that the table replaces (0.23).
 
-Unigram models know ties: two ways through a text whose scores have the same sum. sentencepiece leaves them to the
-rounding of its 32-bit sums; here the sums have 64 bits, so the other way may be taken.
+Unigram models have ties: ways through a text whose scores have the same sum. sentencepiece leaves them to the rounding
+of its 32-bit sums; here the sums have 64 bits, so the other way may be taken.
 """
 
 from __future__ import annotations
@@ -51,8 +47,7 @@ _TEXTS = (
 def load_sentencepiece(path: Path) -> tuple[tokenizers.Tokenizer, str | None, str | None]:
     """The tokenizer of a `.model` file, and the texts of its EOS and BOS as far as the model has them.
 
-    ValueError: sentencepiece is not installed, not a model, or one that cannot be converted with the same ids. That is
-    tried on a few hundred texts, some of them made of the model's own pieces.
+    ValueError: sentencepiece is not installed, or not a model, or a few hundred texts do not get the same ids.
     """
     sentencepiece, description = (
         library(module, setting=f"data.tokenizer={path}")
@@ -75,7 +70,6 @@ def load_sentencepiece(path: Path) -> tuple[tokenizers.Tokenizer, str | None, st
 
 
 def _not_convertible(model: Any) -> str | None:
-    """What the model does that has no counterpart; None if there is nothing."""
     normalizer, trainer = model.normalizer_spec, model.trainer_spec
     normal = set(_texts_of(model, _NORMAL))
     types = {piece.type for piece in model.pieces}

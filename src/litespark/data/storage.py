@@ -1,12 +1,12 @@
 """Files under one address, on this machine or behind any protocol that fsspec knows: `s3://`, `gs://`, `hf://`.
 
-Here alone a path is told from an address, a lost connection is tried again, and a missing driver or a refused access
-becomes an error that names the remedy.
+Lost connections are tried again; a missing driver or a refused access is an error that names the remedy.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import secrets
@@ -24,9 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
-"""Of one request, before a lost connection is an error."""
 FIRST_WAIT_SECONDS = 0.5
-"""Before the second attempt; each later wait is twice as long."""
 _INSTALL = {"s3": "pip install 'litespark[s3]'", "gs": "pip install gcsfs", "gcs": "pip install gcsfs"}
 # Others write below the same address, so no listing is remembered. botocore's own attempts are left out: they would
 # multiply with s3fs's and with those here, and a silent server would take hours to become an error.
@@ -54,12 +52,9 @@ class Listed:
     """One file below an address."""
 
     name: str
-    """Its path below the address, with `/`."""
     size: int
     version: str
     """Changes when the file does: its time of modification, ETag or checksum, as far as the protocol has one."""
-    regular: bool = True
-    """False: a pipe, a socket or a device, which would be waited for."""
 
 
 def is_remote(address: str) -> bool:
@@ -70,11 +65,8 @@ def is_remote(address: str) -> bool:
 class Storage:
     """The files below one address, a path or `PROTOCOL://…`; nothing has to be there yet.
 
-    `attempts` of one request, before a lost connection is an error; None: `ATTEMPTS`.
-
-    Raises:
-        StorageError: a protocol that fsspec does not know, or whose driver is not installed. Each request raises it for
-            what is missing, refused, or not answered after all attempts.
+    StorageError: an unknown protocol, or one whose driver is not installed; from each request, what is missing,
+    refused, or not answered after `attempts` (None: `ATTEMPTS`).
     """
 
     def __init__(self, address: str | Path, *, attempts: int | None = None) -> None:
@@ -187,7 +179,7 @@ class Storage:
     def _listed(self, path: str, info: dict[str, Any]) -> Listed:
         version = next((info[key] for key in _VERSION_KEYS if key in info), "")
         name = PurePosixPath(path).relative_to(self._root).as_posix()
-        return Listed(name, int(info["size"] or 0), str(version), info["type"] != "other")
+        return Listed(name, int(info["size"] or 0), str(version))
 
     @property
     def _system(self) -> Any:
@@ -216,25 +208,16 @@ class Storage:
         return str(root).rstrip("/")
 
     def _asked(self, name: str, request: Callable[[], T]) -> T:
-        """The answer to a request, asked again while the connection fails; on this machine once.
-
-        StorageError: it is refused or not answered. OSError: the fault is on this machine, such as a full disk.
-        """
+        """The answer to a request, asked again while the connection fails; OSError: the fault is on this machine."""
         attempts = self._attempts or ATTEMPTS
         where = self.where(name)
-
-        def announce(state: RetryCallState) -> None:
-            assert state.outcome is not None, state
-            assert state.next_action is not None, state
-            reason = _described(state.outcome.exception())
-            log.warning("%s: %s; trying again in %g s", where, reason, state.next_action.sleep)
 
         try:
             return Retrying(
                 retry=retry_if_exception(lambda error: self.remote and _is_of_the_connection(error)),
                 stop=stop_after_attempt(attempts),
                 wait=wait_exponential(multiplier=FIRST_WAIT_SECONDS),
-                before_sleep=announce,
+                before_sleep=functools.partial(_announce, where),
                 reraise=True,
             )(request)
         except Exception as error:
@@ -246,6 +229,12 @@ class Storage:
                     "what is done already is kept."
                 ) from error
             raise
+
+
+def _announce(where: str, state: RetryCallState) -> None:
+    assert state.outcome is not None
+    assert state.next_action is not None
+    log.warning("%s: %s; trying again in %g s", where, _described(state.outcome.exception()), state.next_action.sleep)
 
 
 def _is_final(error: BaseException) -> bool:

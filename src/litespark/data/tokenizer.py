@@ -1,7 +1,5 @@
-"""Text to ids and back: a thin layer over `tokenizers` that adds what the data needs.
-
-Special strings inside a text stay text, what begins a document is settled, each id knows its length in bytes, and the
-tokenizer has a hash. Code that a tokenizer's folder may hold is never run.
+"""Text to ids and back, over `tokenizers`: special strings inside a text stay text, what begins a document is settled,
+each id knows its length in bytes, and the tokenizer has a hash. Code that a tokenizer's folder may hold is never run.
 """
 
 from __future__ import annotations
@@ -45,13 +43,12 @@ class Tokenizer:
 
     Attributes:
         vocab_size: one above the largest id.
-        pad_id: id that fills up a batch of texts in other programs: EOS, unless the tokenizer has its own.
-        begin_ids: ids that begin each document and each prompt; `tokenizers` and transformers put the same before a
-            text, and nothing behind it: EOS is written where a document ends, and a prompt has no end.
+        pad_id: EOS, unless the tokenizer has its own.
+        begin_ids: begin each document and each prompt, as in `tokenizers` and transformers; nothing stands behind.
 
     Args:
-        add_bos: whether BOS begins a document; None: what the tokenizer itself puts before a text does.
-        kept: entries of its tokenizer_config.json that mean nothing here and go with it, such as a chat template.
+        add_bos: whether BOS begins a document; None: as the tokenizer itself has it.
+        kept: entries of its tokenizer_config.json that go with it, such as a chat template.
     """
 
     def __init__(
@@ -86,8 +83,7 @@ class Tokenizer:
                     "data.add_bos=true, but the tokenizer has no token that begins a document; set data.add_bos=auto, "
                     "or name a tokenizer whose tokenizer_config.json has a bos_token"
                 )
-            if self.bos_id is not None and self.bos_id not in before:
-                begin = [self.bos_id]
+            begin = before if self.bos_id is None or self.bos_id in before else [self.bos_id]
             if self.eos_id in begin:
                 raise ValueError(
                     "data.add_bos=true, but the tokenizer's BOS is its EOS, which would end a document where it "
@@ -108,8 +104,7 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         """Byte-level BPE with exactly `vocab_size` ids, of which 0 is EOS; the same texts give the same tokenizer.
 
-        Where the texts give fewer merges, the rest are special tokens that no text yields. Long words are learned from
-        in parts: one takes the square of its length.
+        Where the texts give fewer merges, the rest are special tokens that no text yields.
         """
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         if vocab_size < len(alphabet) + 1:
@@ -135,11 +130,9 @@ class Tokenizer:
         Args:
             path: the file, the folder, or `OWNER/NAME` on the Hugging Face hub where there is no such path here.
             eos_token: the EOS by its text; None: what the files beside it or the model name, else a usual name.
-            add_bos: whether BOS begins a document; None: as the post-processor of a tokenizer.json has it, or, for a
-                sentencepiece model, `add_bos_token` of a tokenizer_config.json beside it.
+            add_bos: None: as the post-processor has it, or for a sentencepiece model the tokenizer_config.json.
 
-        Raises:
-            ValueError: it is not there, cannot be read or converted, or has no EOS or no BOS though one was asked for.
+        ValueError: it cannot be read or converted, or has no EOS or no BOS though one was asked for.
         """
         path, file = named_tokenizer(path)
         folder = (file or path).parent
@@ -164,7 +157,7 @@ class Tokenizer:
         return cls(tokenizer, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos, kept=kept)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text as transformers gives them: `begin_ids` and the text, nothing behind it."""
+        """The ids of each text: `begin_ids` and the text, nothing behind it."""
         return self._encoded(texts, special=True)
 
     def encode_parts(self, texts: list[str]) -> list[list[int]]:
@@ -176,10 +169,7 @@ class Tokenizer:
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text that is to be continued: at least EOS, which stands before every document.
-
-        ValueError: the text holds bytes that are no characters.
-        """
+        """The ids of a text that is to be continued, at least EOS; ValueError: it holds what is no character."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -206,8 +196,7 @@ class Tokenizer:
     def token_bytes(self) -> list[int]:
         """By id, how many bytes it decodes to; 0 for special ids and for ids that no token has.
 
-        Exact for byte-level tokenizers. For others, `▁` counts as a space and `<0xNN>` as one byte; a space that such a
-        tokenizer puts before a text counts although the text has none.
+        Exact for byte-level tokenizers. Others count a space that they put before a text although the text has none.
         """
         byte_level = "ByteLevel" in json.dumps([self._described["pre_tokenizer"], self._described["decoder"]])
         added = self._tokenizer.get_added_tokens_decoder()
@@ -231,10 +220,7 @@ class Tokenizer:
 
     @property
     def encodes_words(self) -> bool:
-        """Whether a text is divided into words of bytes that are encoded one by one, as byte-level BPE does.
-
-        Otherwise, as with sentencepiece models, any part of a text may decide about any other.
-        """
+        """Whether a text is divided into words that are encoded one by one; else any part may decide about any."""
         described = self._described["pre_tokenizer"] or {"pretokenizers": []}
         steps = {step["type"]: step for step in described.get("pretokenizers", [described])}
         return "ByteLevel" in steps and (steps["ByteLevel"]["use_regex"] or "Split" in steps)
@@ -290,7 +276,7 @@ def _read(path: Path, file: Path | None) -> tokenizers.Tokenizer:
 
 @contextmanager
 def _failures_as_errors() -> Iterator[None]:
-    """Make a ValueError of a failure inside `tokenizers`, which is no Exception, and which what it read has caused."""
+    """Make a ValueError of a failure inside `tokenizers`, which is no Exception."""
     try:
         yield
     except BaseException as error:
@@ -300,7 +286,6 @@ def _failures_as_errors() -> Iterator[None]:
 
 
 def _put_around(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that a tokenizer puts before and behind a text."""
     if not tokenizer.num_special_tokens_to_add(is_pair=False):
         return [], []
     for text in ("a", " ", *tokenizer.get_vocab(with_added_tokens=False)):

@@ -18,7 +18,6 @@ _BESIDE = (SPECIAL_FILE, CONFIG_FILE, TEMPLATE_FILE)
 _CHAT_TEMPLATE = "chat_template"
 _KEPT = (_CHAT_TEMPLATE, "clean_up_tokenization_spaces")
 _FOLDER = "tokenizer"
-"""In the folder of a run."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 

@@ -27,6 +27,8 @@ from litespark.data.prepare.work import DUPLICATES, FINGERPRINTS, Work
 from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer import Tokenizer
 
+REPOSITORY = Path(__file__).parents[3]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
 WHERE = (
     *("tokenizer", "in fingerprints", "between fingerprints", "duplicates", "in a chunk", "before a marker"),
     *("between units", "before the manifest", "in the manifest", "cleaning up"),

@@ -6,7 +6,7 @@ The files are nasty on purpose, and all rules of selection are on.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import QUALITY_RULES, SelectionConfig
-from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config
 from tests.data.prepare.reading import texts
 from tests.data.select.prose import prose
@@ -72,7 +71,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, seed in enumerate(seeds):
             (root / folder / f"{number}.jsonl").write_bytes(b"\n".join(nasty(seed)))
     (root / "train" / "9.jsonl").write_bytes(b"\n".join(nasty(0)))
-    (root / "evaluation.txt").write_text(prose(1003))
+    root.with_suffix(".txt").write_text(prose(1003))  # what is evaluated on
     return root
 
 
@@ -95,14 +94,11 @@ def lines_there(source: Path, split: str) -> int:
 
 def sums(manifest: Manifest, split: str) -> dict[str, Counter[str]]:
     """Documents, bytes and tokens by domain, of what is text: kept, or left out by a rule of selection."""
-    found: dict[str, Counter[str]] = {}
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for domain, counts in manifest.splits[split].domains.items():
-        found.setdefault(domain, Counter()).update(
-            documents=counts.documents, bytes=counts.text_bytes, tokens=counts.tokens
-        )
+        found[domain].update(documents=counts.documents, bytes=counts.text_bytes, tokens=counts.tokens)
     for row in _selected(manifest.dropped, split):
-        assert row.tokens is not None
-        found.setdefault(row.domain, Counter()).update(documents=row.documents, bytes=row.bytes, tokens=row.tokens)
+        found[row.domain].update(documents=row.documents, bytes=row.bytes, tokens=row.tokens)
     return found
 
 
@@ -135,7 +131,7 @@ def test_what_the_rules_leave_out_is_named_and_nothing_else_goes(
     selection = SelectionConfig(
         quality=QUALITY_RULES,
         languages=("en",),
-        decontaminate=(str(source / "evaluation.txt"),),
+        decontaminate=(str(source.with_suffix(".txt")),),
         exact_duplicates=True,
         near_duplicates=True,
     )
@@ -155,4 +151,4 @@ def test_what_the_rules_leave_out_is_named_and_nothing_else_goes(
     assert [row for row in manifest.dropped.rows if row.rule.startswith("reading/")] == whole.dropped.rows
     for split in manifest.splits.values():
         assert split.tokens == sum(chunk.tokens for domain in split.domains.values() for chunk in domain.chunks)
-    assert Tokenizer.load(folder).hash == Tokenizer.load(everything).hash
+    assert manifest.tokenizer_hash == whole.tokenizer_hash

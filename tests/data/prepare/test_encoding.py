@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from litespark.data.prepare import encoding
 from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
@@ -72,17 +72,6 @@ def divided(words: str | None) -> Tokenizer:
     return Tokenizer(made, eos_id=0, bos_id=None)
 
 
-def one_word_of_sentencepiece(prefix: bool) -> Tokenizer:
-    """BPE whose words are lines and more, with or without a space before the text."""
-    made = tokenizers.Tokenizer(models.BPE())
-    made.normalizer = normalizers.Sequence(
-        [*([normalizers.Prepend("▁")] if prefix else []), normalizers.Replace(" ", "▁")]
-    )
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["</s>"], show_progress=False)
-    made.train_from_iterator([LONG], trainer)
-    return Tokenizer(made, eos_id=0, bos_id=None)
-
-
 def begins_with_a_space() -> Tokenizer:
     """Byte-level BPE that puts a space before a text that has none."""
     described = json.loads(Tokenizer.train([LONG], vocab_size=400)._tokenizer.to_str())
@@ -96,8 +85,6 @@ TOKENIZERS = {
     "bytes, line breaks before words": lambda: divided(BEHIND_LINE_BREAKS),
     "bytes, behind a space": begins_with_a_space,
     "bytes, one word": lambda: divided(None),
-    "one word": lambda: one_word_of_sentencepiece(False),
-    "one word, behind a space": lambda: one_word_of_sentencepiece(True),
 }
 
 
@@ -121,20 +108,6 @@ def test_a_long_document_is_encoded_in_pieces_where_words_are(tokenizer, monkeyp
     assert encoding._pieces("x" * 300, tokenizer) == ["x" * 300], "it has no place to cut it at"
 
 
-class GivesWrongIds(Tokenizer):
-    """A tokenizer that turns `wrong` in a text into an id of choice."""
-
-    def __init__(self, tokenizer: Tokenizer, wrong: int) -> None:
-        self.__dict__.update(tokenizer.__dict__)
-        self.wrong = wrong
-
-    def encode_parts(self, texts: list[str]) -> list[list[int]]:
-        lists = super().encode_parts(texts)
-        return [
-            [*ids[:1], self.wrong, *ids[1:]] if "wrong" in text else ids for ids, text in zip(lists, texts, strict=True)
-        ]
-
-
 @pytest.mark.parametrize(
     "wrong, message",
     [
@@ -143,6 +116,8 @@ class GivesWrongIds(Tokenizer):
         (0, r"some\.jsonl, 3: its text holds what becomes id 0, which ends a document"),
     ],
 )
-def test_ids_that_would_be_misread_are_refused(tokenizer, wrong, message):
+def test_ids_that_would_be_misread_are_refused(tokenizer, monkeypatch, wrong, message):
+    ids = {"right": [1], "wrong": [1, wrong]}
+    monkeypatch.setattr(Tokenizer, "encode_parts", lambda _, texts: [ids[text] for text in texts])
     with pytest.raises(ValueError, match=message):
-        encoded(GivesWrongIds(tokenizer, wrong), ["right", "right", "wrong", "right"])
+        encoded(tokenizer, ["right", "right", "wrong", "right"])

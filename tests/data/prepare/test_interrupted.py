@@ -22,10 +22,8 @@ from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
 from tests.data.corpus import config, documents, write_texts
 from tests.data.prepare import interrupted
+from tests.data.prepare.interrupted import ENVIRONMENT, REPOSITORY
 from tests.data.prepare.reading import content
-
-REPOSITORY = Path(__file__).parents[3]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
 
 
 @pytest.fixture
@@ -122,15 +120,17 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
         assert {path: path.stat().st_mtime_ns for path in before} == before != {}
 
 
-def test_the_workers_of_a_killed_preparation_end_and_the_same_command_does_the_rest(
-    source, undisturbed, start, tmp_path
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_workers_of_a_killed_preparation_end_at_once_and_the_same_command_does_the_rest(
+    source, undisturbed, start, tmp_path, how
 ):
     process = start(settings(source, tmp_path, 2), "in a chunk")
     until_stalled(process)
     workers = children(process.pid)
     assert len(workers) >= 2
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(how)
+    process.communicate(timeout=100)  # the stalled worker would sleep for two minutes
+    assert process.returncode != 0
     until_gone(workers)
     folder = prepare(settings(source, tmp_path), progress=False)
     assert content(folder) == content(undisturbed)
@@ -170,15 +170,3 @@ def test_a_worker_that_dies_is_an_error_and_what_is_done_is_kept(source, undistu
     assert not (folder / "manifest.json").exists()
     assert prepare(settings(source, tmp_path), progress=False) == folder
     assert content(folder) == content(undisturbed)
-
-
-def test_ctrl_c_ends_at_once_and_leaves_no_process(source, undisturbed, start, tmp_path):
-    process = start(settings(source, tmp_path, 2), "between units")
-    until_stalled(process)
-    workers = children(process.pid)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=100)  # the stalled worker would sleep for two minutes
-    assert process.returncode != 0
-    until_gone(workers)
-    prepare(settings(source, tmp_path), progress=False)
-    assert content(tmp_path / undisturbed.name) == content(undisturbed)

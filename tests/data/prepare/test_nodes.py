@@ -62,13 +62,6 @@ def test_nodes_one_after_the_other_write_the_same_and_the_last_finishes(source, 
     assert [prepare(node, progress=False) for node in each] == [tmp_path / alone.name] * NODES
 
 
-def test_a_lost_node_can_be_started_again_or_left_to_one_that_does_all(source, alone, tmp_path):
-    node = replace(settings(source, tmp_path), nodes=NODES, node_rank=1)
-    assert [prepare(node, progress=False) for _ in range(2)] == [None, None]
-    assert prepare(settings(source, tmp_path), progress=False) == tmp_path / alone.name
-    assert content(tmp_path / alone.name) == content(alone)
-
-
 def test_nodes_that_compare_documents_wait_for_each_other(source, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "POLL_SECONDS", 0.05)
     selection = SelectionConfig(exact_duplicates=True)

@@ -16,11 +16,9 @@ from litespark.data.prepare import same_text
 from litespark.data.prepare.plan import plan_preparation
 from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
-from litespark.data.storage import Storage
 from litespark.data.text.splits import SplitRule
-from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config, documents, write_texts
-from tests.data.prepare.reading import content, texts, tokens
+from tests.data.prepare.reading import texts, tokens
 
 
 def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
@@ -72,29 +70,17 @@ def test_where_evaluation_texts_lie_is_no_part_of_what_is_prepared_but_what_they
     assert name("here", "a question") == name("there", "a question") != name("else", "another question")
 
 
-def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not(tmp_path):
-    source = write_texts(tmp_path / "text", documents(10))
-    root = tmp_path / "prepared"
-    first = prepare(config(source, root), progress=False)
-    times = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
-    assert prepare(config(source, root, seq_len=32, micro_batch_size=4), progress=False) == first
-    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == times
-    elsewhere = prepare(config(source, tmp_path / "elsewhere"), progress=False)
-    assert (elsewhere.name, content(elsewhere)) == (first.name, content(first))
-    assert prepare(config(source, root, validation_fraction=0.4), progress=False) != first
-    (source / "0000.txt").write_text("something else")
-    assert prepare(config(source, root), progress=False) != first
-
-
 def test_a_prepared_folder_is_a_source(prepared):
     assert prepare(config(prepared, prepared.parent / "elsewhere"), progress=False) == prepared
     assert not (prepared.parent / "elsewhere").exists()
 
 
-def test_a_single_document_is_divided_at_a_line_break(tmp_path):
+def test_a_single_document_is_divided_at_a_line_break_whatever_its_file_is_called(tmp_path):
     book = "".join(f"line {number} of the book\n" for number in range(100))
     (tmp_path / "book.txt").write_text(book)
     folder = prepare(config(tmp_path / "book.txt", tmp_path / "prepared"), progress=False)
+    renamed = (tmp_path / "book.txt").rename(tmp_path / "renamed.txt")
+    assert prepare(config(renamed, tmp_path / "prepared"), progress=False) == folder
     (train,), (validation,) = texts(folder, "train"), texts(folder, "validation")
     assert train + validation == book
     assert train.endswith("\n")
@@ -108,45 +94,10 @@ def test_a_split_rule_leaves_documents_on_both_sides(count, fraction):
     assert {split for text in documents(count) for split, _ in rule.assign(text)} == {"train", "validation"}
 
 
-def test_a_given_tokenizer_is_used(tmp_path):
-    Tokenizer.train(documents(20), vocab_size=320).save(tmp_path)
-    source = write_texts(tmp_path / "text", documents(10))
-    settings = config(source, tmp_path / "prepared", tokenizer=str(tmp_path), vocab_size=320)
-    manifest = Manifest.read(prepare(settings, progress=False))
-    assert manifest.tokenizer_hash == Tokenizer.load(tmp_path).hash
-    with pytest.raises(ValueError, match=r"has 320 ids, and the vocabulary is 300"):
-        prepare(config(source, tmp_path / "prepared", tokenizer=str(tmp_path)), progress=False)
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"source": "blank"}, "holds no document with text"),
-        ({"source": "chunks"}, "no manifest.json, so its chunks are not a data set"),
-        ({"tokenizer": "nowhere"}, "does not exist; expected a tokenizer.json"),
-        ({"vocab_size": 100}, "needs at least 257 ids"),
-    ],
-)
-def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes, message):
-    monkeypatch.chdir(tmp_path)
-    write_texts(tmp_path / "text", documents(10))
-    write_texts(tmp_path / "blank", [" "])
-    (tmp_path / "chunks" / "train").mkdir(parents=True)
-    (tmp_path / "chunks" / "train" / "index.json").touch()
-    settings = config(**{"source": "text", "root": "prepared", **changes})
-    with pytest.raises(ValueError, match=message):
-        prepare(settings, progress=False)
-    assert not list(tmp_path.glob("prepared/*/"))
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"workers": -1}, r"data\.workers: got -1, expected a whole number from 0 to 1024"),
-        ({"chunk_tokens": 2**30}, r"data\.chunk_tokens: got 1073741824, expected a whole number from 1 to 536870912"),
         ({"validation_fraction": 1.0}, r"data\.validation_fraction: got 1\.0, expected a number above 0 and below 1"),
-        ({"max_bad_share": 2}, r"data\.max_bad_share: got 2"),
-        ({"text_field": ""}, r"data\.text_field\b"),
         ({"name": "../elsewhere"}, r"data\.name\b.*\.\./elsewhere"),
         ({"name": ".hidden"}, r"data\.name\b.*\.hidden"),
     ],
@@ -154,28 +105,6 @@ def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         config("text", "prepared", **changes)
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("{", "not a manifest that this version reads"),
-        ("[]", "not a manifest that this version reads"),
-        ('{"schema": "litespark.data/1", "splits": {}}', r"schema: .* got 'litespark.data/1'"),
-        ('{"schema": "litespark.data/3", "splits": {}}', r"reads \((\w+): Field required"),
-    ],
-)
-def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        Manifest.read(tmp_path)
-
-
-def test_a_manifest_comes_back_as_it_was_written(prepared, tmp_path):
-    manifest = Manifest.read(prepared)
-    manifest.write(Storage(tmp_path))
-    assert Manifest.read(tmp_path) == manifest
-    assert Manifest.read(tmp_path).hash == manifest.hash
 
 
 def touched(source: Path) -> Path:
@@ -219,7 +148,7 @@ def test_other_bytes_of_the_same_size_and_name_are_prepared_anew(tmp_path):
     assert Manifest.read(third).hash != Manifest.read(first).hash
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"files": [1]}', b"[" * 100_000])
+@pytest.mark.parametrize("note", [b"", b'{"files": [1]}'])
 def test_a_damaged_note_of_the_text_is_named_and_not_used(tmp_path, caplog, note):
     source = write_texts(tmp_path / "text", documents(2))
     first = prepare(config(source, tmp_path / "prepared"), progress=False)
@@ -227,13 +156,6 @@ def test_a_damaged_note_of_the_text_is_named_and_not_used(tmp_path, caplog, note
     damaged.write_bytes(note)
     assert prepare(config(touched(source), tmp_path / "prepared"), progress=False) != first
     assert f"{damaged} is damaged" in caplog.text
-
-
-def test_one_file_under_another_name_is_the_same_text(tmp_path):
-    file = write_texts(tmp_path / "text", documents(1)) / "0000.txt"
-    folder = prepare(config(file, tmp_path / "prepared"), progress=False)
-    renamed = file.rename(tmp_path / "renamed.txt")
-    assert prepare(config(renamed, tmp_path / "prepared"), progress=False) == folder
 
 
 def test_what_was_decided_about_the_files_is_told_and_kept_in_the_manifest(tmp_path, capsys):

@@ -29,12 +29,3 @@ def test_a_log_tells_how_far_every_stage_is_also_within_a_unit(capsys, monkeypat
         meters[0] = (7, 0, 10, 25)
         display.follow("documents", meters, [0], 100)
         until_told(capsys, "Preparing x: documents 25%  7 documents")
-
-
-def test_nothing_is_told_where_nobody_asked(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LOG_SECONDS", 0.001)
-    with Display("Preparing x", show=False) as display:
-        display.stage("tokenizer")
-        display.say("a line")
-        time.sleep(0.05)
-    assert capsys.readouterr().err == ""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from litespark.data.config import PrepareConfig
-from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest
 from litespark.data.prepare import stages, unit
 from litespark.data.prepare.prepare import prepare
@@ -52,51 +51,31 @@ def all_texts(folder: Path, split: str) -> list[str]:
     return sorted(text for kind in KINDS for text in texts(folder, split, kind))
 
 
-def counts(dropped: DroppedDocuments) -> dict[str, int]:
-    assert {row.split for row in dropped.rows} <= {"train"}
-    return dropped.by_rule()
-
-
-def test_what_a_rule_refuses_is_left_out_of_training_alone(source, tmp_path):
-    folder = prepare(settings(source, tmp_path / "prepared"), progress=False)
-    good = documents(60)
-    assert all_texts(folder, "train") == sorted([*good, *good[:10]])
-    assert all_texts(folder, "validation") == sorted([*documents(9, seed=1), *JUNK[:3], good[0]])
-    dropped = Manifest.read(folder).dropped
-    assert counts(dropped) == {"selection/c4/junk": 14}
-    tokenizer = Tokenizer.load(folder)
-    rows = dropped.rows
-    assert {row.domain for row in rows} == set(KINDS)
-    assert sum(row.bytes for row in rows) == sum(map(len, [*JUNK, *JUNK[:2]]))
-    assert sum(row.tokens for row in rows) == sum(len(ids) + 1 for ids in tokenizer.encode_batch([*JUNK, *JUNK[:2]]))
-    example = next(row.examples[0] for row in rows if row.examples)
-    assert example.excerpt.startswith("junk")
-    assert example.file.endswith(".jsonl")
-
-
-def test_of_duplicates_the_first_in_the_order_of_the_corpus_stays(source, tmp_path):
+def test_junk_and_all_but_the_first_of_duplicates_are_left_out_of_training_alone(source, tmp_path):
     folder = prepare(settings(source, tmp_path / "prepared", exact_duplicates=True), progress=False)
     assert all_texts(folder, "train") == sorted(documents(60))
+    assert all_texts(folder, "validation") == sorted([*documents(9, seed=1), *JUNK[:3], documents(60)[0]])
     # the duplicates of junk go under the rule that refuses junk
-    assert counts(Manifest.read(folder).dropped) == {"selection/c4/junk": 14, "selection/exact_duplicate": 10}
-    examples = [example for row in Manifest.read(folder).dropped.rows for example in row.examples]
+    dropped = Manifest.read(folder).dropped
+    assert dropped.by_rule() == {"selection/c4/junk": 14, "selection/exact_duplicate": 10}
+    junk = [row for row in dropped.rows if row.rule.endswith("junk")]
+    assert {(row.split, row.domain) for row in junk} == {("train", kind) for kind in KINDS}
+    assert sum(row.bytes for row in junk) == sum(map(len, [*JUNK, *JUNK[:2]]))
+    ids = Tokenizer.load(folder).encode_batch([*JUNK, *JUNK[:2]])
+    assert sum(row.tokens for row in junk) == sum(len(each) + 1 for each in ids)
+    examples = [example for row in dropped.rows for example in row.examples]
     files = {example.file for example in examples if not example.excerpt.startswith("junk")}
     assert files <= {"train/05.jsonl", "train/06.jsonl"}
 
 
-def test_units_change_nothing(source, tmp_path):
+def test_units_change_nothing_and_tokens_of_what_goes_need_not_be_counted(source, tmp_path):
     of_units = settings(source, tmp_path / "prepared", exact_duplicates=True)
     folders = [prepare(replace(of_units, unit_bytes=size), progress=False) for size in (1, 10**9)]
-    first, *others = (Manifest.read(folder) for folder in folders)
-    for manifest in others:
-        assert manifest.dropped == first.dropped
-        assert manifest.unigram_entropy == first.unigram_entropy
+    uncounted = settings(source, tmp_path / "prepared", exact_duplicates=True, count_dropped_tokens=False)
+    assert {row.tokens for row in Manifest.read(prepare(uncounted, progress=False)).dropped.rows} == {None}
+    first, other = map(Manifest.read, folders)
+    assert (other.dropped, other.unigram_entropy) == (first.dropped, first.unigram_entropy)
     assert len({tuple(all_texts(folder, "train")) for folder in folders}) == 1
-
-
-def test_tokens_of_what_goes_need_not_be_counted(source, tmp_path):
-    folder = prepare(settings(source, tmp_path / "prepared", count_dropped_tokens=False), progress=False)
-    assert {row.tokens for row in Manifest.read(folder).dropped.rows} == {None}
 
 
 def test_a_tokenizer_learns_from_what_stays(source, tmp_path, monkeypatch):

@@ -14,25 +14,21 @@ from litespark.data.text.absent_fields import refuse_absent_fields
 from litespark.data.text.reader import DocumentReader
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config
+from tests.data.text.contents import table
 from tests.properties import given, settings, st
 
 pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 PACKED = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 SUFFIXES = ["", ".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".dat"]
+NAMES = st.sampled_from(["text", "meta", "meta.set", "set", "", "."]) | st.text()
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("text"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["text", "meta", "meta.set", "set", "", "."]) | st.text(), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
 JSON_TEXTS = st.builds(
-    lambda values, indent, end, mark: (
-        mark + end.join(json.dumps(value, indent=indent) for value in values).encode("utf-8")
-    ),
+    lambda values, indent, end, mark: mark + end.join(json.dumps(value, indent=indent) for value in values).encode(),
     st.lists(VALUES, max_size=4),
     st.sampled_from([None, 1]),
     st.sampled_from(["\n", "\r\n", "\r", ",", " ", "\x85"]),
@@ -105,9 +101,7 @@ COLUMNS = st.sampled_from(
 )
 @settings(max_examples=60, deadline=None)
 def test_any_table_ends_in_documents_rejections_or_a_refusal(tmp_path_factory, columns, at, byte, cut):
-    sink = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.table(columns), sink)
-    content = bytearray(sink.getvalue().to_pybytes())
+    content = bytearray(table(columns))
     if byte is not None:
         content[-1 - at % len(content)] = byte  # its end is what describes it
     read_or_refuse(tmp_path_factory.mktemp("any"), "a.parquet", bytes(content[:cut] if cut is not None else content))

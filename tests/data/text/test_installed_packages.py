@@ -44,6 +44,8 @@ def test_a_package_is_on_one_side_only_and_its_name_decides(tmp_path):
     assert not packages(training) & packages(validation)
     assert names(training) == sorted(names(training))
     assert len(names(validation)) == 2 * len(packages(validation))
+    for fraction, held_out in ((1e-9, 1), (1 - 1e-9, len(PACKAGES) - 1)):  # no side is left empty
+        assert len(packages(installed_packages(fraction, [tmp_path])[1])) == held_out
     for name in PACKAGES[::2]:  # what is installed beside it does not count
         shutil.rmtree(tmp_path / name)
     (tmp_path / PACKAGES[1] / "new.py").write_text("x = 1")
@@ -54,18 +56,6 @@ def test_a_package_is_on_one_side_only_and_its_name_decides(tmp_path):
 def test_hashes_of_names_stay_what_they_are():
     # another hash would move packages between training and validation of a model that was trained before
     assert [round(share_of(name), 6) for name in ("mpmath", "sympy")] == [0.085958, 0.29516]
-
-
-def test_single_modules_namespaces_and_both_folders_of_packages_count(tmp_path):
-    pure, binary = tree(tmp_path / "pure"), tmp_path / "binary"
-    more = ["namespace/one/module.py", "namespace/two/module.py", "package0/compiled.py", "package1.py"]
-    for name in more:  # no __init__.py: a namespace that two distributions share
-        path = (binary if "compiled" in name else pure) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x = 1")
-    sides = installed_packages(0.4, [pure, binary, tmp_path / "absent"])
-    assert {*more} <= {*names(sides[0]), *names(sides[1])}
-    assert not packages(sides[0]) & packages(sides[1])
 
 
 def test_metadata_links_copies_and_what_installers_write_are_left_out(tmp_path):
@@ -85,11 +75,6 @@ def test_metadata_links_copies_and_what_installers_write_are_left_out(tmp_path):
     (folder / "package2" / "linked.py").symlink_to(folder / "package1" / "__init__.py")
     (folder / "package2" / "linked").symlink_to(folder / "package1", target_is_directory=True)
     assert installed_packages(0.4, [folder]) == expected
-
-
-@pytest.mark.parametrize(("fraction", "held_out"), [(1e-9, 1), (1 - 1e-9, len(PACKAGES) - 1)])
-def test_no_side_is_left_empty(tmp_path, fraction, held_out):
-    assert len(packages(installed_packages(fraction, [tree(tmp_path)])[1])) == held_out
 
 
 def test_too_few_packages_and_a_folder_that_cannot_be_listed_are_refused(tmp_path, monkeypatch):
@@ -114,31 +99,20 @@ def test_this_python_has_installed_packages():
     assert len(site_packages()) == len(set(site_packages()))
 
 
-def prepared(tmp_path, monkeypatch, root="prepared", **changes):
-    monkeypatch.setattr(module, "site_packages", lambda: [tmp_path / "site"])
-    settings = config("installed_packages", tmp_path / root, validation_fraction=0.4, **changes)
-    return Manifest.read(prepare(settings, progress=False))
-
-
 def test_packages_are_prepared_bad_files_counted_and_both_sides_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "site_packages", lambda: [tmp_path / "site"])
+
+    def prepared(**changes):
+        settings = config("installed_packages", tmp_path / "prepared", validation_fraction=0.4, **changes)
+        return Manifest.read(prepare(settings, progress=False))
+
     whole = installed_packages(0.4, [tree(tmp_path / "site")])
-    size = sum(map(size_of, whole))
-    limited = prepared(tmp_path, monkeypatch, max_bytes=size // 2)
+    limited = prepared(max_bytes=sum(map(size_of, whole)) // 2)
     (tmp_path / "site" / "package3" / "latin.py").write_bytes(b"# caf\xe9")
     (tmp_path / "site" / "package3" / "nothing.py").write_text("")
-    manifest = prepared(tmp_path, monkeypatch, max_bad_share=0.1)
+    manifest = prepared(max_bad_share=0.1)
     assert manifest.dropped.by_rule() == {"reading/empty": 1, "reading/invalid_utf8": 1}
     assert manifest.name.startswith("installed_packages-")
     for split, side in zip(("train", "validation"), whole, strict=True):
         assert manifest.splits[split].documents == len(side)
         assert 0.5 <= limited.splits[split].text_bytes / size_of(side) < 0.75
-
-
-def test_the_manifest_follows_the_text_and_not_when_it_was_installed(tmp_path, monkeypatch):
-    tree(tmp_path / "site")
-    first = prepared(tmp_path, monkeypatch, "first").hash
-    for file in (tmp_path / "site").rglob("*.py"):
-        file.touch()
-    assert prepared(tmp_path, monkeypatch, "second").hash == first
-    (tmp_path / "site" / "package4" / "__init__.py").write_text("changed = True\n")
-    assert prepared(tmp_path, monkeypatch, "third").hash != first

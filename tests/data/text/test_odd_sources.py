@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
 import lzma
-import os
 from pathlib import Path
 
 import pytest
@@ -16,22 +14,12 @@ from litespark.data.text.absent_fields import refuse_absent_fields
 from litespark.data.text.reader import DocumentReader, require_few_bad
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config
+from tests.data.text.contents import lines, table
 
 pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 TEXTS = [f"document {number} of the brown fox, which jumps over {number * number} lazy dogs" for number in range(12)]
 WHOLE = ["\n".join(TEXTS)]
-
-
-def lines(texts, end="\n", field="text", **options):
-    return "".join(json.dumps({field: text}, **options) + end for text in texts).encode()
-
-
-def table(values, field="text"):
-    sink = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.table({field: values}), sink)
-    return sink.getvalue().to_pybytes()
 
 
 def zstd(content, **settings):
@@ -50,17 +38,14 @@ RECORDS = [{"text": text} for text in TEXTS]
 READ = {
     "bom.jsonl": (b"\xef\xbb\xbf" + lines(TEXTS, "\r\n"), TEXTS),
     "two_marks.jsonl": (b"\xef\xbb\xbf" + lines(TEXTS[:5]) + b"\xef\xbb\xbf" + lines(TEXTS[5:]), TEXTS),
-    "carriage_returns.jsonl": (lines(TEXTS, "\r"), TEXTS),
     "separators.jsonl": (lines(SEPARATED, ensure_ascii=False), SEPARATED),
     "frames.jsonl.zst": (b"".join(zstd(lines([text])) for text in TEXTS) + zstd(b""), TEXTS),
     "long.jsonl.zst": (zstd(lines(TEXTS), compression_params=LONG), TEXTS),
     "members.jsonl.gz": (b"".join(gzip.compress(lines([text])) for text in TEXTS), TEXTS),
     "padded.jsonl.gz": (gzip.compress(lines(TEXTS)) + b"\0" * 512, TEXTS),
     "a.JSONL": (lines(TEXTS), TEXTS),
-    "a.ndjson.bz2": (bz2.compress(lines(TEXTS)), TEXTS),
     "a.jsonl.xz": (lzma.compress(lines(TEXTS)), TEXTS),
     "a.txt.zstd": (zstd(WHOLE[0].encode()), WHOLE),
-    "a.csv.gz": (gzip.compress(csv_of(TEXTS)), TEXTS),
     "packed_but_not_named_so.jsonl": (gzip.compress(lines(TEXTS)), TEXTS),
     "part-00000": (lines(TEXTS), TEXTS),
     "part-00001": (WHOLE[0].encode(), WHOLE),
@@ -70,25 +55,14 @@ READ = {
     "part-00005": (json.dumps(RECORDS, indent=1).encode(), TEXTS),
     "part-00006": ("".join(json.dumps(text) + "\n" for text in TEXTS).encode(), TEXTS),
     "records.txt": (lines(TEXTS), TEXTS),
-    "essay.tex": (WHOLE[0].encode(), WHOLE),
     "a.csv": (csv_of(TEXTS), TEXTS),
     "quoted.csv": (b'text,id\r\n"a ""quoted""\r\nline, 1",1\r\nplain,2\r\n', ['a "quoted"\r\nline, 1', "plain"]),
     "one_column.csv": ("\n".join(["text", *(text.replace(",", "") for text in TEXTS)]).encode(),
                        [text.replace(",", "") for text in TEXTS]),
     "semicolons.csv": (b"id;text\n1;one, two\n2;three\n", ["one, two", "three"]),
     "tabs.csv": (csv_of(TEXTS, "\t"), TEXTS),
-    "returns.csv": (b"id,text\r1,one\r2,two", ["one", "two"]),
-    "a.tsv": (csv_of(TEXTS, "\t"), TEXTS),
-    "object.json": (json.dumps({"version": 1, "data": RECORDS}, indent=2).encode(), TEXTS),
-    "printed.json": ("\n".join(json.dumps(record, indent=2) for record in RECORDS).encode(), TEXTS),
-    "printed.jsonl": ("\n".join(json.dumps(record, indent=2) for record in RECORDS).encode(), TEXTS),
     "array.jsonl": (b"[\n" + b",\n".join(lines([text]).strip() for text in TEXTS) + b"\n]", TEXTS),
     "strings.json": (json.dumps(TEXTS).encode(), TEXTS),
-    "strings.jsonl": ("".join(json.dumps(text) + "\n" for text in TEXTS).encode(), TEXTS),
-    "utf16.txt": (WHOLE[0].encode("utf-16"), WHOLE),
-    "big_endian.txt": (b"\xfe\xff" + "ü漢🙂".encode("utf-16-be"), ["ü漢🙂"]),
-    "utf16.jsonl": (lines(TEXTS).decode().encode("utf-16"), TEXTS),
-    "utf16.csv": (csv_of(TEXTS).decode().encode("utf-16"), TEXTS),
     "a b=[c]{d}ü.jsonl": (lines(TEXTS), TEXTS),
     "a.snappy.parquet": (table(TEXTS), TEXTS),
     "dictionary.parquet": (table(pyarrow.array(TEXTS, pyarrow.large_string()).dictionary_encode()), TEXTS),
@@ -117,7 +91,7 @@ def passed_over(source: Path):
 def write_as(path: Path, records):
     """Records in the format that the name of a file states."""
     if path.suffix == ".parquet":
-        parquet.write_table(pyarrow.Table.from_pylist(records), path)
+        path.write_bytes(table({name: [record[name] for record in records] for name in records[0]}))
     elif path.suffix == ".csv":
         rows = "".join(
             ",".join(f'"{value}"' if value else "" for value in record.values()) + "\n" for record in records
@@ -145,34 +119,15 @@ def test_every_document_is_read_alone_and_in_a_folder(tmp_path, name):
     assert read(folder) == texts
 
 
-def test_files_of_many_kinds_beside_each_other_are_all_read(tmp_path):
-    named = [name for name, (_, texts) in READ.items() if texts == TEXTS]
-    folder = folder_with(tmp_path, **{name: READ[name][0] for name in named})
-    found = read(folder)
-    assert sorted(set(found)) == sorted(TEXTS)
-    assert passed_over(folder) == {}
-
-
 @pytest.mark.parametrize(
     "name, content, said",
     [
-        ("latin1.txt", "café ".encode("latin-1"), r"invalid_utf8: 1\).*iconv -f latin1 -t utf-8 latin1\.txt > latin1"),
+        ("latin1.txt", "café ".encode("latin-1"), r"invalid_utf8: 1\).*iconv -f ENCODING"),
         ("unmarked.txt", "abc".encode("utf-16-le"), r"nul_character: 1\).*iconv"),
-        ("odd.txt", b"\xff\xfea\0b", "odd.txt is truncated or damaged: it begins as UTF-16"),
-        ("cut.jsonl.bz2", bz2.compress(lines(TEXTS))[:-9], r"cut\.jsonl\.bz2 is truncated"),
-        ("cut.jsonl.xz", lzma.compress(lines(TEXTS))[:-9], r"cut\.jsonl\.xz is truncated"),
         ("plain.jsonl.bz2", lines(TEXTS), r"plain\.jsonl\.bz2 is damaged or has another format than its name"),
-        ("plain.jsonl.xz", lines(TEXTS), r"plain\.jsonl\.xz is damaged or has another format than its name"),
         ("cut.csv", b'id,text\n1,"and no end', r"cut\.csv is truncated or damaged: the quotes in line 2 do not end"),
-        ("printed.jsonl", b'{\n "text": "a"\n}\n{\n "text": ', "an object that it holds does not end"),
         ("list.parquet", table([[text] for text in TEXTS]), r"text_not_a_string: 12\)"),
-        ("Text.parquet", table(TEXTS, "Text"), r"Text\.parquet: no field text, but Text\. Set data"),
         ("Text.jsonl", lines(TEXTS, field="Text"), r"12 records .*: no field text, but Text\. Set data\.text_field=T"),
-        ("body.csv", b"id,my text\n1,b\n", r"""no field text, but my text, id\. Set 'data\.text_field="my text"'"""),
-        ("other.txt", lines(TEXTS, field="body"), r"12 records .*: no field text, but body\. Set"),
-        ("lists.json", json.dumps({"train": RECORDS, "test": RECORDS}).encode(), r"no field text, but none at all\."),
-        ("a.zip", b"PK\x03\x04" + b"x" * 30, r"a\.zip is a zip archive; unpack it, or name another"),
-        ("a.jsonl.lz4", b"\x04\x22\x4d\x18" + b"x" * 30, "unpack it"),
         ("a.arrow", b"ARROW1\0\0" + b"x" * 30, "an Arrow file; write it as parquet"),
         ("a.tar.gz", gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar" + b"\0" * 250, mtime=0), "a tar archive"),
     ],
@@ -236,12 +191,6 @@ def test_a_source_of_nothing_but_what_is_passed_over_says_so(tmp_path):
     assert read(folder / "README.md") == ["card"]
 
 
-def test_names_that_only_begin_like_those_of_metadata_are_documents(tmp_path):
-    names = ["license_plates.txt", "security_papers.jsonl", "authors.jsonl", "index.txt", "state.csv"]
-    folder = folder_with(tmp_path, **{name: csv_of(TEXTS) if ".csv" in name else lines(TEXTS) for name in names})
-    assert passed_over(folder) == {}
-
-
 # ---------------------------------------------------------------- fields
 
 
@@ -249,14 +198,6 @@ def test_names_that_only_begin_like_those_of_metadata_are_documents(tmp_path):
 def test_a_field_with_a_dot_in_its_name_comes_before_a_path(tmp_path, name):
     write_as(tmp_path / name, [{"id": 1, "meta.text": text} for text in TEXTS])
     assert read(tmp_path, text_field="meta.text") == TEXTS
-
-
-def test_both_spellings_of_a_path_lead_to_the_field(tmp_path):
-    records = [{"a.b": {"c": "one"}}, {"a": {"b.c": "two"}}, {"a": {"b": {"c": "three"}}}, {"a.b.c": "four", "a": 1}]
-    write_as(tmp_path / "a.jsonl", records)
-    for number, record in enumerate(records[:3]):
-        write_as(tmp_path / f"{number}.parquet", [record])
-    assert read(tmp_path, text_field="a.b.c") == ["one", "two", "three", "one", "two", "three", "four"]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.json", "a.txt"])
@@ -281,15 +222,9 @@ def test_a_field_that_one_record_in_one_file_has_is_enough(tmp_path):
     assert (domains.count("web"), len(domains)) == (1, 20 * 12 + 1)
 
 
-def test_numbers_are_names_of_domains_and_other_values_are_none(tmp_path):
-    write_as(tmp_path / "a.jsonl", [{"text": "one", "label": 3}, {"text": "two", "label": [3]}])
-    write_as(tmp_path / "b.parquet", [{"text": "three", "label": 4}])
-    assert [each.domain for each in read_documents(tmp_path, domain_field="label")] == ["3", "unknown", "4"]
-
-
 @pytest.mark.parametrize(
     "suffix, value",
-    [*(("jsonl", value) for value in (None, "", True, 1.5)), ("parquet", True), ("csv", ""), ("csv", " ")],
+    [("jsonl", None), ("jsonl", 1.5), ("parquet", True), ("csv", " ")],
 )
 def test_a_field_that_names_nothing_in_any_record_is_refused(tmp_path, suffix, value):
     write_as(tmp_path / f"a.{suffix}", [{"text": text, "set": value, "url": "x"} for text in TEXTS])
@@ -298,22 +233,3 @@ def test_a_field_that_names_nothing_in_any_record_is_refused(tmp_path, suffix, v
     ):
         read(tmp_path, domain_field="set")
     assert read(tmp_path, domain_field="url") == TEXTS
-
-
-def test_a_text_that_is_null_throughout_is_refused_with_another_field(tmp_path):
-    write_as(tmp_path / "a.parquet", [{"text": None, "body": text} for text in TEXTS])
-    with pytest.raises(ValueError, match=r"nothing in field text, but body\. Set data\.text_field=body"):
-        read(tmp_path)
-
-
-def test_a_pipe_is_passed_over_and_not_waited_for(tmp_path):
-    folder = folder_with(tmp_path, **{"a.jsonl": lines(TEXTS)})
-    os.mkfifo(folder / "pipe.jsonl")
-    (folder / "link.jsonl").symlink_to("pipe.jsonl")
-    assert read(folder) == read(folder / "*.jsonl") == TEXTS
-    assert passed_over(folder) == dict.fromkeys(["link.jsonl", "pipe.jsonl"], "a pipe, socket or device")
-
-
-def test_plain_texts_have_no_fields_to_miss(tmp_path):
-    folder = folder_with(tmp_path, **{"a.txt": b"text"})
-    assert read(folder, domain_field="meta.set", text_field="body") == ["text"]

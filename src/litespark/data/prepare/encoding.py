@@ -30,7 +30,6 @@ class Entry:
     split: str
     document: Document
     size: int
-    """Of its text in UTF-8, bytes."""
     refused_by: str | None = None
     """Rule that leaves it out; None: it is written."""
 
@@ -108,7 +107,6 @@ def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:
 
 
 def _same_apart(text: str, place: int, tokenizer: Tokenizer) -> bool:
-    """Whether a cut leaves the ids around it as they are."""
     before, after = text[max(place - _LOOKED_AT, 0) : place], text[place : place + _LOOKED_AT]
     whole, first, second = tokenizer.encode_parts([before + after, before, after])
     return whole == first + second

@@ -1,8 +1,7 @@
-"""Best-fit packing: documents laid out in rows of one length so that few of them are cut.
+"""Best-fit packing (Ding et al., "Fewer Truncations Improve Language Modeling", 2024): documents in rows of one length,
+the longest first, each into the row that it leaves the least room in.
 
-Each row is filled with whole documents by best-fit decreasing: the longest first, each into the row that it leaves the
-least room in (Ding et al., "Fewer Truncations Improve Language Modeling", 2024). S sequence length. A row holds S+1
-ids: the first S are inputs, the last S labels.
+S sequence length. A row holds S+1 ids: the first S are inputs, the last S labels.
 """
 
 from __future__ import annotations
@@ -21,13 +20,10 @@ _FEWEST_ROWS = 16
 class BestFitPacker:
     """Rows of S+1 ids from documents, in groups; a pure function of the documents and their order.
 
-    - A document of at most S+1 ids lies whole in one row.
-    - A longer one is cut into pieces of S+1 ids that overlap by one: the last label of a piece is the first input of
-      the next. So every id but a document's first is a label exactly once, as long as rows are not padding.
+    - A document of at most S+1 ids lies whole in one row. A longer one is cut into pieces of S+1 ids that overlap by
+      one, so that every id but a document's first is a label exactly once.
     - What stays free at a row's end is filled with EOS. A row that no EOS ends is full.
     - A row's documents stand in the order in which they came, and the rows of a group in the order of their first.
-
-    Memory is one buffer of `BUFFER_TOKENS` ids (at least 16 rows, at most 65,536 documents) and the document at hand.
     """
 
     def __init__(self, seq_len: int, eos_id: int) -> None:

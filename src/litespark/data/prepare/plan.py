@@ -1,7 +1,7 @@
-"""What a preparation will do, from its settings and a listing of the source: units of work, and the folder they fill.
+"""What a preparation will do: units of work, and the folder they fill.
 
-A unit is a run of source files of one split. What it writes is a pure function of the plan and its number, so units can
-be prepared by any process in any order, and again after an interruption.
+What a unit writes is a pure function of the plan and its number, so units can be prepared by any process in any order,
+and again after an interruption.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Unit:
     """Source files that are prepared as one."""
 
     number: int
-    """Its place in the corpus, from 0."""
     split: str | None
     """Of all its documents; None where a rule deals documents out to both splits."""
     files: Files
@@ -94,10 +93,7 @@ class Plan:
 
 
 def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
-    """A hash of all that decides what is prepared, as listings tell it: no text, tokenizer or library is read for it.
-
-    None where a file or library is missing, which `plan_preparation` names.
-    """
+    """A hash of all that decides what is prepared, as listings tell it; None where a file or library is missing."""
     try:
         tokenizer = [] if config.tokenizer is None else tokenizer_files(config.tokenizer)
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tokenizer]
@@ -113,10 +109,7 @@ def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
 
 
 def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) -> Plan:
-    """The plan of a config; looks into the files of the source, which is listed here unless it is given.
-
-    ValueError: an unusable source, tokenizer or selection.
-    """
+    """The plan of a config; looks into the files of the source, which is listed here unless it is given."""
     found = (source or list_source(config)).corpus()
     tokenizer = None
     if config.tokenizer is not None:

@@ -1,13 +1,13 @@
 """Text to a prepared folder: `train/` and `validation/` chunks, the tokenizer, and last the manifest.
 
-The folder's name ends in a hash of everything that decides its content; preparing the same again finds it, also where
-the same text was touched, copied or moved meanwhile (see `same_text`). It is filled where it lies, unit by unit, so
+The folder's name ends in a hash of everything that decides its content. It is filled where it lies, unit by unit, so
 that a process that is killed loses the units under way and the same command continues. Until the manifest is there,
 nobody takes it for a data set.
 """
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,13 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from litespark.data import manifest as manifests
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig
 from litespark.data.local_files import path_from
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.finish import finish, require_few_bad_in
-from litespark.data.prepare.locks import locked, mendable_faults_of_disk
 from litespark.data.prepare.plan import Plan, plan_preparation, start_key
 from litespark.data.prepare.progress import Display
 from litespark.data.prepare.same_text import find_prepared, find_started, note_start
@@ -30,6 +31,9 @@ from litespark.data.prepare.work import UNITS, WORK, Work
 from litespark.data.storage import Storage, is_remote
 from litespark.data.text.sources import list_source
 from litespark.data.text.splits import TRAIN
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+_USER_CAN_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,11 @@ def look_up(config: PrepareConfig) -> Lookup:
 
 
 def prepare(config: PrepareConfig, *, found: Lookup | None = None, progress: bool = True) -> Path | str | None:
-    """The prepared folder of a config, a path or an address; writes it, or what is missing of it, unless it is there.
+    """The prepared folder of a config, a path or an address; writes what is missing of it.
 
-    None where other nodes (`data.nodes`) have to end first. `found` is what `look_up` gave for this config.
-
-    Raises:
-        ValueError: as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended by
-            itself. What was finished is kept for the next start, and there is no manifest.
+    None where other nodes (`data.nodes`) have to end first. `found` is what `look_up` gave for this config. ValueError:
+    as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended by itself: what
+    was finished is kept for the next start.
     """
     found = found if found is not None and found.config == config else look_up(config)
     if found.plan is None:
@@ -100,7 +102,7 @@ def _written(plan: Plan, *, progress: bool) -> Storage | None:
     if not plan.storage.exists(manifests.FILE) and (same := find_prepared(plan)) is not None:
         return same
     lock = plan.name if plan.config.nodes == 1 else f"{plan.name}.node-{plan.config.node_rank}"
-    with locked(Storage(plan.config.root), lock), mendable_faults_of_disk(str(plan.place)):
+    with _locked(Storage(plan.config.root), lock), _mendable_faults_of_disk(str(plan.place)):
         if not plan.storage.exists(manifests.FILE) and not _build(plan, progress=progress):
             return None
         Work(plan.storage).remove()  # is there only where this process has finished, or one was killed while removing
@@ -108,7 +110,6 @@ def _written(plan: Plan, *, progress: bool) -> Storage | None:
 
 
 def _build(plan: Plan, *, progress: bool) -> bool:
-    """Do what is missing; False where other nodes are not done."""
     root = Storage(plan.config.root)
     _require_space(plan, root)
     with _scratch(plan) as scratch, Display(f"Preparing {plan.name}", show=progress) as display:
@@ -116,7 +117,7 @@ def _build(plan: Plan, *, progress: bool) -> bool:
         if tokenizer is None:
             return False
         display.stage("finishing")
-        with locked(root, f"{plan.name}.finish"):
+        with _locked(root, f"{plan.name}.finish"):
             try:
                 manifest = finish(plan, tokenizer)
             except (ValueError, OSError):
@@ -127,6 +128,48 @@ def _build(plan: Plan, *, progress: bool) -> bool:
         tokens = " and ".join(f"{counts.tokens:,} {split}" for split, counts in manifest.splits.items())
         display.say(f"{tokens} tokens")
     return True
+
+
+@contextmanager
+def _locked(root: Storage, name: str) -> Iterator[None]:
+    """Hold the lock file `.NAME.lock` below a root on this machine, and remove it.
+
+    Nothing is locked below an address, or on a disk without locks: whoever writes there writes the same bytes, file by
+    file. ValueError: the root cannot be made or written.
+    """
+    if root.remote:
+        yield
+        return
+    path = root.local / f".{name}.lock"
+    lock = FileLock(path)
+    try:
+        root.local.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise ValueError(
+                f"data.root={root.local} cannot be made a folder or written: {error}. Set data.root to another."
+            ) from error
+    try:
+        yield
+    finally:
+        # `filelock` leaves it; whoever waits for it sees that it is gone, and makes it anew
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _mendable_faults_of_disk(place: str) -> Iterator[None]:
+    """Turn a full disk, a quota or a missing permission into a ValueError that names the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _USER_CAN_MEND:
+            raise
+        raise ValueError(
+            f"{place} cannot be written: {error}. Make room, or set data.root to another folder. What was finished is "
+            "kept: the same command continues."
+        ) from error
 
 
 def _require_space(plan: Plan, root: Storage) -> None:

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from litespark.data.prepare.unit import DOCUMENTS, SOURCE_BYTES, TEXT_BYTES, TOKENS
 
 LOG_SECONDS = 60.0
-"""Between lines in a log."""
 _REDRAWN_SECONDS = 0.2
 
 

@@ -1,9 +1,7 @@
 """Which text a prepared folder was made from, by content: the same bytes elsewhere, or touched, are not prepared again.
 
-A folder's name ends in a hash of what a listing tells of the source, times of modification included. Beside the
-manifest lies `source-KEY.json`: KEY is a hash of the settings and of names and sizes, and the file has the time and the
-SHA-256 of each source file as it was read. So a folder that may be the right one is found by its KEY, and only files
-whose time is another are read for comparing.
+Beside the manifest lies `source-KEY.json`: KEY is a hash of the settings and of names and sizes, and the file has the
+time and the SHA-256 of each source file as it was read. Only files whose time is another are read for comparing.
 """
 
 from __future__ import annotations
@@ -81,12 +79,8 @@ def different_files(plan: Plan, folder: Storage) -> list[str] | None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s is damaged (%s) and not used", folder.where(_name(plan)), error)
         return None
-    local = sum(file.size for file, content in asked if content is not None)
-    if local:
-        log.info(
-            "%d files of data.source have another time of modification than when they were prepared; comparing their "
-            "content (%.2f GB) with that of %s", len(asked), local / 1e9, folder.address,
-        )  # fmt: skip
+    if asked:
+        log.info("%d files have another time than when they were prepared; comparing their content", len(asked))
     others = (file.where for file, content in asked if content is None or hash_as_read(file) != content)
     different = list(islice(others, _NAMED))
     if asked and not different:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +22,7 @@ MOST_DOMAINS = 100
 class SplitWriter:
     """Chunks of one unit, `SPLIT/DOMAIN/chunk-UNIT-K.bin`: in memory is one a domain and split.
 
-    Args:
-        token_bytes: (vocabulary,) bytes that each id decodes to.
-
-    Attributes:
-        frequencies: by split, how often each id was written; (vocabulary,).
+    `token_bytes` are (vocabulary,) bytes that each id decodes to; `frequencies` how often each was written, by split.
     """
 
     def __init__(
@@ -41,9 +39,9 @@ class SplitWriter:
 
     def add(self, batch: list[Encoded]) -> int:
         """Write documents; returns how many tokens they have."""
-        groups: dict[tuple[str, str], list[Encoded]] = {}
+        groups: dict[tuple[str, str], list[Encoded]] = defaultdict(list)
         for entry, ids in batch:
-            groups.setdefault((entry.split, entry.document.domain), []).append((entry, ids))
+            groups[entry.split, entry.document.domain].append((entry, ids))
         return sum(self._add_to(split, name, group) for (split, name), group in groups.items())
 
     def close(self) -> dict[str, dict[str, DomainResult]]:
@@ -81,29 +79,22 @@ class SplitWriter:
 
 
 class _Domain:
-    """Where the documents of one domain of one split go, and what they add up to."""
-
     def __init__(self, chunks: ChunkWriter, packer: BestFitPacker | None) -> None:
         self.chunks = chunks
         self.packer = packer
         self.result = DomainResult()
 
     def add(self, ids: NDArray[np.generic]) -> None:
-        if self.packer is None:
-            self.chunks.add(ids)
-        else:
-            self._add_rows(self.packer.add(ids))
-
-    def close(self) -> DomainResult:
-        if self.packer is not None:
-            self._add_rows(self.packer.close())
-        self.result.chunks = self.chunks.close()
-        return self.result
-
-    def _add_rows(self, groups: list[NDArray[np.generic]]) -> None:
-        for rows in groups:
+        for rows in self.packer.add(ids) if self.packer else [[ids]]:
             for row in rows:
                 self.chunks.add(row)
+
+    def close(self) -> DomainResult:
+        for rows in self.packer.close() if self.packer else []:
+            for row in rows:
+                self.chunks.add(row)
+        self.result.chunks = self.chunks.close()
+        return self.result
 
 
 def tokens_of_a_chunk(config: PrepareConfig) -> int:

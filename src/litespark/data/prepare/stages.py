@@ -84,7 +84,6 @@ class Stages:
         return Tokenizer.load(folder)
 
     def _sample(self, rule: SplitRule | None) -> Iterator[str]:
-        """Texts that a tokenizer is trained on, with the display following them."""
         config = self.plan.config
         of_source = sum(file.text_bytes for file in self.plan.training)
         self.display.say(f"training a tokenizer of {config.vocab_size:,} ids")

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from litespark.data.dropped import DroppedDocuments
 from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
-from litespark.data.prepare.locks import mendable_faults_of_disk
 from litespark.data.prepare.plan import Plan, Unit
 from litespark.data.prepare.same_text import hash_as_read
 from litespark.data.prepare.split_writer import SplitWriter
@@ -50,19 +49,18 @@ class UnitWorker:
         self.work = Work(plan.storage)
 
     def run(self, stage: str, number: int) -> None:
-        """Take a unit through a stage, to its marker; ValueError for what a user can mend."""
+        """Take a unit through a stage, to its marker."""
         unit = self.plan.units[number]
         self.meters[number] = 0
         scratch = self.scratch / f"unit-{number}"
-        with mendable_faults_of_disk(str(self.plan.place)):
-            scratch.mkdir(parents=True, exist_ok=True)
-            try:
-                if stage == FINGERPRINTS:
-                    self._fingerprint(unit, scratch)
-                else:
-                    self._write(unit, scratch)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            if stage == FINGERPRINTS:
+                self._fingerprint(unit, scratch)
+            else:
+                self._write(unit, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         self.meters[number, SOURCE_BYTES] = unit.text_bytes
 
     @cached_property
@@ -120,7 +118,6 @@ class UnitWorker:
         self.work.write_result(unit.number, result)
 
     def _judged(self, unit: Unit, reader: DocumentReader) -> Iterator[Entry]:
-        """Every document of the unit, with the rule that refuses it."""
         compared = self.config.selection.compares_documents
         refused = self._refused(unit.number) if compared else {}
         for ordinal, entry in self._entries(unit, reader):

@@ -1,8 +1,7 @@
 """What a preparation keeps beside the chunks while it is under way, so that it can be interrupted anywhere.
 
-`.work/STAGE/UNIT.npz` in the prepared folder is the result of one step of one unit. Each appears at once, and last of
-what its step writes; so what is there is done, and what is missing is done again. All of it goes when the manifest is
-there.
+`.work/STAGE/UNIT.npz` is the result of one step of one unit, written last: what is there is done, and what is missing
+is done again. All of it goes when the manifest is there.
 """
 
 from __future__ import annotations
@@ -57,12 +56,9 @@ class UnitResult:
     """What a unit wrote and left out."""
 
     tokenizer: str
-    """Hash of the one that encoded."""
     domains: dict[str, dict[str, DomainResult]]
-    """By split and domain."""
     dropped: DroppedDocuments
     hashes: list[str | None]
-    """SHA-256 of each source file as it was read, where it is known."""
     frequencies: Annotated[Any, Field(exclude=True)] = field(default_factory=dict)
     """By split: how often each id was written, (vocab_size,) int64."""
 

@@ -30,10 +30,7 @@ def usable_cores() -> int:
 
 
 def shared_meters(units: int) -> tuple[Any, NDArray[np.int64]]:
-    """Memory for (units, len(METERS)) counts that all processes see, and the array on it.
-
-    Without a lock: each row has one writer, and a process that is killed holds up nobody.
-    """
+    """Memory for (units, len(METERS)) counts that all processes see, without a lock since each row has one writer."""
     memory = multiprocessing.get_context("spawn").RawArray("q", max(units, 1) * len(METERS))
     return memory, _array(memory)
 
@@ -43,8 +40,8 @@ def run_units(
 ) -> None:
     """Take units through a stage, in any order, in as many processes as is asked for or as there are cores.
 
-    Where it ends early, by an error or Ctrl-C, the processes end at once: what they leave is done again. ValueError:
-    what a unit raised first, or a process that ended by itself.
+    Where it ends early, the processes end at once: what they leave is done again. ValueError: what a unit raised first,
+    or a process that ended by itself.
     """
     processes = min(plan.config.processes or usable_cores(), len(numbers))
     if processes <= 1:
@@ -62,10 +59,9 @@ def run_units(
             future.result()
     except BrokenProcessPool as error:
         raise ValueError(
-            f"a process that prepared a unit ended by itself ({plan.place}). Where it printed an error, that is why. "
-            "Where it did not, most often the machine ran out of memory: set data.processes below "
-            f"{processes}, or data.unit_bytes or data.chunk_tokens lower (a new start). What was finished is kept: the "
-            "same command continues."
+            f"a process that prepared a unit ended by itself ({plan.place}), most often because the machine ran out of "
+            f"memory: set data.processes below {processes}, or data.unit_bytes or data.chunk_tokens lower . "
+            "What was finished is kept: the same command continues."
         ) from error
     finally:
         stop_writer.close()  # the processes see it and end

@@ -13,7 +13,7 @@ from litespark.data.libraries import library
 from litespark.data.local_files import path_from
 from litespark.data.storage import Listed, Storage
 from litespark.data.text.archives import BEGINNING_BYTES, blocks
-from litespark.data.text.detection import NO_FILE, Content, content_of, holds_json, reason_by_name
+from litespark.data.text.detection import Content, content_of, holds_json, reason_by_name
 from litespark.data.text.files import JSON, PARQUET, READABLE, format_of
 from litespark.data.text.formats import json_records
 
@@ -48,7 +48,7 @@ def evaluation_files(paths: tuple[str, ...]) -> tuple[list[tuple[Path, str]], di
         reasons: dict[str, str] = {}
         for file in listed:
             path = Path(folder) / file.name
-            reason = NO_FILE if not file.regular else reason_by_name(file.name) if is_folder else None
+            reason = reason_by_name(file.name) if is_folder else None
             content = Content(None, reason) if reason else _content_of(path)
             if content.format:
                 files.append((path, content.format))

@@ -22,8 +22,8 @@ _OF_A_LIST = ".list."
 def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], scratch: Path) -> None:
     """Raise ValueError where no record has anything in `text_field` or `domain_field`; it names the nearest fields.
 
-    It looks until it has seen one of each, at most at a GiB that is spread over all files. Sources of plain texts alone
-    have no records, and no fields; of what is called a plain text a few are looked into, since it may hold JSON.
+    It looks until it has seen one of each, at most at a GiB that is spread over all files; of what is called a plain
+    text a few are looked into, since it may hold JSON.
     """
     wanted = {TEXT_SETTING: config.text_field}
     if config.domain_field:

@@ -1,8 +1,4 @@
-"""Bytes of a file on this machine, unpacked, a block at a time; an archive without its end is refused.
-
-How a file is packed is what its name says, else what its first bytes say. zstandard's readers end without an error
-where the bytes do, so that a truncated archive looks like a shorter one: hence `_frames_end`.
-"""
+"""Bytes of a file on this machine, unpacked, a block at a time; an archive without its end is refused."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ import zstandard
 
 GZIP, ZSTD, BZIP2, XZ = "gzip", "zstd", "bzip2", "xz"
 _SUFFIXES = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD, ".bz2": BZIP2, ".xz": XZ}
+_MAGIC = {b"\x1f\x8b\x08": GZIP, zstandard.FRAME_HEADER: ZSTD, b"BZh9": BZIP2, b"\xfd7zXZ\0": XZ}
 COMPRESSED_SUFFIXES = tuple(_SUFFIXES)
 BEGINNING_BYTES = 1 << 16
 """Of a file, to tell what it holds."""
@@ -30,9 +27,7 @@ _LARGEST_WINDOW = 1 << 31
 _LONGEST_FRAME_HEADER = 18
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 _RUN_LENGTH_BLOCK, _RESERVED_BLOCK = 1, 3
-_UTF8_MARK = codecs.BOM_UTF8
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_UTF32_LE_MARK = codecs.BOM_UTF32_LE
+_FAULTS = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError)
 _DAMAGED = "is damaged or has another format than its name"
 _REMEDY = "Copy or download the file again, or leave it out."
 
@@ -44,24 +39,20 @@ def without_compression(name: str) -> str:
 
 
 def blocks(path: Path, name: str) -> Iterator[bytes]:
-    """The unpacked bytes, at most `BLOCK_BYTES` at a time, without the mark of UTF-8 that some files begin with.
+    """The unpacked bytes, at most `BLOCK_BYTES` at a time, without the mark of UTF-8.
 
-    Text that begins with the mark of UTF-16 comes as UTF-8, in blocks of up to twice that. `name` says how the file is
-    packed, by its suffix. ValueError: a damaged or unfinished archive. OSError: the file cannot be read.
+    `name` says how the file is packed. ValueError: a damaged or unfinished archive. OSError: it cannot be read.
     """
     try:
         unpacked = _unpacked(path, name)
         first = next(unpacked, None)
         if first is None:
             return
-        if first.startswith(_UTF16_MARKS) and not first.startswith(_UTF32_LE_MARK):
-            yield from _from_utf16(first, unpacked, name)
-            return
-        yield first.removeprefix(_UTF8_MARK)
+        yield first.removeprefix(codecs.BOM_UTF8)
         yield from unpacked
     except EOFError as error:
         raise ValueError(f"{name} is truncated: its compressed data does not end. {_REMEDY}") from error
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError) as error:
+    except _FAULTS as error:
         raise ValueError(f"{name} {_DAMAGED}: {error}. {_REMEDY}") from error
 
 
@@ -75,7 +66,7 @@ def beginning(head: bytes, name: str) -> bytes:
         with _opened(io.BytesIO(head), kind) as source:
             while len(unpacked) < BEGINNING_BYTES and (block := source.read1(BEGINNING_BYTES)):
                 unpacked += block
-    except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError):
+    except (OSError, ValueError, EOFError, *_FAULTS):
         pass  # damaged, or cut
     return unpacked
 
@@ -85,13 +76,7 @@ def _packing(name: str, head: bytes) -> str | None:
     for suffix, kind in _SUFFIXES.items():
         if name.lower().endswith(suffix):
             return kind
-    if head.startswith(b"\x1f\x8b\x08"):
-        return GZIP
-    if head.startswith(zstandard.FRAME_HEADER):
-        return ZSTD
-    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
-        return BZIP2
-    return XZ if head.startswith(b"\xfd7zXZ\0") else None
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def _unpacked(path: Path, name: str) -> Iterator[bytes]:
@@ -126,20 +111,11 @@ def _block(source: Any, name: str) -> bytes:
         raise ValueError(f"{name} {_DAMAGED}: {error}. {_REMEDY}") from error
 
 
-def _from_utf16(first: bytes, more: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """UTF-16 as UTF-8; halves of characters stay, so that the reader finds and counts them."""
-    decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
-    try:
-        yield decoder.decode(first).encode("utf-8", "surrogatepass")
-        for block in more:
-            yield decoder.decode(block).encode("utf-8", "surrogatepass")
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is truncated or damaged: it begins as UTF-16, and is none. {_REMEDY}") from error
-
-
 def _frames_end(file: IO[bytes]) -> bool:
-    """Whether the last zstd frame ends where the file does or before, from the headers of all blocks (RFC 8878)."""
+    """Whether the last zstd frame ends where the file does or before, from the headers of all blocks (RFC 8878).
+
+    zstandard's readers end without an error where the bytes do, so that a truncated archive looks like a shorter one.
+    """
     size = os.fstat(file.fileno()).st_size
     place = 0
     while place < size:

@@ -15,7 +15,6 @@ HIDDEN = "hidden"
 ABOUT_THE_DATA = "documentation or metadata"
 EMPTY = "empty"
 NO_TEXT = "not text"
-NO_FILE = "a pipe, socket or device"
 NOT_UTF8_NAME = "named in another encoding than UTF-8; rename it"
 _UNFINISHED = "a backup or a part of a file"
 _PARTIAL_SUFFIXES = tuple(".part .partial .incomplete .crdownload .tmp .swp .bak .old .orig ~".split())
@@ -39,12 +38,6 @@ _MAGIC = {
     b"ARROW1": "an Arrow file; write it as parquet",
     b"\xff\xff\xff\xff": "an Arrow stream or another binary file; write it as parquet",
     b"PK\x03\x04": "a zip archive; unpack it",
-    b"7z\xbc\xaf": "a 7z archive; unpack it",
-    b"Rar!": "a rar archive; unpack it",
-    b"\x04\x22\x4d\x18": "packed with lz4; unpack it",
-    b"Obj\x01": "an Avro file; write it as parquet",
-    b"ORC": "an ORC file; write it as parquet",
-    b"SQLite format 3": "a database; write it as parquet",
     b"%PDF": NO_TEXT,
 }
 _UNREAD_PACKINGS = tuple(".lz4 .br .sz .snappy .lzma .lzo .z .zip .7z .rar .tar .tgz .tbz2 .txz".split())
@@ -90,8 +83,6 @@ def content_of(head: bytes, name: str, text_field: str | None) -> Content:
         return Content(None, "a tar archive; unpack it")
     if name.lower().endswith(_UNREAD_PACKINGS):
         return Content(None, "an archive of a kind that is not read; unpack it")
-    if unpacked.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return Content(TEXT)
     if b"\0" in unpacked or not unpacked:
         packed = not unpacked and without_compression(name) != name.lower()
         return Content(None, "damaged, or packed in a way that is not read" if packed else NO_TEXT)
@@ -115,12 +106,11 @@ def holds_json(text: bytes) -> bool:
 def _content_of_text(text: str, whole: bool, text_field: str | None) -> Content:
     first = _first_record(text)
     if first is not None:
-        # of a record that is longer than what is here nothing is known; one with a list may hold the records
-        known = first and not any(isinstance(value, list) for value in first.values())
-        if text_field is not None and known and field_value(first, text_field) is None:
+        # nothing is known of a record that is longer than what is here
+        if text_field is not None and first and field_value(first, text_field) is None:
             return Content(None, f"JSON without the field {text_field}")
         return Content(JSON)
-    lines = [line for line in re.split(r"\r\n?|\n", text)[: None if whole else -1] if line.strip()]
+    lines = [line for line in text.split("\n")[: None if whole else -1] if line.strip()]
     if lines and isinstance(_parsed(lines[0]), list):
         return Content(JSON)
     if len(lines) > 1:

@@ -21,7 +21,6 @@ class Row:
     """With a `fault`, what there is of the record; else its text, which nobody has looked at."""
     domain: object = None
     fault: str = ""
-    """Why it has no text."""
     size: int | None = None
     """Bytes of a record that is not held."""
     record: object = None
@@ -41,16 +40,6 @@ def field_value(content: object, name: str) -> Any:
         more, dot, rest = rest.partition(".")
         head = f"{head}.{more}"
     return None
-
-
-def records_within(content: object, text_field: str) -> list[object] | None:
-    """The entries of the one list that an object without text of its own holds; None where it is another object."""
-    if not isinstance(content, dict) or field_value(content, text_field) is not None:
-        return None
-    lists = [value for value in content.values() if isinstance(value, list) and value]
-    if len(lists) != 1 or not all(isinstance(entry, dict | str) for entry in lists[0]):
-        return None
-    return lists[0]
 
 
 def names_in(content: object, prefix: str = "", depth: int = 3) -> Iterator[str]:

@@ -46,11 +46,8 @@ class SourceFile:
     root: str
     """Path or address of the folder that the name is below."""
     name: str
-    """Its path below the root, with `/`."""
     size: int
-    """Bytes as it is stored."""
     version: str = ""
-    """Changes when the file does, as far as it is known."""
     found_format: str | None = None
     """What its content is, where its name does not tell."""
     copy_of: str | None = None
@@ -136,7 +133,6 @@ def mark_copies(*sides: Files) -> list[Files]:
 
 
 def _groups(files: Iterable[SourceFile], key: Callable[[SourceFile], Hashable]) -> list[list[SourceFile]]:
-    """Files with an equal key, in their order, where there are several."""
     found: dict[Hashable, list[SourceFile]] = {}
     for file in files:
         found.setdefault(key(file), []).append(file)

@@ -34,32 +34,16 @@ Record = bytes | Overlong
 def json_records(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, Record]]:
     """(place, record) of a file of JSON: its lines that are not blank, or the members of the array that it is.
 
-    Records that are written over several lines, as by pretty printers, are found by their brackets. Lines may end in
-    carriage returns alone. A record of more than `most_bytes` comes as `Overlong`.
-
-    Raises:
-        ValueError: a damaged or unfinished archive, or an array or object over several lines that does not end.
+    A record of more than `most_bytes` comes as `Overlong`. ValueError: a damaged or unfinished archive or array.
     """
     start, unpacked = _peeked(blocks(path, name))
-    line = re.split(rb"[\r\n]", start.lstrip(), maxsplit=1)[0].strip()
+    line = start.lstrip().partition(b"\n")[0].strip()
     # a line may be an array
-    if line == b"[" or (line[:1] == b"[" and (line.endswith(b",") or not without_compression(name).endswith(_LINES))):
-        return enumerate(_nested(unpacked, name, most_bytes, array=True), start=1)
-    if line == b"{":
-        return enumerate(_nested(unpacked, name, most_bytes, array=False), start=1)
-    return (
-        (number, line)
-        for number, line in enumerate(lines(with_line_feeds(unpacked), most_bytes), start=1)
-        if isinstance(line, Overlong) or (line and not line.isspace())
-    )
-
-
-def with_line_feeds(unpacked: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks of a file, in which line feeds stand for carriage returns where lines end in these alone."""
-    start, unpacked = _peeked(unpacked)
-    alone = b"\r" in start[:-1] and b"\n" not in start
-    for block in unpacked:
-        yield block.replace(b"\r", b"\n") if alone else block
+    of_lines = without_compression(name).endswith(_LINES) and line != b"[" and not line.endswith(b",")
+    if line.startswith(b"[") and not of_lines:
+        return enumerate(_members(unpacked, name, most_bytes), start=1)
+    numbered = enumerate(lines(unpacked, most_bytes), start=1)
+    return ((number, line) for number, line in numbered if not _is_blank(line))
 
 
 def _peeked(unpacked: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -75,8 +59,6 @@ def _peeked(unpacked: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 class _Pending:
-    """A record of which not all has been read."""
-
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.held = bytearray()
@@ -89,7 +71,6 @@ class _Pending:
             del self.held[_BEGINNING_BYTES:]
 
     def take(self) -> Record:
-        """The record, which is whole now; the next one begins."""
         held, size = bytes(self.held), self.size
         self.held, self.size = bytearray(), 0
         return held if size <= self.most_bytes else Overlong(size, held)
@@ -108,26 +89,21 @@ def lines(unpacked: Iterator[bytes], most_bytes: int) -> Iterator[Record]:
         yield pending.take()
 
 
-def _nested(unpacked: Iterator[bytes], name: str, most_bytes: int, *, array: bool) -> Iterator[Record]:
-    """What is between the commas of the outermost array, or objects one behind the other over any lines."""
+def _members(unpacked: Iterator[bytes], name: str, most_bytes: int) -> Iterator[Record]:
+    """What is between the commas of the outermost array."""
     pending, nesting = _Pending(most_bytes), _Nesting()
     for block in unpacked:
         start = 0
-        for place, mark in nesting.marks(block):
-            ends = not array and mark in b"}]" and nesting.depth <= 0
-            if not array and not ends:
-                continue
-            if ends:
-                nesting.depth = 0
-            pending.add(block[start : place + ends])
+        for place in nesting.marks(block):
+            pending.add(block[start:place])
             start = place + 1
             if not _is_blank(record := pending.take()):
                 yield record
         pending.add(block[start:])
     if nesting.depth or nesting.in_string:
         raise ValueError(
-            f"{name} is truncated or damaged: {'the array' if array else 'an object'} that it holds does not end. Mend "
-            "it, or write one record a line to a .jsonl"
+            f"{name} is truncated or damaged: the array that it holds does not end. Mend it, or write one record a "
+            "line to a .jsonl"
         )
     if not _is_blank(record := pending.take()):
         yield record  # what stands behind an array is no record, and the reader will say so
@@ -138,15 +114,13 @@ def _is_blank(record: Record) -> bool:
 
 
 class _Nesting:
-    """Where in JSON one is, in terms of brackets and strings."""
-
     def __init__(self) -> None:
         self.depth = 0
         self.in_string = False
         self._escaped = False
 
-    def marks(self, block: bytes) -> Iterator[tuple[int, bytes]]:
-        """(place, bracket or comma) of the outermost array or object in the next block."""
+    def marks(self, block: bytes) -> Iterator[int]:
+        """Places of the brackets and commas of the outermost array in the next block."""
         place = int(self._escaped)
         self._escaped = False
         while place < len(block):
@@ -158,17 +132,14 @@ class _Nesting:
             mark, place = found.group(), found.end()
             if mark == b'"':
                 self.in_string = True
-            elif mark == b",":
-                if self.depth == 1:
-                    yield found.start(), mark
-            else:
-                opens = mark in b"[{"
+                continue
+            opens = mark in b"[{"
+            if mark != b",":
                 self.depth += 1 if opens else -1
-                if self.depth == int(opens):
-                    yield found.start(), mark
+            if self.depth == int(opens or mark == b","):
+                yield found.start()
 
     def _behind_string(self, block: bytes, place: int) -> int:
-        """Where the rest of a string ends, if it does so in this block."""
         found = _IN_STRINGS.match(block, place)
         assert found is not None, "it matches nothing too"
         mark = block[found.end() : found.end() + 1]

@@ -1,10 +1,8 @@
 """The Python sources of the installed packages: text that every machine has, split by package.
 
-A package is the first part of a file's path below site-packages. Whether it trains or validates is a hash of its name
-and nothing else, so that it is on the same side on every machine, whatever is installed beside it.
-
-Left out are links and copies of other packages (`_vendor` and the like), which would stand on both sides; tests; and
-what installers write: metadata and the modules of editable installs, which name folders of the machine.
+Whether a package trains or validates is a hash of its name and nothing else, so that it is on the same side on every
+machine. Left out are links and copies of other packages (`_vendor` and the like), which would stand on both sides;
+tests; and what installers write.
 """
 
 from __future__ import annotations
@@ -35,9 +33,8 @@ def site_packages() -> list[Path]:
 def installed_packages(validation_fraction: float, folders: Sequence[Path] | None = None) -> tuple[Files, Files]:
     """The `.py` files to train on and to validate on: packages whose hash is below `validation_fraction` validate.
 
-    Packages differ in size, so the share of text that is held out differs from the fraction. Where it would leave a
-    side empty, the package whose hash is nearest to the fraction is on that side. ValueError: fewer than two packages
-    in the folders (None: `site_packages()`), or a folder that cannot be read.
+    Where that would leave a side empty, the package whose hash is nearest to the fraction is on it. ValueError: fewer
+    than two packages in the folders (None: `site_packages()`), or a folder that cannot be read.
     """
     folders = site_packages() if folders is None else folders
     packages: dict[str, list[SourceFile]] = {}
@@ -61,10 +58,10 @@ def installed_packages(validation_fraction: float, folders: Sequence[Path] | Non
 
 
 def _sources(folder: Path) -> Iterator[SourceFile]:
-    """Every Python source below a site-packages folder."""
     for path, folders, names in os.walk(folder, onerror=_refuse):
         top = Path(path) == folder
-        folders[:] = [name for name in folders if not (_of_installers(name) if top else _left_out(name))]
+        left_out = _of_installers if top else _left_out
+        folders[:] = [name for name in folders if not left_out(name)]
         for name in names:
             file = Path(path) / name
             if name.endswith(".py") and not (top and _of_installers(name)) and not file.is_symlink():

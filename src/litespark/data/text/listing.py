@@ -15,9 +15,7 @@ class Listing:
     """Files of a source by what was decided about them."""
 
     splits: str
-    """Where the splits come from."""
     passed_over: dict[str, str] = field(default_factory=dict)
-    """Reason by name."""
     by_content: dict[str, str] = field(default_factory=dict)
     """Format by name, of files whose names do not tell it."""
     taken_anyway: tuple[str, ...] = ()

@@ -1,14 +1,13 @@
 """Documents from the files of a source; what is no document is counted under its reason.
 
-Everything is decoded from bytes, a record at a time, so that one bad byte costs one document. Too large a share of bad
-ones stops the reading. A file that cannot be read whole is an error: nothing is lost in silence.
+Everything is decoded from bytes, a record at a time, so that one bad byte costs one document. A file that cannot be
+read whole is an error: nothing is lost in silence.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,16 +20,14 @@ from litespark.data.storage import Storage
 from litespark.data.text.archives import blocks
 from litespark.data.text.detection import holds_json
 from litespark.data.text.document import ONLY_DOMAIN, UNKNOWN_DOMAIN, Document, domain_name, encodable
-from litespark.data.text.fields import Row, field_value, records_within
+from litespark.data.text.fields import Row, field_value
 from litespark.data.text.files import JSON, PARQUET, TEXT, SourceFile
 from litespark.data.text.formats import Overlong, json_records
 from litespark.data.text.splits import TRAIN
 from litespark.data.text.tables import csv_rows, parquet_rows
 
 READING = "reading/"
-"""The rules of this module begin so."""
 _NOT_BAD = frozenset({f"{READING}empty", f"{READING}duplicate_shard"})
-_OF_OTHER_ENCODINGS = frozenset({f"{READING}invalid_utf8", f"{READING}nul_character"})
 # a share says something about a corpus, not about its first hundred lines
 _JUDGED_OVER = 100_000
 _NAMED_PLACES = 3
@@ -64,10 +61,7 @@ class DocumentReader:
         self.bad = 0
 
     def documents(self, files: Iterable[SourceFile]) -> Iterator[Document]:
-        """The documents of all files, in order; the records of a file that is a copy of another are left out.
-
-        ValueError names a file that is missing, changed, damaged or unfinished, or too many bad documents.
-        """
+        """The documents of all files, in order; ValueError: a file that cannot be read whole, or too many bad ones."""
         for file in files:
             with on_this_machine(file, self.scratch) as path:
                 for place, row in rows(path, file, self.config):
@@ -103,7 +97,6 @@ def _decoded(text: str | bytes) -> str | bytes:
 
 
 def _fault(text: str | bytes) -> str:
-    """Why a text is no document."""
     if isinstance(text, bytes):
         return "invalid_utf8"
     if not text or text.isspace():
@@ -136,13 +129,9 @@ def _too_many(seen: int, bad: int, dropped: DroppedDocuments, max_bad_share: flo
         counts[row.rule.removeprefix(READING)] += row.documents
     reasons = ", ".join(f"{name}: {count}" for name, count in counts.items())
     first = [f"{example.file} line {example.place}" for row in found for example in row.examples][:_NAMED_PLACES]
-    encoded = next((row.examples[0] for row in found if row.rule in _OF_OTHER_ENCODINGS and row.examples), None)
     convert = ""
-    if encoded is not None:
-        convert = (
-            " Text in another encoding than UTF-8 is converted with: iconv -f latin1 -t utf-8 "
-            f"{shlex.quote(encoded.file)} > {shlex.quote(f'{encoded.file}.utf8')}"
-        )
+    if {"invalid_utf8", "nul_character"} & counts.keys():
+        convert = " Text in another encoding is converted with: iconv -f ENCODING -t utf-8 FILE > FILE.utf8"
     return ValueError(
         f"{bad} of {seen} documents cannot be read ({reasons}); data.max_bad_share={max_bad_share} allows "
         f"{max_bad_share:.2%}. The first are in {', '.join(first)}. Mend or leave out the file, check data.text_field, "
@@ -175,10 +164,7 @@ def on_this_machine(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
 
 
 def rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
-    """(place, row) of every record of a file that lies at `path`; a plain text is one.
-
-    ValueError names a file that is damaged or unfinished, or a table without a column for the text.
-    """
+    """(place, row) of every record of a file that lies at `path`; a plain text is one."""
     if file.format == PARQUET:
         return parquet_rows(path, file.where, config)
     if file.format == JSON:
@@ -206,8 +192,7 @@ def _json_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple[i
             fault = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "malformed_json"
             yield place, Row(record, fault=fault)
             continue
-        for number, entry in enumerate(records_within(content, config.text_field) or [content]):
-            yield place + number, _json_row(entry, record, config)
+        yield place, _json_row(content, record, config)
 
 
 def _json_row(entry: object, record: bytes, config: PrepareConfig) -> Row:

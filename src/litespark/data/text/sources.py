@@ -1,8 +1,7 @@
 """What `data.source` names: words, a file, a folder, a glob, an address, or a data set of the Hugging Face hub.
 
-Names of files and folders may state splits (`layout`), and a test split is never trained on. A file whose name does not
-tell what it holds is looked into (`detection`). What is passed over is listed with its reason. A file that is named
-itself is taken whatever its name is.
+Names may state splits (`layout`), contents are looked into where names do not tell them (`detection`), and what is
+passed over is listed with its reason.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from litespark.data.config import PrepareConfig
 from litespark.data.local_files import path_from
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.archives import BEGINNING_BYTES
-from litespark.data.text.detection import ABOUT_THE_DATA, NO_FILE, NOT_UTF8_NAME, Content, content_of, reason_by_name
+from litespark.data.text.detection import ABOUT_THE_DATA, NOT_UTF8_NAME, Content, content_of, reason_by_name
 from litespark.data.text.files import (
     READABLE,
     TEXT,
@@ -52,7 +51,6 @@ class Corpus:
     """The text to train on, and the text to validate on where the source has a split of its own."""
 
     name: str
-    """Fit for a folder's name."""
     training: Files
     validation: Files
     """Empty: the source has no such split."""
@@ -87,7 +85,7 @@ class ListedSource:
 
 
 def corpus(config: PrepareConfig) -> Corpus:
-    """The files that the settings name, listed and not yet read; see `ListedSource.corpus`."""
+    """The files that the settings name."""
     return list_source(config).corpus()
 
 
@@ -139,7 +137,7 @@ def _listed(
     config: PrepareConfig, storage: Storage, files: list[Listed], name: str, *, named: bool = False
 ) -> ListedSource:
     """What a listing gives; `named`: its files are named themselves, or by a glob."""
-    fingerprint = [storage.address, *((file.name, file.size, file.version, file.regular) for file in files)]
+    fingerprint = [storage.address, *((file.name, file.size, file.version) for file in files)]
     return ListedSource(config, fingerprint, lambda: _look(config, storage, files, name, named))
 
 
@@ -183,7 +181,6 @@ def _matching(config: PrepareConfig, address: str) -> ListedSource:
 
 
 def _look(config: PrepareConfig, storage: Storage, listed: list[Listed], name: str, named: bool) -> Corpus:
-    """What the files hold, which of them are of which split, which are passed over."""
     alone = named and len(listed) == 1
     passed_over: dict[str, str] = {}
     files: dict[str, SourceFile] = {}
@@ -205,14 +202,13 @@ def _look(config: PrepareConfig, storage: Storage, listed: list[Listed], name: s
         tuple(sorted((files[file] for file in side), key=lambda file: file.name))
         for side in (layout.training, layout.validation)
     )
-    plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in plain_name(name))
+    plain = re.sub(r"[^\w-]", "_", plain_name(name))
     return Corpus(plain or "text", training, validation, listing)
 
 
 def _content(config: PrepareConfig, storage: Storage, file: Listed, alone: bool) -> Content:
-    """What a file holds, None where its name tells; one that is named alone is taken whatever its name is."""
-    reason = reason_by_name(file.name) if file.regular else NO_FILE
-    if reason and not (alone and reason not in (NO_FILE, NOT_UTF8_NAME)):
+    reason = reason_by_name(file.name)
+    if reason and not (alone and reason != NOT_UTF8_NAME):
         return Content(None, reason)
     if format_of(file.name) is not None:
         return Content(None)
@@ -225,12 +221,11 @@ def _content(config: PrepareConfig, storage: Storage, file: Listed, alone: bool)
 
 def _leave_out_what_serves_records(files: dict[str, SourceFile], passed_over: dict[str, str], name: str) -> None:
     """Beside records, text of an unknown kind and a script named after the data set are there to load them."""
-    if not any(file.holds_records for file in files.values()):
-        return
-    for file in list(files.values()):
-        if file.found_format == TEXT or file.name.lower() == f"{name.lower()}.py":
-            passed_over[file.name] = ABOUT_THE_DATA if file.found_format is None else "text of an unknown kind"
-            del files[file.name]
+    if any(file.holds_records for file in files.values()):
+        for file in list(files.values()):
+            if file.found_format == TEXT or file.name.lower() == f"{name.lower()}.py":
+                passed_over[file.name] = ABOUT_THE_DATA if file.found_format is None else "text of an unknown kind"
+                del files[file.name]
 
 
 def _listing(layout: Layout, files: dict[str, SourceFile], passed_over: dict[str, str]) -> Listing:

@@ -14,7 +14,7 @@ from litespark.data.libraries import library
 from litespark.data.text.archives import blocks
 from litespark.data.text.fields import TEXT_SETTING, Row, absent, leads_to
 from litespark.data.text.files import TSV, SourceFile
-from litespark.data.text.formats import Overlong, lines, with_line_feeds
+from litespark.data.text.formats import Overlong, lines
 
 _ROWS = 256
 
@@ -102,7 +102,7 @@ def _csv(path: Path, file: SourceFile, config: PrepareConfig) -> Any:
 
 def _text_lines(path: Path, name: str, most_bytes: int) -> Iterator[str]:
     """Lines with their ends; bytes that are not UTF-8 come as surrogates, so that they come back as they are."""
-    for number, line in enumerate(lines(with_line_feeds(blocks(path, name)), most_bytes), start=1):
+    for number, line in enumerate(lines(blocks(path, name), most_bytes), start=1):
         if isinstance(line, Overlong):
             raise ValueError(
                 f"{name}, line {number}: got {line.size} bytes, expected at most data.max_line_bytes={most_bytes}. "
