@@ -81,12 +81,12 @@ def test_only_the_first_piece_of_a_long_document_begins_it(tmp_path, monkeypatch
 def test_a_bos_that_is_missing_or_ends_documents_too_is_refused(tmp_path):
     other = folder_of(tmp_path / "other", POST_PROCESSORS["EOS at both ends"], bos_token="<eos>")
     assert Tokenizer.load(other).begin_ids == []
-    with pytest.raises(ValueError, match=r"BOS is its EOS.*set data\.add_bos=auto"):
+    with pytest.raises(ValueError, match=r"no token that begins a document and ends none; set data\.add_bos=auto"):
         Tokenizer.load(other, add_bos=True)
     none = Tokenizer.train(["text"], vocab_size=260)
     (tmp_path / "none").mkdir()
     none.save(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"no token that begins a document; set data\.add_bos=auto"):
+    with pytest.raises(ValueError, match="no token that begins a document"):
         Tokenizer.load(tmp_path / "none", add_bos=True)
 
 

@@ -54,7 +54,6 @@ def test_files_are_written_listed_read_fetched_and_removed(storage, tmp_path):
     assert storage.exists("a/b.txt")
     assert not storage.exists("a"), "a folder is no file"
     assert storage.read("a/b.txt") == b"new content"
-    assert storage.size("a/b.txt") == 11
     storage.fetch("a/b.txt", tmp_path / "b", size=11)
     assert (tmp_path / "b").read_bytes() == b"new content"
     for _ in range(2):
@@ -85,7 +84,7 @@ def test_what_another_process_wrote_or_removed_is_seen_at_once(s3_server, s3_buc
         assert storage.exists(name)
         assert storage.files()[-1].name == storage.matching("*")[-1].name == name
     other.put_object(Bucket=bucket, Key="folder/a", Body=b"longer")
-    assert storage.size("a") == 6
+    assert storage.listed("a").size == 6
     other.delete_object(Bucket=bucket, Key="folder/b")
     assert not storage.exists("b")
 
@@ -140,7 +139,7 @@ def test_a_transfer_that_is_cut_is_tried_again_five_times_and_leaves_nothing(cut
     assert not list((tmp_path / "target").iterdir())
 
 
-REQUESTS = {"exists": ("a",), "size": ("a",), "read": ("a",), "files": ("",), "write": ("b", b"content")}
+REQUESTS = {"exists": ("a",), "listed": ("a",), "read": ("a",), "files": ("",), "write": ("b", b"content")}
 
 
 def test_no_request_takes_a_lost_connection_for_an_answer(cut):

@@ -105,10 +105,6 @@ class Storage:
 
         return self._asked(name, is_there)
 
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
-        return self.listed(name).size
-
     def listed(self, name: str) -> Listed:
         """What a listing tells of one file."""
         return self._listed(self._path(name), self._asked(name, lambda: self._system.info(self._path(name))))
@@ -155,7 +151,7 @@ class Storage:
         def get() -> None:
             self._system.get_file(self._path(name), str(partial))
             if size is not None and (got := partial.stat().st_size) != size:
-                if (there := self.size(name)) != size:
+                if (there := self.listed(name).size) != size:
                     raise StorageError(
                         f"{self.where(name)} has {there} bytes, expected {size}: it has changed, or was not written "
                         "whole. Start again when it is."

@@ -78,16 +78,11 @@ class Tokenizer:
             before, behind = _put_around(self._tokenizer)
         begin = [] if add_bos is False else before
         if add_bos:
-            if self.bos_id is None and not before:
-                raise ValueError(
-                    "data.add_bos=true, but the tokenizer has no token that begins a document; set data.add_bos=auto, "
-                    "or name a tokenizer whose tokenizer_config.json has a bos_token"
-                )
             begin = before if self.bos_id is None or self.bos_id in before else [self.bos_id]
-            if self.eos_id in begin:
+            if not begin or self.eos_id in begin:
                 raise ValueError(
-                    "data.add_bos=true, but the tokenizer's BOS is its EOS, which would end a document where it "
-                    "begins; set data.add_bos=auto"
+                    "data.add_bos=true, but the tokenizer has no token that begins a document and ends none; set "
+                    "data.add_bos=auto, or name a tokenizer whose tokenizer_config.json has a bos_token"
                 )
         if self.eos_id in begin:
             begin = []

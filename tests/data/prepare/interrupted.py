@@ -1,9 +1,7 @@
 """A preparation in a process of its own that stalls somewhere, to be killed: `python interrupted.py JSON WHERE`.
 
-With several pairs of JSON and WHERE each is prepared in a copy of one process, and killed there at once.
-
-It changes the code under test when it is imported, so that spawned worker processes, which import it too, are changed
-the same way. It says `stalled` where it waits, and the folder when it ends.
+With several pairs each is prepared in a copy of one process, and killed there at once. Spawned workers import this too,
+so that their code is changed in the same way. It says `stalled` where it waits, and the folder when it ends.
 """
 
 from __future__ import annotations
@@ -29,10 +27,6 @@ from litespark.data.tokenizer import Tokenizer
 
 REPOSITORY = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
-WHERE = (
-    *("tokenizer", "in fingerprints", "between fingerprints", "duplicates", "in a chunk", "before a marker"),
-    *("between units", "before the manifest", "in the manifest", "cleaning up"),
-)
 
 
 def stall(*ignored: object) -> None:
@@ -41,7 +35,7 @@ def stall(*ignored: object) -> None:
     time.sleep(120)
 
 
-def around(owner: Any, name: str, when: Callable[..., bool], *, before: bool) -> None:
+def around(owner: Any, name: str, when: Callable[..., bool], before: bool) -> None:
     """Stall before or after the calls of a function for which `when` of the arguments is true."""
     original = getattr(owner, name)
 
@@ -67,26 +61,27 @@ def remove_some_and_stall(folder: Path) -> None:
     stall()
 
 
+CALLS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
+    "tokenizer": (Tokenizer, "train", lambda *_: True, False),
+    "in fingerprints": (Work, "write_arrays", lambda _, *unit: unit[:2] == (FINGERPRINTS, 2), True),
+    "between fingerprints": (Work, "write_arrays", lambda _, *unit: unit[:2] == (FINGERPRINTS, 2), False),
+    "duplicates": (Work, "write_arrays", lambda _, *unit: unit[:2] == (DUPLICATES, 1), True),
+    "in a chunk": (storage.os, "fsync", syncs("chunk-2-1.bin"), True),
+    "before a marker": (Work, "write_result", lambda _, unit, result: unit == 2, True),
+    "between units": (Work, "write_result", lambda _, unit, result: unit == 2, False),
+    "before the manifest": (Manifest, "write", lambda *_: True, True),
+    "in the manifest": (storage.os, "fsync", syncs("manifest.json"), True),
+}
+"""By place: the function that is changed, for which arguments, and whether to stall before it."""
+WHERE = (*CALLS, "cleaning up")
+
+
 def change(where: str) -> None:
     """Make the code stall."""
-    marked = {"in fingerprints": (FINGERPRINTS, 2, True), "between fingerprints": (FINGERPRINTS, 2, False)}
-    marked["duplicates"] = (DUPLICATES, 1, True)
-    if where in marked:
-        stage, unit, before = marked[where]
-        around(Work, "write_arrays", lambda self, of, number, arrays: (of, number) == (stage, unit), before=before)
-    elif where == "tokenizer":
-        around(Tokenizer, "train", lambda *arguments: True, before=False)
-    elif where in ("in a chunk", "in the manifest"):
-        file = "chunk-2-1.bin" if where == "in a chunk" else "manifest.json"
-        around(storage.os, "fsync", syncs(file), before=True)
-    elif where in ("before a marker", "between units"):
-        around(Work, "write_result", lambda self, unit, result: unit == 2, before=where == "before a marker")
-    elif where == "before the manifest":
-        around(Manifest, "write", lambda *arguments: True, before=True)
-    elif where == "cleaning up":
+    if where == "cleaning up":
         work.shutil = type("Changed", (), {"rmtree": staticmethod(remove_some_and_stall)})  # type: ignore[assignment]
-    else:
-        assert where == "nowhere", where
+    elif where != "nowhere":
+        around(*CALLS[where])
 
 
 def settings(described: str) -> PrepareConfig:

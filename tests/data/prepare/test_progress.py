@@ -27,5 +27,5 @@ def test_a_log_tells_how_far_every_stage_is_also_within_a_unit(capsys, monkeypat
         display.stage("tokenizer, its merges")
         until_told(capsys, "Preparing x: tokenizer, its merges, for 0 s")
         meters[0] = (7, 0, 10, 25)
-        display.follow("documents", meters, [0], 100)
+        display.stage("documents", meters, [0], 100)
         until_told(capsys, "Preparing x: documents 25%  7 documents")

@@ -19,8 +19,6 @@ _REDRAWN_SECONDS = 0.2
 
 
 class _Stage(NamedTuple):
-    """What is being done: units of `total` bytes of source text are taken through their meters."""
-
     doing: str
     began: float
     meters: NDArray[np.int64] | None = None
@@ -65,17 +63,13 @@ class Display:
         if self._show:
             self._console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True, markup=False)
 
-    def stage(self, doing: str) -> None:
-        """A stage without figures."""
-        self._enter(_Stage(doing, time.monotonic()))
-
-    def follow(self, doing: str, meters: NDArray[np.int64], numbers: Sequence[int], total_bytes: int) -> None:
-        """A stage that takes units of together `total_bytes` of source text through their meters."""
-        self._enter(_Stage(doing, time.monotonic(), meters, numbers, max(total_bytes, 1)))
-
-    def _enter(self, stage: _Stage) -> None:
-        self._stage = stage
-        self._bars.reset(self._task, total=stage.total, description=f"{self.name}: {stage.doing}", figures="")
+    def stage(
+        self, doing: str, meters: NDArray[np.int64] | None = None, numbers: Sequence[int] = (), total_bytes: int = 0
+    ) -> None:
+        """What is being done; with meters, units of together `total_bytes` of source text are taken through them."""
+        total = None if meters is None else max(total_bytes, 1)
+        self._stage = _Stage(doing, time.monotonic(), meters, numbers, total)
+        self._bars.reset(self._task, total=total, description=f"{self.name}: {doing}", figures="")
 
     def _follow_the_stage(self) -> None:
         while not self._ended.wait(_REDRAWN_SECONDS if self._draws else LOG_SECONDS):

@@ -88,7 +88,7 @@ class Stages:
         of_source = sum(file.text_bytes for file in self.plan.training)
         self.display.say(f"training a tokenizer of {config.vocab_size:,} ids")
         meter = np.zeros((1, len(METERS)), dtype=np.int64)
-        self.display.follow("tokenizer, its text", meter, [0], min(config.tokenizer_sample_bytes, of_source))
+        self.display.stage("tokenizer, its text", meter, [0], min(config.tokenizer_sample_bytes, of_source))
         for text in tokenizer_sample(self.plan, rule, self.scratch):
             meter[0, DOCUMENTS] += 1
             meter[0, [TEXT_BYTES, SOURCE_BYTES]] += len(text.encode())
@@ -99,7 +99,7 @@ class Stages:
         missing = set(self._missing(stage))
         numbers = [number for number in self.plan.own_units if number in missing]
         memory, meters = shared_meters(len(self.plan.units))
-        self.display.follow(doing, meters, numbers, sum(self.plan.units[number].text_bytes for number in numbers))
+        self.display.stage(doing, meters, numbers, sum(self.plan.units[number].text_bytes for number in numbers))
         run_units(self.plan, rule, self.scratch, stage, numbers, memory)
 
     def _compare_documents(self) -> None:

@@ -117,7 +117,7 @@ def _content_of_text(text: str, whole: bool, text_field: str | None) -> Content:
         if all(isinstance(_parsed(line), str) for line in lines):
             return Content(JSON)
         for separator, kind in ((",", CSV), ("\t", TSV)):
-            if text_field in (name.strip('" ') for name in lines[0].split(separator)):
+            if text_field in [name.strip('" ') for name in lines[0].split(separator)]:
                 return Content(kind)
     return Content(TEXT)
 

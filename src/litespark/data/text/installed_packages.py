@@ -44,8 +44,8 @@ def installed_packages(validation_fraction: float, folders: Sequence[Path] | Non
     if len(packages) < 2:
         raise ValueError(
             f"data.source={INSTALLED_PACKAGES}: found {len(packages)} packages with Python sources in "
-            f"{' and '.join(map(str, folders))}, expected at least two, one of them for validation (links are not "
-            "followed). Install into this Python, or set data.source to a file or folder of text"
+            f"{' and '.join(map(str, folders))}, expected at least two. Install some, or set data.source to a file or "
+            "folder of text"
         )
     ordered = sorted(packages, key=share_of)
     held_out = sum(share_of(package) < validation_fraction for package in ordered)
@@ -83,6 +83,6 @@ def _refuse(error: OSError) -> None:
     if isinstance(error, FileNotFoundError):
         return
     raise ValueError(
-        f"data.source={INSTALLED_PACKAGES}: {error.filename} cannot be listed ({error}), expected a folder that this "
-        "user may read; correct its permissions, or set data.source to a file or folder of text"
+        f"data.source={INSTALLED_PACKAGES}: {error.filename} cannot be listed ({error}); correct its permissions, or "
+        "set data.source to a file or folder of text"
     ) from error

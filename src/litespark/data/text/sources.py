@@ -105,8 +105,6 @@ def list_source(config: PrepareConfig) -> ListedSource:
             return _listed(config, folder, [folder.listed(path.name)], path.resolve().name, named=True)
         if not is_remote(address) and path.is_dir():
             return _listed(config, Storage(path), Storage(path).files(), path.resolve().name)
-        if not is_remote(address) and path.exists():
-            raise ValueError(f"data.source={config.source} is neither a file nor a folder.{_advice(config)}")
         if _MAGIC.search(address):
             return _matching(config, address)
         if is_remote(address):
@@ -151,8 +149,6 @@ def _standard_library(config: PrepareConfig) -> ListedSource:
         for file in chain(top, *(storage.files(folder) for folder in folders))
         if file.name.endswith(".py") and not _NOT_IN_STANDARD_LIBRARY.intersection(file.name.split("/"))
     ]
-    if not listed:
-        raise ValueError(f"{storage.address} is where this Python keeps its library; it has no .py files")
     return _listed(config, storage, listed, STANDARD_LIBRARY)
 
 
