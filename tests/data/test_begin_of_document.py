@@ -58,7 +58,6 @@ def test_training_prompts_and_transformers_begin_alike(tmp_path, name, add_bos):
     tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", POST_PROCESSORS[name]), add_bos=add_bos)
     has_bos = "BOS" in name or "RoBERTa" in name if add_bos is None else add_bos
     assert tokenizer.begin_ids == ([1] if has_bos else [])
-    (tmp_path / "ours").mkdir()
     tokenizer.save(tmp_path / "ours")
     again = Tokenizer.load(tmp_path / "ours")
     assert (again.hash, again.begin_ids) == (tokenizer.hash, tokenizer.begin_ids)
@@ -84,7 +83,6 @@ def test_a_bos_that_is_missing_or_ends_documents_too_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no token that begins a document and ends none; set data\.add_bos=auto"):
         Tokenizer.load(other, add_bos=True)
     none = Tokenizer.train(["text"], vocab_size=260)
-    (tmp_path / "none").mkdir()
     none.save(tmp_path / "none")
     with pytest.raises(ValueError, match="no token that begins a document"):
         Tokenizer.load(tmp_path / "none", add_bos=True)
@@ -95,7 +93,6 @@ def test_a_saved_tokenizer_pads_without_a_new_id(tmp_path, own):
     transformers = pytest.importorskip("transformers")
     pad = {"pad_token": {"content": "<pad>", "lstrip": False}} if own else {}
     tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", None, **pad))
-    (tmp_path / "ours").mkdir()
     tokenizer.save(tmp_path / "ours")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     batch = theirs(["a", "abc"], padding=True)
@@ -113,7 +110,6 @@ def test_a_prompt_that_is_no_text_is_refused():
 def test_a_tokenizer_lies_in_a_run_and_belongs_to_its_checkpoints(tmp_path):
     (tmp_path / "checkpoints/step-00000001").mkdir(parents=True)
     folder = tmp_path / "tokenizer"
-    folder.mkdir()
     Tokenizer.train(["text"], vocab_size=260).save(folder)
     for path in (tmp_path, tmp_path / "checkpoints/step-00000001", folder):
         assert Tokenizer.load(path).vocab_size == 260

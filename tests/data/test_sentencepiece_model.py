@@ -105,7 +105,6 @@ def test_special_pieces_in_a_text_stay_text(tmp_path):
 
 def test_it_is_saved_as_a_tokenizer_json_with_the_same_ids_and_bytes(tmp_path):
     tokenizer = Tokenizer.load(train(tmp_path, "bpe", add_dummy_prefix=False, remove_extra_whitespaces=False))
-    (tmp_path / "saved").mkdir()
     tokenizer.save(tmp_path / "saved")
     again = Tokenizer.load(tmp_path / "saved")
     ids, lengths = again.encode_batch(texts()), again.token_bytes()

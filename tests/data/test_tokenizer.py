@@ -52,8 +52,6 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_filled_with_unused_ids():
 def test_a_chat_template_goes_with_the_tokenizer_of_others(tmp_path, own_file):
     transformers = pytest.importorskip("transformers")
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    theirs.mkdir()
-    ours.mkdir()
     TRAINED.save(theirs)
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     if own_file:

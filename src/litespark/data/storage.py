@@ -119,7 +119,8 @@ class Storage:
         if self.remote:
             infos: dict[str, Any] = self._asked(pattern, lambda: self._system.glob(self._path(pattern), detail=True))
         else:  # the folder's own name may hold a bracket
-            infos = {str(path): self._system.info(str(path)) for path in self.local.glob(pattern)}
+            paths = (str(path) for path in self.local.glob(pattern) if not path.is_fifo())
+            infos = {path: self._system.info(path) for path in paths}
         found: dict[str, Listed] = {}
         for path, info in infos.items():
             file = self._listed(path, info)

@@ -227,6 +227,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, and a tokenizer_config.json that names the special tokens, for Hugging Face."""
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
         ids = {"eos_token": self.eos_id, "bos_token": self.bos_id, "pad_token": self.pad_id}
         config = {

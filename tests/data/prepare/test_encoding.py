@@ -37,17 +37,6 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(documents(20), vocab_size=400)
 
 
-@pytest.mark.parametrize("characters", [1, 333])
-def test_where_a_batch_ends_changes_nothing(tokenizer, monkeypatch, characters):
-    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", characters)
-    texts = documents(40)
-    expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
-    found = encoded(tokenizer, texts)
-    assert [ids.tolist() for _, ids in found] == expected
-    assert [entry for entry, _ in found] == entries(texts)
-    assert {ids.dtype for _, ids in found} == {np.dtype(np.uint16)}
-
-
 NEWLINES = ("\n", "\n\n", "\r\n")
 LONG = "".join(
     f"{line}\n{'    ' * (line % 3)}word, {line}{' ' * (line % 4)}end{NEWLINES[line % 3]}" for line in range(60)
@@ -89,7 +78,7 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_long_document_has_the_ids_that_it_has_in_one_piece(monkeypatch, name):
+def test_where_a_batch_ends_changes_nothing_nor_where_a_long_document_is_divided(monkeypatch, name):
     monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 30)
     monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
     tokenizer = TOKENIZERS[name]()
@@ -97,7 +86,10 @@ def test_a_long_document_has_the_ids_that_it_has_in_one_piece(monkeypatch, name)
     assert tokenizer.encodes_words != ("one word" in name)
     texts = ["short", LONG, "x" * 100, "short again\n"]
     expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
-    assert [ids.tolist() for _, ids in encoded(tokenizer, texts)] == expected
+    found = encoded(tokenizer, texts)
+    assert [ids.tolist() for _, ids in found] == expected
+    assert [entry for entry, _ in found] == entries(texts)
+    assert {ids.dtype for _, ids in found} == {np.dtype(np.uint16)}
 
 
 def test_a_long_document_is_encoded_in_pieces_where_words_are(tokenizer, monkeypatch):

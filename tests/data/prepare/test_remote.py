@@ -90,10 +90,8 @@ def test_what_is_missing_in_a_bucket_is_prepared_again(source, s3_bucket, monkey
 
 
 def test_nodes_share_a_bucket(source, s3_bucket):
-    undisturbed = prepare(replace(settings(source, f"{s3_bucket}/undisturbed")), progress=False)
     plain = replace(settings(source, f"{s3_bucket}/nodes"), selection=SelectionConfig())
     first, last = (replace(plain, nodes=2, node_rank=rank) for rank in range(2))
     assert prepare(first, progress=False) is None
     address = prepare(last, progress=False)
     assert check_prepared(address)[1] == []
-    assert address != undisturbed

@@ -21,11 +21,6 @@ OWN_SPLITS = {
         ["data/test_sft-00000-of-00001.parquet"],
     ),
     "The Pile": (["train/00.jsonl.zst", "train/01.jsonl.zst"], ["val.jsonl.zst"], ["test.jsonl.zst"]),
-    "SlimPajama": (
-        ["train/chunk1/example_train_0.jsonl.zst"],
-        ["validation/chunk1/example_holdout_0.jsonl.zst"],
-        ["test/chunk1/example_holdout_0.jsonl.zst"],
-    ),
     "WikiText": (["wikitext-2/wiki.train.tokens"], ["wikitext-2/wiki.valid.tokens"], ["wikitext-2/wiki.test.tokens"]),
     "humps and words in one": (["trainData.csv"], ["validset.csv"], ["testData.csv"]),
     "held out": (["train.jsonl"], ["held-out.jsonl"], ["Test Set.jsonl"]),
