@@ -222,10 +222,7 @@ def test_a_field_that_one_record_in_one_file_has_is_enough(tmp_path):
     assert (domains.count("web"), len(domains)) == (1, 20 * 12 + 1)
 
 
-@pytest.mark.parametrize(
-    "suffix, value",
-    [("jsonl", None), ("jsonl", 1.5), ("parquet", True), ("csv", " ")],
-)
+@pytest.mark.parametrize("suffix, value", [("jsonl", None), ("jsonl", 1.5), ("parquet", True), ("csv", " ")])
 def test_a_field_that_names_nothing_in_any_record_is_refused(tmp_path, suffix, value):
     write_as(tmp_path / f"a.{suffix}", [{"text": text, "set": value, "url": "x"} for text in TEXTS])
     with pytest.raises(

@@ -36,9 +36,8 @@ def finish(plan: Plan, tokenizer: Tokenizer) -> Manifest:
             raise nothing_in(plan.config.source, f"its {split} split")
     for split, named in whole.domains.items():
         for name, domain in named.items():
-            index = index_content(
-                domain.chunks, vocab_size=tokenizer.vocab_size, chunk_tokens=tokens_of_a_chunk(plan.config)
-            )
+            size = tokens_of_a_chunk(plan.config)
+            index = index_content(domain.chunks, vocab_size=tokenizer.vocab_size, chunk_tokens=size)
             plan.storage.write(f"{split}/{domain_folder(name)}/{INDEX}", index)
     _remove_partial_files(plan)
     write_source(plan.storage, plan, whole.hashes)

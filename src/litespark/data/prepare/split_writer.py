@@ -67,12 +67,8 @@ class SplitWriter:
 
     def _new_domain(self, split: str, name: str) -> _Domain:
         refuse_many_domains({name, *(domain for _, domain in self._domains)}, self.config.domain_field)
-        chunks = ChunkWriter(
-            self.prepared.below(split).below(domain_folder(name)),
-            self.unit,
-            vocab_size=self.vocab_size,
-            chunk_tokens=tokens_of_a_chunk(self.config),
-        )
+        folder, size = self.prepared.below(split).below(domain_folder(name)), tokens_of_a_chunk(self.config)
+        chunks = ChunkWriter(folder, self.unit, vocab_size=self.vocab_size, chunk_tokens=size)
         packed = self.config.packing == "best_fit"
         packer = BestFitPacker(self.config.seq_len, self._eos_id) if packed else None
         return self._domains.setdefault((split, name), _Domain(chunks, packer))

@@ -79,15 +79,9 @@ def csv_rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tu
         if row:
             values = dict(zip(header, row, strict=False))
             text = values.get(text_field)
-            yield (
-                place,
-                Row(
-                    (text or "").encode("utf-8", "surrogateescape"),
-                    values.get(config.domain_field or ""),
-                    "missing_text" if text is None else "",
-                    record=columns,
-                ),
-            )
+            content = (text or "").encode("utf-8", "surrogateescape")
+            fault = "missing_text" if text is None else ""
+            yield place, Row(content, values.get(config.domain_field or ""), fault, record=columns)
 
 
 def _csv(path: Path, file: SourceFile, config: PrepareConfig) -> Any:
