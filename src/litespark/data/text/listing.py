@@ -16,8 +16,6 @@ class Listing:
 
     splits: str
     passed_over: dict[str, str] = field(default_factory=dict)
-    by_content: dict[str, str] = field(default_factory=dict)
-    """Format by name, of files whose names do not tell it."""
     taken_anyway: tuple[str, ...] = ()
     """What looks like another split than it is used as."""
     evaluations_passed_over: dict[str, str] = field(default_factory=dict)
@@ -28,8 +26,6 @@ class Listing:
         yield f"splits: {self.splits}"
         if self.passed_over:
             yield f"skipped {in_words(self.passed_over)}"
-        for kind, names in _by_value(self.by_content).items():
-            yield f"read as {kind}, by their content: {_named(names)}"
         if self.taken_anyway:
             yield f"named like a split, but used like the other files: {_named(self.taken_anyway)}"
         if self.evaluations_passed_over:
@@ -39,10 +35,9 @@ class Listing:
         """What the manifest keeps: counts, and the first names of each kind."""
         return {
             "splits": self.splits,
-            "passed_over": _kept(self.passed_over, "reason"),
-            "by_content": _kept(self.by_content, "format"),
+            "passed_over": _kept(self.passed_over),
             "taken_anyway": [*map(printable, self.taken_anyway[:_KEPT])],
-            "evaluations_passed_over": _kept(self.evaluations_passed_over, "reason"),
+            "evaluations_passed_over": _kept(self.evaluations_passed_over),
         }
 
 
@@ -56,10 +51,10 @@ def printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _kept(values: dict[str, str], called: str) -> list[dict[str, Any]]:
+def _kept(reasons: dict[str, str]) -> list[dict[str, Any]]:
     return [
-        {called: value, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
-        for value, names in _by_value(values).items()
+        {"reason": reason, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
+        for reason, names in _by_value(reasons).items()
     ]
 
 

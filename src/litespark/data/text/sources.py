@@ -191,7 +191,7 @@ def _look(config: PrepareConfig, storage: Storage, listed: list[Listed], name: s
         raise ValueError(f"data.source={printable(config.source)} is {reason}, or name another source")
     _leave_out_what_serves_records(files, passed_over, name)
     layout = lay_out({name: alone or file.holds_records for name, file in files.items()}, one_split_is_meant=named)
-    listing = _listing(layout, files, passed_over)
+    listing = _listing(layout, passed_over)
     if not layout.training:
         raise _nothing(config, listing, splits=bool(files))
     training, validation = (
@@ -224,16 +224,11 @@ def _leave_out_what_serves_records(files: dict[str, SourceFile], passed_over: di
                 del files[file.name]
 
 
-def _listing(layout: Layout, files: dict[str, SourceFile], passed_over: dict[str, str]) -> Listing:
+def _listing(layout: Layout, passed_over: dict[str, str]) -> Listing:
     splits = "none in the source, so data.validation_fraction of the documents is held out"
     if layout.validation:
         splits = f"from the source, {len(layout.training)} training and {len(layout.validation)} validation files"
-    by_content = {
-        name: file.found_format
-        for name, file in sorted(files.items())
-        if file.found_format is not None and name not in layout.left_out
-    }
-    return Listing(splits, dict(sorted({**passed_over, **layout.left_out}.items())), by_content, layout.taken_anyway)
+    return Listing(splits, dict(sorted({**passed_over, **layout.left_out}.items())), layout.taken_anyway)
 
 
 def _nothing(config: PrepareConfig, listing: Listing, *, splits: bool) -> ValueError:
