@@ -82,7 +82,6 @@ class Storage:
 
     @property
     def local(self) -> Path:
-        """The path of a storage on this machine."""
         assert not self.remote, self.address
         return Path(self.address)
 
@@ -95,7 +94,6 @@ class Storage:
         return f"{self.address}/{name}" if self.remote else str(self.local / name)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
 
         def is_there() -> bool:  # fsspec's own isfile() takes a lost connection for a no
             try:

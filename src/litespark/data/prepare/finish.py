@@ -52,7 +52,6 @@ def require_few_bad_in(manifest: Manifest, max_bad_share: float) -> None:
 
 
 def nothing_in(source: str, what: str) -> ValueError:
-    """The error for a source or split without text."""
     return ValueError(
         f"data.source={source}: {what} holds no document with text in it; expected at least two lines of text. Set "
         "data.source to a file or folder with more text"

@@ -67,7 +67,6 @@ class Plan:
 
     @cached_property
     def storage(self) -> Storage:
-        """The prepared folder."""
         return Storage(self.config.root).below(self.name)
 
     @property

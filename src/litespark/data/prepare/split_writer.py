@@ -102,7 +102,6 @@ def tokens_of_a_chunk(config: PrepareConfig) -> int:
 
 
 def refuse_many_domains(names: set[str], field: str | None) -> None:
-    """Raise ValueError for more than MOST_DOMAINS domains."""
     if len(names) > MOST_DOMAINS:
         some = ", ".join(sorted(names)[:3])
         raise ValueError(

@@ -88,7 +88,6 @@ class Work:
         self.prepared.write(_name(stage, unit), buffer.getvalue())
 
     def arrays(self, stage: str, unit: int) -> Arrays:
-        """What `write_arrays` wrote."""
         with np.load(io.BytesIO(self.prepared.read(_name(stage, unit))), allow_pickle=False) as arrays:
             return dict(arrays)
 
@@ -101,14 +100,12 @@ class Work:
         return target
 
     def write_result(self, unit: int, result: UnitResult) -> None:
-        """Mark a unit as prepared."""
         # few ids are frequent: narrow numbers compress well
         counts = {split: found.astype(np.uint32) for split, found in result.frequencies.items()}
         described = np.frombuffer(_UNIT_RESULT.dump_json(result), dtype=np.uint8)
         self.write_arrays(UNITS, unit, {_RESULT: described, **counts})
 
     def result(self, unit: int) -> UnitResult:
-        """What `write_result` wrote."""
         arrays = self.arrays(UNITS, unit)
         result = _UNIT_RESULT.validate_json(arrays.pop(_RESULT).tobytes())
         result.frequencies = {split: found.astype(np.int64) for split, found in arrays.items()}

@@ -22,7 +22,6 @@ class Row:
     domain: object = None
     fault: str = ""
     size: int | None = None
-    """Bytes of a record that is not held."""
     record: object = None
     """All its fields; of a table only their names. None where it cannot be read."""
 

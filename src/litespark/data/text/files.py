@@ -60,12 +60,10 @@ class SourceFile:
 
     @property
     def remote(self) -> bool:
-        """Whether it has to be fetched before it is read."""
         return is_remote(self.root)
 
     @property
     def path(self) -> Path:
-        """Its path on this machine."""
         assert not self.remote, self.root
         return Path(self.root) / self.name
 
@@ -95,7 +93,6 @@ def fingerprint(files: Files) -> list[tuple[str, int, str]]:
 
 
 def size_of(files: Files) -> int:
-    """Bytes of all files as they are stored."""
     return sum(file.size for file in files)
 
 

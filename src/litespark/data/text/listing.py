@@ -42,7 +42,6 @@ class Listing:
 
 
 def in_words(reasons: dict[str, str]) -> str:
-    """Counts and first names by reason."""
     return "; ".join(f"{_named(names)}: {reason}" for reason, names in _by_value(reasons).items())
 
 

@@ -58,7 +58,6 @@ class Corpus:
 
     @property
     def sides(self) -> list[Files]:
-        """One, or both."""
         return [self.training, self.validation] if self.validation else [self.training]
 
 
