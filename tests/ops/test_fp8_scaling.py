@@ -39,30 +39,23 @@ def test_scales_follow_the_largest_value_of_as_many_steps_as_the_history_has():
     assert scaling.history.shape == (3, 3)
 
 
-@pytest.mark.parametrize("margin", [0, 3])
-def test_a_margin_leaves_room_above_the_largest_value(margin):
-    assert _step(_scaling(margin=margin), input=448.0)["input"] == 2.0**margin
-
-
-@pytest.mark.parametrize("margin", [1, 200])
-def test_a_margin_that_leads_beyond_fp32_makes_no_nan(margin):
-    scale = _step(_scaling(margin=margin), input=3e38)["input"]
-    assert scale == 2.0**120  # by which the largest number of fp32 lies within e4m3
+@pytest.mark.parametrize(
+    ("margin", "largest", "scale"),
+    # the largest number of fp32 lies within e4m3 by 2^120, beyond which no margin leads
+    [(0, 448.0, 1.0), (3, 448.0, 8.0), (1, 3e38, 2.0**120), (200, 3e38, 2.0**120)],
+)
+def test_a_margin_leaves_room_above_the_largest_value_and_makes_no_nan(margin, largest, scale):
+    assert _step(_scaling(margin=margin), input=largest)["input"] == scale
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_a_value_that_is_not_finite_leaves_scale_and_history_as_they_were(bad):
+def test_a_value_that_is_not_finite_leaves_scale_and_history_as_they_were_and_so_do_zeros(bad):
     scaling = _scaling(history=1)
-    before = _step(scaling, input=4 * 448.0)
+    before = _step(scaling, input=4 * 448.0, weight=2 * 448.0)
     for _ in range(3):
         assert _step(scaling, input=bad) == before
     assert scaling.history[0, PLACE["input"]] == 4 * 448.0
-
-
-def test_without_values_or_with_zeros_alone_scales_stay():
-    scaling = _scaling(history=1)
-    _step(scaling, input=4 * 448.0, weight=2 * 448.0)
-    assert _step(scaling, input=0.0) == {"input": 4.0, "weight": 2.0, "gradient": 1.0}
+    assert _step(scaling, input=0.0) == before == {"input": 4.0, "weight": 2.0, "gradient": 1.0}
 
 
 def test_scales_are_renewed_in_memory_of_their_own():

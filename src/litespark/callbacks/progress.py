@@ -22,6 +22,7 @@ from litespark.training.module import TrainingModule
 _COMPLETE = 3
 _SHORTEST_BAR, _LONGEST_BAR = 10, 40
 _GAP = "  "
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressBar(StepCallback):
@@ -31,19 +32,11 @@ class ProgressBar(StepCallback):
     """
 
     def __init__(
-        self,
-        metrics: MetricsLogger,
-        *,
-        phases: Phases,
-        model: str,
-        place: str,
-        notes: Sequence[str] = (),
-        seconds_between_lines: float = 10.0,
+        self, metrics: MetricsLogger, *, phases: Phases, model: str, place: str, notes: Sequence[str] = ()
     ) -> None:
         super().__init__()
         self.metrics = metrics
         self.model, self.place, self.notes = model, place, notes
-        self.seconds_between_lines = seconds_between_lines
         self.console = Console(file=sys.stderr)
         self._live: Live | None = None
         self._module: TrainingModule | None = None
@@ -70,7 +63,7 @@ class ProgressBar(StepCallback):
         self._left.step(module.tokens_seen, now)
         if not trainer.is_global_zero or self._live is not None:
             return
-        if module.finished or now - self._last_line >= self.seconds_between_lines:
+        if module.finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             self.console.print(self.forms()[0], highlight=False, soft_wrap=True)
 
@@ -91,8 +84,8 @@ class ProgressBar(StepCallback):
         if text is None:
             yield Text(next((form for form in forms if len(form) <= width), forms[-1]), no_wrap=True, overflow="crop")
             return
-        row = Table.grid(padding=(0, len(_GAP), 0, 0))
         bar_width = min(_LONGEST_BAR, width - len(text) - len(_GAP))
+        row = Table.grid(padding=(0, len(_GAP), 0, 0))
         row.add_row(text, Bar(total=module.planned_steps, completed=module.steps_taken, width=bar_width))
         yield row
 
