@@ -29,14 +29,9 @@ def generate(
         model: on the device of `ids`.
         ids: (B, S) int64 prompts, S at least 1.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
-        top_k: sample among the k likeliest tokens only.
-        top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
-            arXiv:1904.09751).
-        eos_id: a row that has produced it, or one of several, is filled with it (the first); generation stops when all
-            rows have.
-        vocab_size: only ids below it are chosen; None: all of the model's, which may have more rows than its tokenizer
-            has ids.
-        seed: of this call's own generator.
+        top_p: sample among the likeliest tokens that together just reach it (Holtzman et al., arXiv:1904.09751).
+        eos_id: a row that has produced it, or one of several, is filled with it (the first).
+        vocab_size: only ids below it are chosen: a model may have more rows than its tokenizer has ids.
 
     Returns:
         (B, S + n) int64, prompts included, n at most `max_new_tokens`.

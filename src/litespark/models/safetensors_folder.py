@@ -29,12 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class SafetensorsReader:
-    """The tensors of a folder by name; only headers are read before a tensor is asked for.
-
-    Raises:
-        ValueError: no weights in the folder; a shard is missing, truncated or lacks a tensor that the index promises; a
-            tensor is not of a floating-point type.
-    """
+    """The tensors of a folder by name; only headers are read before a tensor is asked for, damaged ones refused."""
 
     def __init__(self, folder: Path) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}

@@ -109,11 +109,11 @@ class LlamaConfig:
         return sum(outputs * inputs for outputs, inputs in self.linear_shapes().values())
 
     def matmul_parameter_count(self) -> int:
-        """Parameters that a token is multiplied with: all blocks and the head (tied or not), no embedding look-up."""
+        """See `ModelSpec`."""
         return self.num_layers * self.block_matmul_parameters() + self.vocab_size * self.hidden_size
 
     def parameter_count(self) -> int:
-        """All trained parameters; a tied head counts once."""
+        """See `ModelSpec`."""
         norms = (2 * self.num_layers + 1) * self.hidden_size
         embedding = 0 if self.tie_embeddings else self.vocab_size * self.hidden_size
         return self.matmul_parameter_count() + embedding + norms

@@ -106,11 +106,8 @@ def export_huggingface(
     With sharded (DTensor) parameters every rank must call this; rank 0 writes, and the folder is there when it returns.
 
     Args:
-        model: its parameters are written in the dtype they have.
-        folder: does not exist yet, or is empty.
         tokenizer: a `tokenizer.json`, or a folder with one and what belongs to it; copied. None: weights only.
         pad_id: for `generation_config.json` alone, since a model whose config has it does not train it.
-        max_shard_bytes: weights are split into files of about this size.
 
     Raises:
         ValueError: the target exists, cannot be written or has too little space; the tokenizer is missing, has ids that
