@@ -46,17 +46,6 @@ def test_compiled_code_does_not_count_boundaries():
         torch.compile(count, backend="eager", fullgraph=True)(INDEX)
 
 
-def test_what_is_derived_is_made_once():
-    documents, made = Documents(INDEX), []
-
-    def make():
-        made.append(1)
-        return object()
-
-    assert documents.once("mask", make) is documents.once("mask", make)
-    assert len(made) == 1
-
-
 def test_a_training_step_hands_the_boundaries_of_its_batch_to_every_layer():
     rows = torch.randint(0, 6, (2, 17), generator=torch.Generator().manual_seed(0))
     batch = batch_from_rows(rows, eos_id=0, document_mask=True)

@@ -52,10 +52,10 @@ def test_widths_of_real_models(width, dtype):
     _assert_backend_matches("triton", _inputs(2, width), dtype)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 17), (17,)])
 @pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_any_leading_dimensions(backend):
-    _assert_backend_matches(backend, _inputs(2, 3, 5, 17), torch.float32)
-    _assert_backend_matches(backend, _inputs(17), torch.float32)
+def test_any_leading_dimensions(backend, shape):
+    _assert_backend_matches(backend, _inputs(*shape), torch.float32)
 
 
 def test_a_program_of_the_backward_pass_walks_many_tiles(monkeypatch):
@@ -87,14 +87,6 @@ def test_inputs_of_two_dtypes(wide, backend):
     assert all(x.grad.dtype == x.dtype for x in given.values())
 
 
-def test_bf16_and_fp16_meet_in_fp32():
-    x, update, weight = _inputs(3, 9).values()
-    stream, y = add_rms_norm(x.bfloat16(), update.half(), weight, EPSILON)
-    expected = add_rms_norm_reference(x.bfloat16(), update.half(), weight, EPSILON)
-    assert stream.dtype == y.dtype == torch.float32
-    assert_close({"stream": stream, "y": y}, {"stream": expected[0], "y": expected[1]})
-
-
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 def test_under_autocast_the_norm_is_in_low_precision_and_the_stream_is_not(backend):
     x, update, weight = (each.requires_grad_() for each in _inputs(4, 24).values())
@@ -108,6 +100,15 @@ def test_under_autocast_the_norm_is_in_low_precision_and_the_stream_is_not(backe
     assert_close({"y": y}, {"y": expected[1]}, 2**-8)
     y.sum().backward()
     assert (x.grad.dtype, narrow.grad.dtype, weight.grad.dtype) == (torch.float32, torch.bfloat16, torch.float32)
+
+
+def test_bf16_and_fp16_meet_in_fp32():
+    x, update, weight = _inputs(3, 9).values()
+    found, expected = (
+        op(x.bfloat16(), update.half(), weight, EPSILON) for op in (add_rms_norm, add_rms_norm_reference)
+    )
+    assert found[0].dtype == found[1].dtype == torch.float32
+    assert_close(dict(enumerate(found)), dict(enumerate(expected)))
 
 
 def test_the_norm_is_that_of_the_rounded_stream():

@@ -70,23 +70,6 @@ def test_results_are_contiguous_and_nothing_of_the_size_of_qkv_is_kept(device):
     assert len({x.untyped_storage().data_ptr() for x in (*results, qkv)}) == 4
 
 
-def _apart(x):
-    """The same values with gaps in memory before the last dimension."""
-    return torch.stack([x, torch.full_like(x, torch.nan)], dim=-2).flatten(-3, -2)[..., ::2, :]
-
-
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_each_gradient_is_read_with_its_own_strides(which, device):
-    inputs = _inputs(2, 3, 3, 1, 8, device)
-    tables = (inputs["fixed cos"], inputs["fixed sin"])
-    upstream = [_random(2, 3, heads, 8, seed=heads).to(device) for heads in (3, 1, 1)]
-    leaves = [inputs["qkv"].clone().requires_grad_() for _ in range(2)]
-    (wanted,) = torch.autograd.grad(reference.rope_qkv(leaves[0], *tables, 1), leaves[0], upstream)
-    upstream[which] = _apart(upstream[which])
-    (found,) = torch.autograd.grad(rope_qkv_triton(leaves[1], *tables, 1), leaves[1], upstream)
-    assert relative_distance(found, wanted) < 1e-6
-
-
 @pytest.mark.parametrize("used", [(0,), (1, 2)])
 def test_outputs_without_a_gradient_count_as_zeros(used, device):
     inputs = _inputs(2, 3, 3, 2, 8, device)
@@ -95,8 +78,10 @@ def test_outputs_without_a_gradient_count_as_zeros(used, device):
         qkv = inputs["qkv"].detach().requires_grad_()
         results = op(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
         with fresh_memory_is_nan():
-            # a sum has a gradient of strides 0
-            sum(results[index].sum() for index in used).backward()
+            # a sum has a gradient of strides 0, that of a transposition others
+            sum(
+                (results[index].transpose(1, 2).contiguous().sin() if index else results[index]).sum() for index in used
+            ).backward()
         gradients.append(qkv.grad)
     assert relative_distance(*gradients) <= 1e-6
 

@@ -8,7 +8,7 @@ from litespark.ops.swiglu.function import swiglu, swiglu_linear
 from litespark.ops.swiglu.reference import swiglu as swiglu_reference
 from litespark.ops.swiglu.reference import swiglu_linear as swiglu_linear_reference
 from litespark.ops.tolerance import outputs_and_gradients
-from tests.ops.assertions import assert_close, assert_op_matches
+from tests.ops.assertions import assert_op_matches
 from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -63,19 +63,6 @@ def test_rows_beyond_two_to_the_31():
         product = swiglu(leaf)
         found.append([product, *torch.autograd.grad(product, leaf, gate_up[:, :intermediate_size])])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-
-
-def test_under_autocast_results_are_in_low_precision_and_gradients_are_not():
-    gate_up, weight = (each.requires_grad_() for each in _inputs(6, 20, width=5).values())
-    with torch.autocast(DEVICE.type, torch.bfloat16):
-        product, output = swiglu(gate_up), swiglu_linear(gate_up, weight)
-        narrow = swiglu_linear(gate_up.bfloat16(), weight)
-    assert product.dtype == output.dtype == narrow.dtype == torch.bfloat16
-    (product.sum() + output.sum()).backward()
-    assert gate_up.grad.dtype == weight.grad.dtype == torch.float32
-    exact = torch.autograd.grad(swiglu_linear_reference(gate_up, weight).sum(), weight)[0]
-    assert_close({"output": output}, {"output": swiglu_linear_reference(gate_up, weight)}, 2e-2)
-    assert_close({"weight": weight.grad}, {"weight": exact}, 2e-2)
 
 
 def _kept(op, *inputs):

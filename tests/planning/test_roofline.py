@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from litespark.metrics.records.step import RatesRecord
-from litespark.planning.flops import causal_mean_keys, model_flops_per_token
+from litespark.planning.flops import causal_mean_keys
 from litespark.planning.roofline import KERNEL_CLASSES, roofline
 from tests.models.small import R3
 
@@ -59,6 +59,7 @@ def test_a_step_of_more_micro_batches_takes_as_much_more_but_for_the_optimizer()
     assert four["optimizer"] == one["optimizer"]
     for name in set(KERNEL_CLASSES) - {"optimizer"}:
         assert four[name] == pytest.approx(4 * one[name])
+    assert bounds(mean_keys=512)["attention"] == pytest.approx(bounds(mean_keys=2048)["attention"] / 4)
 
 
 def test_fp32_moves_twice_the_bytes_and_keeps_no_narrow_copy():
@@ -68,17 +69,6 @@ def test_fp32_moves_twice_the_bytes_and_keeps_no_narrow_copy():
     assert wide["rope"] == pytest.approx(2 * narrow["rope"], rel=0.01)  # its tables are fp32 in both
     assert wide["optimizer"] == pytest.approx(narrow["optimizer"] * 28 / 30)
     assert wide["gemm"] == narrow["gemm"]  # at the same rate
-
-
-def test_products_are_those_of_the_model_flops_and_nothing_is_recomputed():
-    # attention is at the rate of products where it has none of its own
-    found = bounds(rates=RatesRecord(matmul_flops=1e12, copy_bytes=1e12))
-    flops = (found["gemm"] + found["attention"]) / 1e3 * 1e12
-    assert flops == pytest.approx(model_flops_per_token(R3, MEAN_KEYS) * 16384)
-
-
-def test_attention_follows_what_the_mask_allows():
-    assert bounds(mean_keys=512)["attention"] == pytest.approx(bounds(mean_keys=2048)["attention"] / 4)
 
 
 @pytest.mark.parametrize("missing", ["matmul_flops", "copy_bytes", "fp8_matmul_flops"])

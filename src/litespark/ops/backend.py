@@ -1,10 +1,7 @@
-"""Which implementation each op uses.
+"""Which implementation each op uses: to add a backend, add its line to `BACKENDS`.
 
-The registry maps op -> backend -> where its function is. A backend's module is imported only when it is asked for, so
-that `import litespark.ops` needs neither Triton nor a GPU. To add a backend, add its line to `BACKENDS`.
+A backend's module is imported only when it is asked for, so that `import litespark.ops` needs neither Triton nor a GPU.
 """
-
-from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
@@ -39,6 +36,7 @@ class Backend:
 
 _TRITON = "litespark.ops.triton_support:why_not"
 _NORM = "litespark.ops.rms_norm.limits:why_not"
+_LOSS = "litespark.ops.linear_cross_entropy"
 
 # the backends of each op, those expected to be fastest first: the order in which `auto` takes them where it cannot
 # measure
@@ -77,15 +75,11 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         REFERENCE: Backend("litespark.ops.attention.reference:attention"),
     },
     "linear_cross_entropy": {
-        "triton": Backend("litespark.ops.linear_cross_entropy.function:linear_cross_entropy_triton", _TRITON),
-        "triton_recompute": Backend(
-            "litespark.ops.linear_cross_entropy.function:linear_cross_entropy_triton_recompute", _TRITON
-        ),
-        "chunked": Backend("litespark.ops.linear_cross_entropy.chunked:linear_cross_entropy_chunked"),
-        "chunked_recompute": Backend(
-            "litespark.ops.linear_cross_entropy.chunked:linear_cross_entropy_chunked_recompute"
-        ),
-        REFERENCE: Backend("litespark.ops.linear_cross_entropy.reference:linear_cross_entropy"),
+        "triton": Backend(f"{_LOSS}.function:linear_cross_entropy_triton", _TRITON),
+        "triton_recompute": Backend(f"{_LOSS}.function:linear_cross_entropy_triton_recompute", _TRITON),
+        "chunked": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked"),
+        "chunked_recompute": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked_recompute"),
+        REFERENCE: Backend(f"{_LOSS}.reference:linear_cross_entropy"),
     },
     # not one function but the pieces that blocks in fp8 are put together from
     "fp8": {
@@ -153,20 +147,12 @@ class OpsConfig:
 
 
 def resolve(config: OpsConfig) -> Ops:
-    """Look up every backend that `config` names, none of them `auto`, which `litespark.ops.choice` decides first.
-
-    Raises:
-        ValueError: a backend cannot be imported here.
-    """
+    """Look up every backend that `config` names; none is `auto`, which `litespark.ops.choice` decides first."""
     return Ops(**{op: load(op, name) for op, name in config.backends().items()})
 
 
 def load(op: str, backend: str) -> Any:
-    """The function of one backend; of `fp8` its `Pieces`.
-
-    Raises:
-        ValueError: see `resolve`.
-    """
+    """The function of one backend, of `fp8` its `Pieces`; ValueError where it cannot be imported here."""
     try:
         return _at(BACKENDS[op][backend].function)
     except ImportError as error:

@@ -4,8 +4,6 @@ B rows, S length, T tokens in a micro-batch (B·S), D hidden size, H query heads
 intermediate size, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,8 +39,8 @@ class Case:
 def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> list[Case]:
     """The cases of `op` at these sizes, with random inputs on `device`.
 
-    Attention has one case within whole rows, and one within documents where `shapes` has them; the loss has one for its
-    sum, as in training, and one for single tokens, as in validation.
+    Attention is used within whole rows, and where `shapes` has them within documents; the loss as a sum, as in
+    training, and of single tokens, as in validation.
     """
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -53,37 +51,33 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
         return _attention(draw, shapes, device)
     if op == "linear_cross_entropy":
         return _losses(draw, shapes, generator)
-    rows, length, hidden_size, intermediate_size = (
-        shapes.rows, shapes.length, shapes.hidden_size, shapes.intermediate_size,
-    )  # fmt: skip
-    stay: tuple[str, ...] = ()
+    tokens, D, F = (shapes.rows, shapes.length), shapes.hidden_size, shapes.intermediate_size
+    extra: tuple[Any, ...] = ()
     if op in ("rms_norm", "add_rms_norm"):
         names = ("x",) if op == "rms_norm" else ("x", "update")
-        inputs = {name: draw(rows, length, hidden_size) for name in names} | {"weight": 1 + draw(hidden_size) / 4}
-        stay, sizes = ("x", "weight"), f"{hidden_size}"
-        extra: tuple[Any, ...] = (EPSILON,)
+        inputs = {name: draw(*tokens, D) for name in names} | {"weight": 1 + draw(D) / 4}
+        extra, sizes = (EPSILON,), f"{D}"
     elif op == "rope":
-        heads = shapes.num_heads + 2 * shapes.num_kv_heads
-        positions = torch.arange(length, device=device).unsqueeze(0)
-        cos, sin = rope_tables(positions, inverse_frequencies(shapes.head_dim, 10000.0).to(device))
+        heads, width = shapes.num_heads + 2 * shapes.num_kv_heads, shapes.head_dim
+        positions = torch.arange(shapes.length, device=device).unsqueeze(0)
+        cos, sin = rope_tables(positions, inverse_frequencies(width, 10000.0).to(device))
         # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
-        qkv = draw(rows, length, heads * shapes.head_dim).unflatten(-1, (heads, shapes.head_dim))
-        inputs, extra = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}, (shapes.num_kv_heads,)
-        sizes = f"{heads} heads x {shapes.head_dim}"
+        qkv = draw(*tokens, heads * width).unflatten(-1, (heads, width))
+        inputs = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
+        extra, sizes = (shapes.num_kv_heads,), f"{heads} heads x {width}"
     else:
-        inputs, extra, sizes = {"gate_up": draw(rows, length, 2 * intermediate_size)}, (), f"{intermediate_size}"
+        inputs, sizes = {"gate_up": draw(*tokens, 2 * F)}, f"{F}"
         if op == "swiglu_linear":
-            inputs["weight"] = draw(hidden_size, intermediate_size, scale=intermediate_size**-0.5)
-            stay, sizes = ("weight",), f"{sizes} to {hidden_size}"
+            inputs["weight"] = draw(D, F, scale=F**-0.5)
+            sizes = f"{F} to {D}"
     sizes = f"{shapes.tokens} tokens x {sizes}"
-    return [Case(op, op, inputs, lambda function, *values: function(*values, *extra), sizes, stay)]
+    return [Case(op, op, inputs, lambda function, *values: function(*values, *extra), sizes, ("x", "weight"))]
 
 
 def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
     """The same widths with fewer rows, heads and, where that is not enough, tokens.
 
-    `budget_bytes` bounds the activations of the fp32 reference, forward and backward, as estimated here; weights are
-    not counted, since widths are not cut.
+    `budget_bytes` bounds the activations of the fp32 reference, forward and backward, as estimated here.
     """
     if op == "attention":
         group = shapes.num_heads // shapes.num_kv_heads

@@ -1,16 +1,14 @@
 """Decides which backend each op uses on this machine: the one asked for, or by `auto` the fastest that is right.
 
-An op asked for by name runs with that backend or not at all. With `auto`, a GPU measures every backend that can run
-there and passes its verification, forward and backward at the run's own sizes, and keeps the answer in a cache file;
-elsewhere the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ.
+With `auto`, a GPU measures every backend that can run there and passes its verification, and keeps the answer in a
+file; a CPU takes the first that can run, since timings of a shared CPU would make runs differ.
 """
-
-from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -22,10 +20,6 @@ from litespark.ops.verification import Verification, failures, verify, verify_pr
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# `auto` takes the first backend that can run and is right, on a GPU too: fp8 is several functions, slow but where they
-# are fused
-UNMEASURED = frozenset({"fp8"})
 
 
 class FailedVerificationError(ValueError):
@@ -91,19 +85,16 @@ def decide(
     """The function of every op, and what was decided; a collective.
 
     Args:
-        config: what is asked for.
-        place: of the run.
+        config, place: what is asked for, and where it runs.
         ranks: the processes of the run.
         verifying: verify the backends that are used. Those that `auto` measures are verified in any case.
-        cache: file that keeps what `auto` measured; None: no file.
+        cache: file that keeps what `auto` measured.
         idle: ops that the run does not compute with: neither measured nor verified, and not among the choices.
-        before: op -> the backend that this run used until it was interrupted; `auto` stays with it where it can run,
-            since another one rounds differently.
+        before: op -> the backend that an interrupted run used; `auto` stays with it, since another rounds differently.
 
     Raises:
         ValueError: an op asked for by name cannot run here.
-        FailedVerificationError: an op asked for by name is wrong, and `on_failed_verification` is "stop"; or the
-            products of fp8 are wrong on this device, which no backend of ours replaces.
+        FailedVerificationError: it is wrong, and `on_failed_verification` is "stop"; or products of fp8 are wrong.
     """
     if refused := refusals(config, place, idle):
         raise ValueError("\n".join(refused))
@@ -147,8 +138,7 @@ def _decide(
         choice = Choice(op, asked, asked)
         if asked == AUTO:
             choice = ranks.from_first(partial(choose, frozenset(failed)), "the backends of the ops to be chosen")
-        shown = [verification for verifications in failed.values() for verification in verifications]
-        choice = replace(choice, verifications=(*shown, *choice.verifications))
+        choice = replace(choice, verifications=(*chain(*failed.values()), *choice.verifications))
         if choice.used == REFERENCE or not verifying:
             return choice
         verifications = verify(op, choice.used, place)
@@ -162,12 +152,12 @@ def _decide(
             continue
         if on_failure == "stop":
             raise FailedVerificationError(
-                f"ops.{op}: got {choice.used}, whose verification failed on this device, expected results as the "
-                f"reference has them. Set ops.{op}={REFERENCE}, or ops.on_failed_verification=fallback to do so by "
-                f"itself.\n{what}"
+                f"ops.{op}: got {choice.used}, whose verification failed on this device, expected the reference's "
+                f"results. Set ops.{op}={REFERENCE}, or ops.on_failed_verification=fallback to do so by itself.\n{what}"
             )
-        slower = "VERIFICATION FAILED: ops.%s=%s is replaced by its reference, which is slower. %s"
-        log.error(slower, op, choice.used, what)
+        log.error(
+            "VERIFICATION FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, what
+        )
         return replace(checked, used=REFERENCE, reasons=(*choice.reasons, _failed(op, choice.used)))
 
 
@@ -191,21 +181,17 @@ def _failed(op: str, backend: str) -> str:
 
 
 def _choose(op: str, place: Place, cache: Path | None, before: str | None, without: frozenset[str]) -> Choice:
-    """What `auto` takes at `place`; on a GPU what was measured before, or a measurement of what is right.
-
-    Args:
-        before: what an interrupted run used, or None.
-        without: backends whose verification failed on one of the ranks.
-    """
+    """What `auto` takes; `before` is what an interrupted run used, `without` failed its verification on some rank."""
     against = {name: reason_against(op, name, place) for name in BACKENDS[op]}
     because = {name: f"not {name}: {reason}" for name, reason in against.items() if reason is not None}
     because |= {name: _failed(op, name) for name in without}
     able = [name for name in against if name not in because]
     if before in able:
         return Choice(op, AUTO, before, ("as before the resume",))
-    # in the order of the backends: only what stands before the one taken would have been expected to be faster
-    if place.device.type == "cpu" or able == [REFERENCE] or op in UNMEASURED:
-        earlier = list(against)[: list(against).index(able[0])]
+    # fp8 is several functions, slow but where they are fused
+    if place.device.type == "cpu" or able == [REFERENCE] or op == "fp8":
+        # only what stands before the one taken would have been expected to be faster
+        earlier = takewhile(lambda name: name != able[0], against)
         return Choice(op, AUTO, able[0], tuple(because[name] for name in earlier))
     remembered = None if cache is None else Remembered(cache, op, place)
     if remembered is not None and without:
@@ -213,17 +199,14 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     times = {} if remembered is None else remembered.read()
     failed: list[Verification] = []
     if not times or not times.keys() <= set(able):
-        for name in able:
-            failed += [] if name == REFERENCE else failures(verify(op, name, place))
+        failed = failures([each for name in able if name != REFERENCE for each in verify(op, name, place)])
         for verification in failed:
             log.warning("auto does not take %s", verification)
-        because |= {verification.backend: _failed(op, verification.backend) for verification in failed}
+            because[verification.backend] = _failed(op, verification.backend)
         times = measure(op, [name for name in able if name not in because], place)
         if remembered is not None and not failed and not without:  # a failure is shown again until it is mended
             remembered.write(times)
-    for name in able:
-        if name not in times and name not in because:
-            because[name] = f"not {name} for {op}: it could not run at the sizes of this run"
-    reasons = tuple(because[name] for name in against if name in because)
+    unable = {name: f"not {name} for {op}: it could not run at the sizes of this run" for name in against}
+    reasons = tuple(because.get(name, unable[name]) for name in against if name not in times)
     used = min(times, key=times.__getitem__, default=REFERENCE)
     return Choice(op, AUTO, used, reasons, tuple(failed), times)

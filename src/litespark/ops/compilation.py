@@ -1,12 +1,9 @@
 """All kernels of all ops, compiled for targets that need not be in this machine.
 
-An op that has a `kernels.py` lists there, in `launches(target)`, calls of its launchers with tensors on meta; what each
-would launch is recorded. The first of each kernel is the most usual one. A configuration fits when it compiles and
-takes no more shared and tensor memory than the target has. Kernels that need what a target does not have say so: their
-module has a function `not_for(target)` that returns why they are not for it, or None where they are.
+A `kernels.py` lists in `launches(target)` calls of its launchers with tensors on meta, the most usual one of each
+kernel first; what each would launch is recorded. Where kernels need what not every target has, the module has a
+function `not_for(target)` that returns why they are not for it, or None.
 """
-
-from __future__ import annotations
 
 import ast
 import contextlib
@@ -87,7 +84,7 @@ def ops_with_kernels() -> dict[str, str]:
 
 
 def not_for(module: str, target: Target) -> str | None:
-    """Why the kernels of a module ("litespark.ops.rope.kernels") are not for a target; None where they are."""
+    """Why the kernels of a module are not for a target; None where they are."""
     stated = getattr(importlib.import_module(module), "not_for", None)
     return None if stated is None else stated(target)
 
@@ -98,7 +95,6 @@ def compilations(
     """What modules of kernels launch on the targets that they are for: all, or the first configuration of each kernel.
 
     Raises:
-        RuntimeError: the kernels of this process are interpreted.
         ValueError: a kernel of a module is not launched.
     """
     for name in modules:
@@ -135,11 +131,7 @@ def _launched_kernels(module: ModuleType) -> list[Any]:
 
 
 def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
-    """What Triton would compile for launches on `target`, each once; none is made, so tensors may be on meta.
-
-    Raises:
-        RuntimeError: the kernels of this process are interpreted, so that there is nothing to compile.
-    """
+    """What Triton would compile for launches on `target`, each once; RuntimeError where kernels are interpreted."""
     if interpreting():
         raise RuntimeError(f"kernels are interpreted in this process; compile without {INTERPRET}")
     from triton.backends.compiler import GPUTarget
@@ -184,8 +176,7 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
 
 def attempt(compilation: Compilation, target: Target) -> Attempt:
     """Compile one configuration; what the compiler raises becomes part of the result."""
-    start = time.perf_counter()
-    resources, error = None, None
+    start, resources, error = time.perf_counter(), None, None
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where ptxas fails, Triton prints the whole program
             resources = _compiled(compilation, target)

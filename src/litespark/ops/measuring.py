@@ -1,7 +1,5 @@
 """What `auto` measures: forward and backward of each backend at the run's own sizes, and a file that remembers it."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json
@@ -86,7 +84,7 @@ class Step:
 
 
 class Remembered:
-    """What was measured before, on the same device with the same programs at the same sizes."""
+    """Milliseconds of each backend, measured before on the same device with the same programs at the same sizes."""
 
     def __init__(self, file: Path, op: str, place: Place) -> None:
         facts = {
@@ -94,7 +92,7 @@ class Remembered:
             "device": device_of(place.device).name,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
-            "triton": _triton_version(),
+            "triton": [each.version for each in importlib.metadata.distributions(name="triton")],
             "source": source_hash(Path(__file__).parent),
             "dtype": dtype_name(place.dtype),
             "autocast": place.autocast,
@@ -106,15 +104,17 @@ class Remembered:
         self.key = json.dumps(facts, sort_keys=True)
 
     def read(self) -> dict[str, float]:
-        """Milliseconds of each backend; nothing where there are none, or the file is damaged."""
+        """Nothing where there are none, or the file is damaged."""
         times = self._entries().get(self.key)
         return times if isinstance(times, dict) else {}
 
     def write(self, times: dict[str, float]) -> None:
-        """Put it into the file, atomically; nothing takes it out."""
-        entries = {key: entry for key, entry in self._entries().items() if key != self.key}
+        """Put them into the file, atomically; none take the entry out."""
+        entries = self._entries() | {self.key: times}
+        if not times:
+            del entries[self.key]
         try:
-            write_whole(self.file, json.dumps(entries | ({self.key: times} if times else {}), indent=1, sort_keys=True))
+            write_whole(self.file, json.dumps(entries, indent=1, sort_keys=True))
         except OSError as error:
             log.warning("what auto measured is not kept in %s: %s", self.file, error)
 
@@ -131,15 +131,8 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litespark" / "ops.json"
 
 
-def _triton_version() -> str | None:
-    try:
-        return importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def source_hash(*folders: Path) -> str:
-    """A short hash of the Python files in folders, names and contents: other code is another measurement."""
+    """A short hash of the Python files in folders, names and contents."""
     digest = hashlib.sha256()
     for folder in folders:
         for file in sorted(folder.rglob("*.py")):

@@ -1,7 +1,5 @@
 """How long something takes on a device: alternatives take turns, so that drifting clocks meet all of them alike."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 
@@ -19,10 +17,7 @@ _LEAST_REPEATS, _MOST_REPEATS = 5, 100
 def interleaved_milliseconds(
     runs: Mapping[str, Callable[[], object]], device: torch.device, *, seconds: float
 ) -> dict[str, list[float]]:
-    """Milliseconds of each repeat of each run, warmed up; on a GPU by its own clock, with the cache emptied before.
-
-    `seconds` is about what all take together, beyond the warm-up; some repeats are made whatever they take.
-    """
+    """Milliseconds of each repeat of each run, with the cache emptied before; all take about `seconds` together."""
     queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type != "cpu" else None

@@ -1,10 +1,8 @@
-"""The one way in which ops are compared: relative distance per tensor, against a reference run in fp32.
+"""How ops are compared: relative distance per tensor, against a reference run in fp32.
 
-In fp32 a fast op may be 1e-5 away. In bf16 and fp16 it may be 2e-2 away, and at most twice as far as the reference is
-when it runs in that dtype itself: 2e-2 alone would hide an error of one per cent.
+In bf16 and fp16 an op may also be at most twice as far away as the reference is when it runs in that dtype itself: the
+bound alone would hide an error of one per cent.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -67,9 +65,9 @@ def relative_distance(actual: Tensor, expected: Tensor) -> float:
 
 
 def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Run `op(*inputs)` and its backward with a random gradient of each output; floating inputs get gradients.
+    """Run `op(*inputs)` and its backward with a random gradient of each output.
 
-    Those whose name begins with "fixed" are not differentiated.
+    Floating inputs get gradients, but those whose name begins with "fixed".
     """
     leaves = {
         name: x.detach().clone().requires_grad_(x.is_floating_point() and not name.startswith("fixed"))
@@ -88,8 +86,7 @@ def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> d
 def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch.dtype) -> list[Difference]:
     """`fast` in `dtype` against `reference` in fp32: every output and every gradient.
 
-    Memory that `fast` allocates and does not write reads as NaN, so a kernel that leaves a hole cannot pass. Floating
-    inputs are cast to `dtype`, unless the name begins with "fixed": those are neither cast nor differentiated.
+    Memory that `fast` leaves unwritten reads as NaN. Inputs whose name begins with "fixed" are not cast either.
     """
 
     def cast(to: torch.dtype) -> dict[str, Tensor]:
@@ -103,20 +100,13 @@ def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch
     with fresh_memory_is_nan():
         actual = outputs_and_gradients(fast, cast(dtype))
     slow = {} if dtype == torch.float32 else outputs_and_gradients(reference, cast(dtype))
-    found = []
-    for name in sorted(expected.keys() | actual.keys()):
-        if name not in expected or name not in actual:  # a gradient that only one of the two has
-            found.append(Difference(name, float("inf"), 0.0))
-            continue
-        found.append(difference(name, actual[name], expected[name], slow.get(name)))
-    return found
+    one_sided = [Difference(name, float("inf"), 0.0) for name in expected.keys() ^ actual.keys()]
+    common = expected.keys() & actual.keys()
+    return one_sided + [difference(name, actual[name], expected[name], slow.get(name)) for name in sorted(common)]
 
 
 def difference(name: str, actual: Tensor, expected: Tensor, slow: Tensor | None) -> Difference:
-    """How far one tensor is from the fp32 reference, and how far it may be.
-
-    `slow` is of the reference in the low precision that is compared; None: all is fp32.
-    """
+    """`slow` is of the reference in the low precision that is compared; None: all is fp32."""
     bound = FP32_BOUND
     if slow is not None:
         own = 2 * relative_distance(slow, expected)
@@ -126,7 +116,7 @@ def difference(name: str, actual: Tensor, expected: Tensor, slow: Tensor | None)
 
 @contextmanager
 def fresh_memory_is_nan() -> Iterator[None]:
-    """Within it, `torch.empty` and its like return NaN (integers: their largest), by PyTorch's own debugging aid."""
+    """Within it `torch.empty` and its like return NaN (integers: their largest)."""
     modes = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
     filling = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,10 +1,4 @@
-"""What depends on Triton's version, device and mode: can it run here, and for which target are kernels launched.
-
-Importing this module needs no Triton. Kernels run on CUDA and ROCm devices, and on CPU tensors through Triton's
-interpreter, which must be switched on before the first kernel is defined.
-"""
-
-from __future__ import annotations
+"""Whether Triton can run here, and for which target kernels are launched; importing it needs no Triton."""
 
 import functools
 import importlib
@@ -22,8 +16,6 @@ from litespark.ops.shapes import StepShapes
 
 OLDEST_CUDA_CAPABILITY = (8, 0)
 INTERPRET = "TRITON_INTERPRET"
-# the target that launches are recorded for; None: they are made
-_recording: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,8 @@ TARGETS = {
         Target("gfx942", "hip", "gfx942", 64, 64 * 1024, _OTHER_CODES),
     )
 }
+# the target that launches are recorded for; None: they are made
+_recording: Target | None = None
 
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
@@ -67,8 +61,9 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the kernels take fp32, bf16 and fp16, not {dtype}"
     if device.type == "cpu":
-        without = f"Triton has no kernels for CPUs (its interpreter, {INTERPRET}=1, is for tests)"
-        return None if interpreting() else without
+        return (
+            None if interpreting() else f"Triton has no kernels for CPUs (its interpreter, {INTERPRET}=1, is for tests)"
+        )
     if device.type != "cuda":
         return f"Triton has no kernels for {device.type} devices"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST_CUDA_CAPABILITY:
@@ -82,18 +77,14 @@ def interpreting() -> bool:
 
 
 def enable_interpreter() -> None:
-    """Define kernels for the interpreter from now on.
-
-    Raises:
-        RuntimeError: Triton is imported already, with its interpreter off; this is a bug of the caller.
-    """
+    """Define kernels for the interpreter from now on; RuntimeError where Triton is imported already without it."""
     if "triton" in sys.modules and not interpreting():
         raise RuntimeError(f"Triton is imported already; set {INTERPRET}=1 before")
     os.environ[INTERPRET] = "1"
 
 
 def target_of(device: torch.device) -> Target:
-    """The target whose launch configurations fit `device`; for a CPU (the interpreter) any does: sm_90.
+    """The target whose launch configurations fit `device`; for a CPU (the interpreter) any does.
 
     A device that is not in `TARGETS` gets that of its generation with the least shared memory.
     """
@@ -126,8 +117,7 @@ def recording(target: Target) -> Iterator[None]:
 
 
 def needs_fp8(target: Target) -> str | None:
-    """Why kernels that make fp8 codes are not for `target`; None where they are. A `kernels.py` states it of its
-    kernels as `not_for = needs_fp8`, see `litespark.ops.compilation`."""
+    """Why kernels that make fp8 codes are not for `target`; a `kernels.py` states it as `not_for = needs_fp8`."""
     return target.without_fp8
 
 

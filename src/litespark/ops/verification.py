@@ -1,9 +1,4 @@
-"""Verifies a backend: forward and backward against the fp32 reference, on this device, at the run's own widths.
-
-What is verified of fp8 is in `litespark.ops.fp8.verification`.
-"""
-
-from __future__ import annotations
+"""Verifies a backend: forward and backward against the fp32 reference, on this device, at the run's own widths."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,11 +18,9 @@ from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import Place
 from litespark.ops.tolerance import Difference, Trial, differences
 
-# what the fp8 units are called among the backends of fp8
-PRODUCTS = "units"
-# the activations of the reference; see `cut`
-MEMORY_BYTES = 2**30
-SHORTEST_ROW = 16
+# of the activations of the reference; see `cut`
+_MEMORY_BYTES = 2**30
+_SHORTEST_ROW = 16
 
 
 @dataclass(frozen=True)
@@ -60,15 +53,14 @@ class Verification:
 
 
 def failures(verifications: Sequence[Verification]) -> list[Verification]:
-    """Those that did not pass."""
     return [verification for verification in verifications if not verification.passed]
 
 
 def verify(op: str, backend: str, place: Place) -> list[Verification]:
     """Run every case of `op` with `backend` as a run at `place` does; one verification each.
 
-    Shapes of the run are cut to what fits 1 GiB, and on a CPU to `small` sizes. Of fp8 everything is verified that
-    settings of the run may ask for; where there are none, everything that any may ask for.
+    Shapes are cut to what fits 1 GiB, and on a CPU to `small` sizes. Of fp8 everything is verified that the settings of
+    `place` may ask for; where there are none, everything that any may ask for.
     """
     return _verifications(op, backend, _trials(op, backend, _cut(op, place)), place)
 
@@ -80,20 +72,17 @@ def why_wrong(op: str, backend: str, place: Place) -> str | None:
 
 
 def verify_products(place: Place) -> list[Verification]:
-    """Multiply on the fp8 units of the device beside the same codes multiplied in fp32, for each format of gradients.
-
-    None where the device has no such units, or the run simulates them.
-    """
+    """Products of the device's fp8 units beside those of the same codes in fp32; none where they are not used."""
     if without_units(place.device) is not None or (place.fp8 is not None and place.fp8.simulate):
         return []
     place = _cut("fp8", place)
-    return _verifications("fp8", PRODUCTS, product_trials(place.shapes, place.device, place.dtype, place.fp8), place)
+    return _verifications("fp8", "units", product_trials(place.shapes, place.device, place.dtype, place.fp8), place)
 
 
 def _cut(op: str, place: Place) -> Place:
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
-    shapes = replace(place.shapes, length=max(place.shapes.length, SHORTEST_ROW))
-    return replace(place, shapes=small(shapes) if place.device.type == "cpu" else cut(op, shapes, MEMORY_BYTES))
+    shapes = replace(place.shapes, length=max(place.shapes.length, _SHORTEST_ROW))
+    return replace(place, shapes=small(shapes) if place.device.type == "cpu" else cut(op, shapes, _MEMORY_BYTES))
 
 
 def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:
@@ -107,7 +96,7 @@ def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:
 
 
 def _verifications(op: str, backend: str, trials: Iterator[Trial], place: Place) -> list[Verification]:
-    """One verification for each trial, and one of nothing where there was no memory to make its inputs."""
+    """One for each trial, and a failed one where there was no memory to make its inputs."""
     interpreted = place.device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting()
     found: list[Verification] = []
 

@@ -1,7 +1,5 @@
 """Bytes that the casts of a step in fp8 move: the price of fp8, beside products that are faster."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from litespark.models.llama.config import LlamaConfig
@@ -37,15 +35,8 @@ def cast_bytes(
     """What each kind of cast moves in a step of bf16 activations over fp32 masters under autocast, without recompute.
 
     A cast by itself reads 2 bytes a value and writes 2, and reads 2 more where the scale is the tensor's own. A fused
-    one writes 2 where bf16 writes 2 as well. Weights are cast once a step from fp32, which is what autocast does in
-    each micro-batch.
-
-    Args:
-        config: sizes; of the layers that run, where a model is cut.
-        shapes: of one micro-batch.
-        fp8: which of them are in fp8, and how. Only `delayed` knows its scales before the tensor is there.
-        accumulate: micro-batches a step.
-        fused: cast in the ops that make the tensors, where the recipe allows it; False: every cast by itself.
+    one writes 2 where bf16 writes 2 as well. Weights are cast once a step from fp32, as autocast does in each of the
+    `accumulate` micro-batches. With `fused` False every cast stands by itself, else only where the recipe asks for it.
     """
     blocks = max(0, config.num_layers - fp8.bf16_first - fp8.bf16_last)
     tokens = shapes.tokens * accumulate

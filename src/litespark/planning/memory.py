@@ -1,7 +1,5 @@
 """How much memory the training state takes: the part that is exact before anything is built."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 
@@ -22,9 +20,7 @@ _FP8_BYTES = 2
 def training_state_bytes(
     config: ModelSpec, shards: int = 1, optimizer: OptimizerConfig | None = None, fp8: Fp8Config | None = None
 ) -> int:
-    """Bytes of weights, gradients and optimizer states on one device when they are sharded over `shards` devices.
-
-    Activations come on top; a device with less memory than this cannot hold the run at any batch size.
+    """Bytes of weights, gradients and optimizer states on each of `shards` devices; activations come on top.
 
     `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied.
     """
@@ -40,11 +36,7 @@ def training_state_bytes(
 
 
 def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int:
-    """How many of a model's layers have their training state within a share of `memory` bytes; at least 1.
-
-    Embedding and head are kept whole; what the share leaves is for activations.
-    """
-    for layers in range(config.num_layers, 1, -1):
-        if training_state_bytes(dataclasses.replace(config, num_layers=layers)) <= share * memory:
-            return layers
-    return 1
+    """How many layers, with embedding and head, have their state within a share of `memory` bytes; at least 1."""
+    counts = range(config.num_layers, 1, -1)
+    cut = (dataclasses.replace(config, num_layers=layers) for layers in counts)
+    return next((each.num_layers for each in cut if training_state_bytes(each) <= share * memory), 1)

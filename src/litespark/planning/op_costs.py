@@ -1,15 +1,8 @@
-"""Roofline of single ops: the bytes that an ideal one moves, the operations of its products.
-
-Bytes are those of an ideal fused kernel: each input read once and each output written once, forward and backward. An op
-that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth.
-
-T tokens (B·S), D hidden size, H query heads, K key/value heads, Dh head dim, F intermediate size, V vocabulary.
-"""
-
-from __future__ import annotations
+"""Roofline of single ops: the bytes that an ideal fused one moves, each input and output once, and its operations."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from litespark.ops.shapes import Place, StepShapes
@@ -28,10 +21,7 @@ class OpCost:
 
 
 def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost:
-    """The cost of `op`, a name in `BACKENDS`, on one micro-batch.
-
-    `attention_pairs`: (query, key) pairs that are seen, summed over rows, for attention.
-    """
+    """The cost of `op` on one micro-batch; `attention_pairs` are the (query, key) pairs seen in all rows."""
     shapes, narrow = place.shapes, place.dtype.itemsize
     stream = 4 if place.autocast else narrow
     tokens = shapes.tokens
@@ -72,8 +62,5 @@ def pairs_within_rows(shapes: StepShapes) -> int:
 
 def pairs_within_documents(index: Tensor) -> int:
     """(query, key) pairs of causal attention within the documents of (B, S) numbers, non-decreasing in a row."""
-    total = 0
-    for row in index.cpu():
-        lengths = row.unique_consecutive(return_counts=True)[1]
-        total += int((lengths * (lengths + 1) // 2).sum())
-    return total
+    lengths = torch.cat([row.unique_consecutive(return_counts=True)[1] for row in index.cpu()])
+    return int((lengths * (lengths + 1) // 2).sum())

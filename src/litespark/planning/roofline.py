@@ -1,16 +1,9 @@
 """Roofline: a lower bound for the time of one training step, by kernel class, from the rates that a device reaches.
 
-It is the bound of an ideal program: each product at the rate of a large product, and every op between products one
-fused kernel that reads each input once and writes each output once, in the precision of the run, the residual stream
-included. What autocast moves beyond that, and what recomputation runs again, is the gap that the bound is there to
-show. A product's own reading and writing is hidden behind its multiplications. Model: Williams et al., "Roofline",
-CACM 52(4), 2009.
-
-T tokens of a micro-batch (B·S), D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward
-width, V vocabulary.
+It is that of an ideal program: each product at the rate of a large one, every op between products one fused kernel in
+the precision of the run. What autocast moves beyond that, and what recomputation runs again, is the gap that it shows.
+Model: Williams et al., "Roofline", CACM 52(4), 2009.
 """
-
-from __future__ import annotations
 
 from typing import Literal
 
@@ -45,16 +38,9 @@ def roofline(
     token at its own rate, or at that of products, which it cannot pass. norm, rope, activation: bytes of 2L
     add_rms_norm, one rms_norm, L rope and L swiglu. loss: logits read and their gradient written. copies: rows of the
     embedding read and written, and the same of their gradients; with "fp8" also every operand of the blocks' products
-    written once in one byte by the op that makes it. optimizer: once a step, AdamW in fp32 and the narrow copy of the
-    weights. idle: 0.
+    written once in one byte by the op that makes it. optimizer: AdamW in fp32 and the narrow copy of the weights.
 
-    Args:
-        config: sizes; of the layers that run, where a model is cut.
-        shapes: of one micro-batch.
-        rates: of the device.
-        precision: of the products.
-        accumulate: micro-batches a step.
-        mean_keys: keys that a query sees on average.
+    `shapes` are those of one micro-batch, of which a step has `accumulate`; `mean_keys` a query sees on average.
     """
     block_rate = rates.fp8_matmul_flops if precision == "fp8" else rates.matmul_flops
     if rates.matmul_flops is None or rates.copy_bytes is None or block_rate is None:

@@ -1,7 +1,5 @@
 """The rows of fp8 in `litespark bench ops`: what each of them runs, and that nothing simulated gets a figure."""
 
-from __future__ import annotations
-
 import sys
 import types
 from collections import Counter
@@ -17,6 +15,7 @@ from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.fp8_runs import CASTS, NORM, SWIGLU, WEIGHTS, Fp8Runs
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.models.llama.config import LlamaConfig
+from litespark.ops.fp8.fused import PIECES
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
 from litespark.ops.fp8.reference import Pieces
@@ -25,7 +24,6 @@ from litespark.ops.shapes import Place
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
 from litespark.planning.fp8_casts import cast_bytes
-from litespark.planning.op_costs import op_cost
 
 CPU = torch.device("cpu")
 TINY = LlamaConfig("t", 32, 3, 4, 2, 48, 97, 32)
@@ -72,7 +70,7 @@ class Counted(Pieces):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """As on a device with fp8 units, for which the simulation stands in."""
+    """As on a device with fp8 units, for which the simulation stands in, and the fused pieces in the interpreter."""
 
     def multiplied(left, right, dtype, *, simulate, fast):
         assert not simulate
@@ -80,7 +78,7 @@ def simulated(monkeypatch):
 
     monkeypatch.setattr(fp8_runs, "product", multiplied)
     monkeypatch.setattr(bench, "without_units", lambda device: None)
-    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (Pieces(), None, True))
+    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (PIECES, None, True))
     monkeypatch.setattr(bench, "WIDTHS", (16, 32))
 
 
@@ -177,22 +175,6 @@ def test_casts_and_weights_run_by_every_recipe():
     assert [each.rows.values.dtype for each in runs["delayed"].forward()] == [torch.float8_e4m3fn] * 2
 
 
-def test_the_fused_pieces_run_every_row(simulated):
-    """In Triton's interpreter; that they are right is verified elsewhere."""
-    from litespark.ops.fp8.fused import PIECES
-
-    made = Fp8Runs(PLACE, PIECES, "e5m2")
-    for runs in (
-        made.linear("qkv", 64, 32),
-        made.norm(),
-        made.swiglu(),
-        made.casts([32], [64]),
-        made.weights([(64, 32)]),
-    ):
-        for run in runs.values():
-            run.both()
-
-
 def test_every_row_has_its_figures_where_there_are_units(simulated):
     cases, widths, pays = measured()
     for case in cases:
@@ -212,6 +194,10 @@ def test_every_row_has_its_figures_where_there_are_units(simulated):
     alone = [row for row in ROWS if row != "delayed"]
     assert [each.name for each in widths[0].times] == alone
     assert [each.recipe for each in pays] == alone[1:]
+    casts, weights = (case for case in cases if case.case in (CASTS, WEIGHTS))
+    every = [each for each in cast_bytes(TINY, SHAPES, Fp8Config()) if not each.fused]
+    moved = sum(each.moved for each in every)
+    assert moved == TINY.num_layers * (casts.forward_bytes + casts.backward_bytes + weights.forward_bytes)
 
 
 def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, monkeypatch):
@@ -227,20 +213,6 @@ def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, m
     assert [each.name for each in cases[0].variants if each.forward is not None] == ["bf16"]
     reasons = {each.reason for each in cases[0].variants if each.forward is None and each.name != TORCHAO}
     assert reasons == {"at these sizes it raised RuntimeError: no codes here"}
-
-
-def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
-    cases = {case.case: case for case in measured()[0]}
-    norm, weight = op_cost("add_rms_norm", PLACE), 4 * TINY.hidden_size
-    assert cases[NORM].forward_bytes == norm.forward_bytes - weight
-    assert cases[NORM].backward_bytes == norm.backward_bytes - 2 * weight
-    swiglu = op_cost("swiglu", PLACE)
-    assert (cases[SWIGLU].forward_bytes, cases[SWIGLU].backward_bytes) == (swiglu.forward_bytes, swiglu.backward_bytes)
-    every = cast_bytes(TINY, SHAPES, Fp8Config())
-    casts = sum(each.moved for each in every if not each.fused and not each.tensor.endswith(".weight"))
-    assert TINY.num_layers * (cases[CASTS].forward_bytes + cases[CASTS].backward_bytes) == casts
-    weights = sum(each.moved for each in every if each.tensor.endswith(".weight"))
-    assert TINY.num_layers * cases[WEIGHTS].forward_bytes == weights
 
 
 # ---------------------------------------------------------------- torchao

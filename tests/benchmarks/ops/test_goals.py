@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.benchmarks.ops.fp8 import WIDTHS
 from litespark.benchmarks.ops.fp8_runs import CASTS, NORM, SWIGLU, WEIGHTS
 from litespark.benchmarks.ops.goals import goals
 from litespark.metrics.records.ops import (
@@ -54,26 +53,20 @@ def test_the_share_of_the_fastest_backend_counts_in_its_worse_half(backward, ver
     assert "triton: 90% forward" in goal.reason
 
 
-@pytest.mark.parametrize("both, verdict", [(10.4, "met"), (10.6, "not met")])
-def test_the_loss_is_held_against_its_matrix_products(both, verdict):
-    case = CaseRecord(
-        "linear_cross_entropy", "sum of losses", "", variants=[variant("triton", both)],
-        yardsticks=[YardstickRecord("three matrix products", time(10.0))],
-    )  # fmt: skip
-    goal = goal_of(record_of(case), "linear_cross_entropy")
-    assert (goal.value, goal.verdict) == (pytest.approx(both / 10), verdict)
-
-
-@pytest.mark.parametrize("both, gain", [(2.0, "met"), (3.0, "not met")])
-def test_attention_is_held_against_pytorch_and_against_whole_rows(both, gain):
-    case = CaseRecord(
-        "attention", "attention within documents", "", variants=[variant("triton", both), variant("varlen", 4.0)],
-        yardsticks=[YardstickRecord("sdpa over whole rows", time(4.0))], auto="triton",
-    )  # fmt: skip
-    record = record_of(case)
-    against = goal_of(record, "attention attention within documents: what")
-    assert (against.value, against.verdict, against.reason) == (both / 4, "met", "triton over varlen")
-    assert goal_of(record, "attention within documents").verdict == gain
+@pytest.mark.parametrize(
+    ("op", "case", "yardstick", "both", "value", "verdict"),
+    [
+        ("linear_cross_entropy", "sum of losses", "three matrix products", 10.4, 1.04, "met"),
+        ("linear_cross_entropy", "sum of losses", "three matrix products", 10.6, 1.06, "not met"),
+        ("attention", "attention within documents", "sdpa over whole rows", 5.0, 2.0, "met"),
+        ("attention", "attention within documents", "sdpa over whole rows", 8.0, 1.25, "not met"),
+    ],
+)
+def test_the_loss_and_documents_are_held_against_their_yardsticks(op, case, yardstick, both, value, verdict):
+    yardsticks = [YardstickRecord(yardstick, time(10.0))]
+    record = record_of(CaseRecord(op, case, "", variants=[variant("triton", both)], yardsticks=yardsticks))
+    goal = goal_of(record, "attention within documents" if op == "attention" else op)
+    assert (goal.value, goal.verdict) == (pytest.approx(value), verdict)
 
 
 @pytest.mark.parametrize("taken, value, verdict", [("reference", 2.5, "not met"), ("sdpa", 1.0, "met"),
@@ -150,17 +143,11 @@ def test_the_goal_of_casts_is_not_measured_without_times_or_at_other_sizes():
     assert "llama3b with 4096 tokens, expected 16384" in other.reason
 
 
-def test_fp8_pays_from_where_it_is_faster_at_every_larger_width_too():
-    widths = [width(size, bf16=10, delayed=each) for size, each in ((768, 9), (1024, 12), (2048, 9), (3072, 8))]
+def test_the_table_says_from_which_width_on_fp8_pays():
+    widths = [width(size, bf16=10, delayed=each) for size, each in ((768, 9), (1024, 12), (2048, 9))]
     assert least_paying(widths, "delayed") == least_paying(list(reversed(widths)), "delayed") == 2048
     assert least_paying([*widths, width(4096, bf16=10, delayed=10)], "delayed") is None
     assert least_paying(widths, "tensorwise") is None
-    assert least_paying([], "delayed") is None
-    assert list(WIDTHS) == sorted(WIDTHS)
-
-
-def test_the_table_says_from_which_width_on_fp8_pays():
-    widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
     pays = [PaysRecord("delayed", 2048), PaysRecord("tensorwise", None, "why")]
     made = tables(record_of(*casts(), widths=widths, pays=pays))
     (table,) = [each for each in made if each.title.startswith("square linear layers, 16384 tokens")]

@@ -1,10 +1,9 @@
 """One case and all that compute it: timed in turns, each with its memory, or with the reason why it has no figures."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -15,8 +14,7 @@ from litespark.ops.timing import interleaved_milliseconds
 from litespark.ops.verification import said
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Two calls: the forward pass, and forward and backward."""
 
     forward: Callable[[], object]
@@ -41,10 +39,7 @@ def measure_case(
     device: torch.device,
     seconds: float,
 ) -> None:
-    """Time all that run in turns, the yardsticks with their forward and backward passes, and fill in the record.
-
-    One that raises (out of memory, or a limit of one backend) has that as its reason; the others go on.
-    """
+    """Time all that run in turns, the yardsticks with forward and backward; one that raises has that as its reason."""
     runs: dict[str, Run] = {}
     for contender in contenders:
         variant = VariantRecord(contender.name, contender.rival, contender.verified, reason=contender.reason)

@@ -4,8 +4,6 @@ Speed of simulated products says nothing and is never recorded: without fp8 unit
 reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,6 +38,7 @@ from litespark.ops.measuring import those_that_run
 from litespark.ops.shapes import Place
 from litespark.ops.verification import failures, verify_products, why_wrong
 from litespark.planning.fp8_casts import FUSED_CASTS
+from litespark.planning.op_costs import op_cost
 
 # square linear layers; multiples of 128, around the widths of models from 160 million parameters to 30 billion
 WIDTHS = (768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
@@ -53,14 +52,9 @@ _PAYING = (PRODUCTS, APART, TENSORWISE)
 def measure_fp8(
     config: LlamaConfig, fp8: Fp8Config, place: Place, *, seconds: float, bandwidth: float
 ) -> tuple[list[CaseRecord], list[WidthRecord], list[PaysRecord]]:
-    """Everything about fp8 at the sizes of a run.
+    """Everything about fp8 at the sizes of a run: all recipes, with the format of gradients of `fp8`.
 
-    Args:
-        config: the model.
-        fp8: whose format of gradients is taken; recipes are all measured.
-        place: where, and at which sizes; in bf16.
-        seconds: of each measurement, about.
-        bandwidth: bytes per second of a copy.
+    `seconds` of each measurement, about; `bandwidth` in bytes per second of a copy.
     """
     place = replace(place, fp8=None)  # everything is verified, not only what this run asks for
     absent = why_absent(place)
@@ -96,16 +90,11 @@ def why_absent(place: Place) -> str | None:
 
 
 def _fastest_pieces(place: Place) -> tuple[Pieces | None, str | None, bool | None]:
-    """The first pieces that can run and are right; without any the reasons, and whether a verification failed.
-
-    Nor are there any where the products of the fp8 units themselves are wrong.
-    """
+    """The first pieces that can run and are right; without any the reasons, and whether a verification failed."""
     if wrong := failures(verify_products(place)):
         return None, "; ".join(map(str, wrong)), False
     reasons, verified = [], None
-    for name in BACKENDS["fp8"]:
-        if name == REFERENCE:
-            continue
+    for name in (name for name in BACKENDS["fp8"] if name != REFERENCE):
         reason = reason_against("fp8", name, place)
         if reason is None:
             reason, verified = why_wrong("fp8", name, place), False
@@ -120,19 +109,21 @@ _Case = tuple[CaseRecord, Sequence[str], Callable[[Fp8Runs], dict[str, Run]]]
 
 def _cases(config: LlamaConfig, place: Place) -> Iterator[_Case]:
     """A record to fill, its variants, and what makes their runs."""
-    shapes, tokens, stream = place.shapes, place.shapes.tokens, 4 if place.autocast else 2
+    shapes, tokens = place.shapes, place.shapes.tokens
     sizes = config.linear_shapes()
     for name, (N, K) in sizes.items():
         flops = 2 * tokens * K * N
         record = CaseRecord("fp8", f"linear {name}", f"{tokens} tokens, {K} to {N}")
         record.forward_flops, record.backward_flops = flops, 2 * flops
         yield record, _LINEAR, partial(Fp8Runs.linear, name=name, outputs=N, inputs=K)
-    # least bytes are those of a fused one: what the op in bf16 has, two codes in place of a narrow value
-    normed, product = tokens * shapes.hidden_size, tokens * shapes.intermediate_size
-    least = normed * (2 * stream + 4), normed * (3 * stream + 4)
-    yield CaseRecord("fp8", NORM, f"{tokens} x {shapes.hidden_size}", *least), _PRODUCER, Fp8Runs.norm
-    least = product * 6, product * 10
-    yield CaseRecord("fp8", SWIGLU, f"{tokens} x {shapes.intermediate_size}", *least), _PRODUCER, Fp8Runs.swiglu
+    # the least bytes of a fused op are those of the op in bf16: two codes take the place of a narrow value
+    for op, case, width, runs in (
+        ("add_rms_norm", NORM, shapes.hidden_size, Fp8Runs.norm),
+        ("swiglu", SWIGLU, shapes.intermediate_size, Fp8Runs.swiglu),
+    ):
+        cost = op_cost(op, place)
+        record = CaseRecord("fp8", case, f"{tokens} x {width}", cost.forward_bytes, cost.backward_bytes)
+        yield record, _PRODUCER, runs
     inputs = [K for name, (_, K) in sizes.items() if f"{name}.input" not in FUSED_CASTS]
     gradients = [N for name, (N, _) in sizes.items() if f"{name}.gradient" not in FUSED_CASTS]
     words = f"{tokens} x {', '.join(map(str, inputs))} forward, {', '.join(map(str, gradients))} backward"

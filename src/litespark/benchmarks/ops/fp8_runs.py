@@ -3,8 +3,6 @@
 T tokens of a micro-batch, K features in, N features out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any

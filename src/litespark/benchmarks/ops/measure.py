@@ -1,10 +1,4 @@
-"""Each op, each backend that can run here, and what they are measured against: time, share of the limit, memory.
-
-Variants of one case take turns, so that a ratio is taken within one run. A backend whose verification fails gets no
-figure.
-"""
-
-from __future__ import annotations
+"""Each op, each backend that can run here, and what they are measured against: time, share of the limit, memory."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,14 +24,7 @@ from litespark.planning.op_costs import OpCost, op_cost, pairs_within_documents,
 
 
 def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> list[CaseRecord]:
-    """Every case of one op.
-
-    Args:
-        op: name in `BACKENDS`.
-        place: where, and at which sizes.
-        seconds: of each measurement, about: forward, and forward with backward, of all variants together.
-        bandwidth: bytes per second of a copy.
-    """
+    """Every case of one op; `seconds` of each measurement, about, and `bandwidth` in bytes per second of a copy."""
     # attention is measured within documents too, whether or not the run packs them
     place = replace(place, shapes=replace(place.shapes, documents=True))
     found = [*_backends(op, place), *_rivals(op, place)]

@@ -1,7 +1,5 @@
 """The end of an optimizer step, clip and update: the AdamW kernel of training against PyTorch's others, or Muon."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 
@@ -25,9 +23,8 @@ def measure_optimizer(
 ) -> tuple[list[OptimizerRecord], int]:
     """Times of one step over one layer of the model, its embedding and head; and the number of their parameters.
 
-    fp32 weights and states, as in training; random gradients. A step of AdamW reads weight, gradient and both moments
-    and writes three of them, and the norm reads the gradient once more: 32 bytes a parameter at least. Muon is bound by
-    products of matrices instead: its bytes a parameter say how much longer it takes, not what it moves.
+    AdamW reads weight, gradient and both moments and writes three of them, and the norm reads the gradient once more:
+    32 bytes a parameter at least. Muon is bound by products: its bytes a parameter say how much longer it takes.
     """
     with torch.device("meta"):
         model = Llama(dataclasses.replace(config, num_layers=1), resolve(OpsConfig()))
@@ -41,10 +38,10 @@ def measure_optimizer(
         kinds = {FUSED: settings, "foreach": dataclasses.replace(settings, fused=False)}
     runs = {name: _step(model, kind, device) for name, kind in kinds.items()}
     count = sum(parameter.numel() for parameter in model.parameters())
-    found = []
-    for name, time in timed(runs, device, seconds).items():
-        found.append(OptimizerRecord(name, time, time.median_ms / 1e3 * bandwidth / count))
-    return found, count
+    times = timed(runs, device, seconds)
+    return [
+        OptimizerRecord(name, time, time.median_ms / 1e3 * bandwidth / count) for name, time in times.items()
+    ], count
 
 
 def _step(model: Llama, settings: OptimizerConfig, device: torch.device) -> Callable[[], object]:

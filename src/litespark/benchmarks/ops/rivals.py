@@ -1,9 +1,8 @@
 """What the backends are measured against: `torch.compile` of the reference, and the kernels of Liger and torchao."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def liger(op: str, device: torch.device) -> Callable[..., Any] | str:
 def torchao_linear(
     inputs: int, outputs: int, device: torch.device
 ) -> tuple[nn.Parameter, Callable[[Tensor], Tensor]] | str:
-    """The weight, an fp32 master, and the call of a linear layer as `compiled_fp8` has it; or why it is not measured.
+    """The weight, an fp32 master, and the call of a linear layer; or why it is not measured.
 
     It casts its weight in every forward pass, and everything in passes that PyTorch's compiler fuses.
     """
@@ -66,16 +65,11 @@ def difference_from_reference(function: Callable[..., Any], case: Case, place: P
 
     Ours may be twice as far away as the reference is in low precision; of others only the looser bound is asked.
     """
-    reference = load(case.op, REFERENCE)
     bound = FP32_BOUND if place.dtype == torch.float32 else LOW_PRECISION_BOUND
+    ours, theirs = partial(case.call, load(case.op, REFERENCE)), partial(case.call, function)
     far = [
         f"{each.tensor} is {each.distance:.1e} away, at most {bound:.1e} is allowed"
-        for each in differences(
-            lambda *inputs: case.call(function, *inputs),
-            lambda *inputs: case.call(reference, *inputs),
-            case.inputs,
-            place.dtype,
-        )
+        for each in differences(theirs, ours, case.inputs, place.dtype)
         if not each.distance <= bound
     ]
     return f"in {dtype_name(place.dtype)} {'; '.join(far)}" if far else None
@@ -103,11 +97,7 @@ def _rope(functional: Any, qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: 
 
 
 def _swiglu(functional: Any, gate_up: Tensor) -> Tensor:
-    # newer releases take the two halves as they lie, older ones copy each of them
-    found = importlib.import_module("liger_kernel.ops.swiglu")
-    fused = getattr(found, "LigerFusedGateUpSiLUMulFunction", None)
-    if fused is None:
-        return functional.liger_swiglu(*gate_up.chunk(2, dim=-1))
+    fused = importlib.import_module("liger_kernel.ops.swiglu").LigerFusedGateUpSiLUMulFunction
     # its gradient has two dimensions whatever its input has
     return fused.apply(gate_up.flatten(0, -2), False).unflatten(0, gate_up.shape[:-1])
 

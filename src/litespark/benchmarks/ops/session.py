@@ -1,7 +1,5 @@
 """`litespark bench ops` from start to end: what to measure, where the record lies, and continuing one."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,11 +38,9 @@ def bench_ops(
     """Measure, and write the record after every op.
 
     Args:
-        parts: the config, which gives sizes, device, precision and the optimizer's settings.
-        overrides: what the user gave, for the record.
+        parts, overrides, command: the config, and where it comes from, for the record.
         ops: names of `EVERYTHING`; empty: all.
         seconds: of each measurement, about; None: what suits the device.
-        command: to reproduce it, for the record.
         output: folder of records.
         say: is told what is being done.
 

@@ -1,7 +1,5 @@
 """Block sizes of the attention kernels for each target, and where they can run at all; imports no Triton."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,10 +87,8 @@ def kernel_constants(launch: Launch, group: int, width: int, documents: bool, wi
     }
 
 
-def _of(
-    forward: tuple[int, ...], query_gradient: tuple[int, ...], key_value_gradient: tuple[int, ...]
-) -> Configuration:
-    return Configuration(Launch(*forward), Launch(*query_gradient), Launch(*key_value_gradient))
+def _of(*launches: tuple[int, int, int, int]) -> Configuration:
+    return Configuration(*(Launch(*launch) for launch in launches))
 
 
 _chosen: Configuration | None = None

@@ -1,9 +1,4 @@
-"""Where documents lie in a row of packed text, in the forms that attention backends need.
-
-B rows, S sequence length, N documents in all rows together.
-"""
-
-from __future__ import annotations
+"""Where documents lie in a row of packed text, in the forms that attention backends need."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,19 +17,15 @@ class Documents:
 
     def __init__(self, index: Tensor, cu_seqlens: Tensor | None = None) -> None:
         """Args:
-            index: (B, S) integers, equal for neighbours exactly when they are in the same document.
-            boundaries: what `cu_seqlens()` would derive from `index`, made on the host with the batch; it may repeat
-                its last value, for empty documents at the end. Values are not checked: that would wait for the device.
-
-        Raises:
-            ValueError: `cu_seqlens` is not one-dimensional int32 of two values or more.
+        index: (B, S) integers, equal for neighbours exactly when they are in the same document.
+        cu_seqlens: what `cu_seqlens()` would derive from `index`, made on the host with the batch; it may repeat
+            its last value, for empty documents at the end. Values are not checked: that would wait for the device.
         """
         if cu_seqlens is not None and (
             cu_seqlens.ndim != 1 or cu_seqlens.shape[0] < 2 or cu_seqlens.dtype != torch.int32
         ):
             raise ValueError(
-                f"boundaries of documents are {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; expected (N+1,) int32: 0, "
-                "where each document ends in the flattened rows, and the number of tokens last"
+                f"boundaries of documents are {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; expected (N+1,) int32"
             )
         self.index = index
         self._boundaries = cu_seqlens
@@ -70,19 +61,16 @@ class Documents:
         return self.once("last_queries", make)
 
     def cu_seqlens(self) -> Tensor:
-        """(N+1,) int32: 0, then where each document ends in the B·S flattened tokens. The end of a row ends one.
+        """(N+1,) int32: 0, then where each of N documents ends in the B·S flattened tokens. The end of a row ends one.
 
-        Where they were not given they are counted on the device, which the host waits for.
-
-        Raises:
-            ValueError: they were not given and are needed inside of a compiled region, which cannot wait.
+        Where they were not given they are counted on the device, which the host waits for; compiled code cannot.
         """
         if self._boundaries is not None:
             return self._boundaries
         if torch.compiler.is_compiling():
             raise ValueError(
-                "this attention backend needs the boundaries of documents on the host when it is compiled; got none: "
-                "pass them to the model beside `documents`, as a TokenBatch has them"
+                "compiled attention needs the boundaries of documents on the host; got none: pass them to the model "
+                "beside `documents`, as a TokenBatch has them"
             )
 
         def make() -> Tensor:
@@ -127,11 +115,7 @@ def causal_visible(queries: int, keys: int, device: torch.device, window: int | 
 def check_attention_shapes(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, window: int | None = None
 ) -> None:
-    """Refuse shapes that no attention backend can take.
-
-    Raises:
-        ValueError: the shapes do not fit together; the message shows them.
-    """
+    """ValueError for shapes that no attention backend can take."""
     batch, queries, heads, _ = query.shape
     if key.shape != value.shape or heads % key.shape[2] or key.shape[0] != batch or key.shape[1] < queries:
         raise ValueError(

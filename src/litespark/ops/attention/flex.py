@@ -3,8 +3,6 @@
 B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -29,15 +27,11 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def attention_flex(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
 ) -> Tensor:
-    """The same function of the same arguments as `litespark.ops.attention.reference.attention`.
+    """See `litespark.ops.attention.reference.attention`.
 
     Blocks of which nothing may be seen are skipped (Dong et al., arXiv:2412.05496). On a GPU the kernel is compiled at
-    the first call with each kind of mask and each set of sizes, some seconds each; inside of a compiled model it is
-    part of that. On a CPU PyTorch has no backward pass for it, and the forward pass, run plainly, is for tests. Queries
-    against a cache (S < T) go to `attention_sdpa`.
-
-    Raises:
-        ValueError: the shapes do not fit together.
+    the first call with each kind of mask and each set of sizes. On a CPU PyTorch has no backward pass for it: that is
+    for tests. Queries against a cache (S < T) go to `attention_sdpa`.
     """
     check_attention_shapes(query, key, value, documents, window)
     if query.shape[1] < key.shape[1]:

@@ -3,8 +3,6 @@
 B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -25,13 +23,8 @@ def attention_triton(
 ) -> Tensor:
     """See `litespark.ops.attention.reference.attention`; fp32, bf16 or fp16, heads up to 256 wide.
 
-    FlashAttention-2 (Dao, arXiv:2307.08691): scores are never in memory, and what is not visible, be it later, in
-    another document or before the window, is not read beyond the blocks at its border. Gradients are the same in every
-    run. Tensors are read through their strides; one whose last dimension is not contiguous is copied first. Keys from a
-    cache (T > S) go to `attention_sdpa`: generating is not what these kernels are for.
-
-    Raises:
-        ValueError: shapes do not fit together, or the kernels do not take the dtype or the head width.
+    FlashAttention-2 (Dao, arXiv:2307.08691): what is not visible is not read beyond the blocks at its border. Gradients
+    are the same in every run. Keys from a cache (T > S) go to `attention_sdpa`.
     """
     check_attention_shapes(query, key, value, documents, window)
     if key.shape[1] != query.shape[1]:

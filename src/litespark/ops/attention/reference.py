@@ -27,9 +27,6 @@ def attention(
 
     Returns:
         (B, S, H, Dh) in the dtype of `value`.
-
-    Raises:
-        ValueError: the shapes do not fit together.
     """
     check_attention_shapes(query, key, value, documents, window)
     group = query.shape[2] // key.shape[2]

@@ -27,9 +27,8 @@ def attention_sdpa(
 ) -> Tensor:
     """See `litespark.ops.attention.reference.attention`.
 
-    cuDNN's and flash kernels take only the causal case (which of them: `kernel_taken`). Documents, a window, and
-    several new queries against a cache need a boolean mask, which costs S·T bytes a row, copies of the grouped heads,
-    slower kernels, and the work of a full square.
+    cuDNN's and flash kernels take only the causal case. Documents, a window, and several new queries against a cache
+    need a boolean mask: S·T bytes a row, copies of the grouped heads, slower kernels, the work of a full square.
     """
     return scaled_dot_product_attention(**_arguments(query, key, value, documents, window)).transpose(1, 2)
 
@@ -37,22 +36,18 @@ def attention_sdpa(
 def kernel_taken(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
 ) -> str:
-    """The kernel that PyTorch takes for `attention_sdpa` of these arguments: cudnn, flash, efficient or math.
-
-    It depends on shapes, dtype, device, whether gradients are wanted, and on settings of PyTorch such as deterministic
-    algorithms. Nothing is computed.
-    """
+    """The kernel that PyTorch takes for `attention_sdpa` of these arguments: cudnn, flash, efficient or math."""
     dtype = compute_dtype(query)
     arguments = _arguments(query.to(dtype), key.to(dtype), value.to(dtype), documents, window)
-    # the only name that PyTorch has for this question; both ends of the supported range of releases have it
+    # the only name that PyTorch has for this question
     choice = SDPBackend(torch._fused_sdp_choice(**arguments))
     return choice.name.lower().removesuffix("_attention")
 
 
 def expected_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """The kernel that the causal case without documents and window has to take there; None where none is demanded.
+    """The kernel that the plain causal case has to take there; None where none is demanded.
 
-    PyTorch falls back in silence, at half the speed: where this differs from `kernel_taken`, say so.
+    PyTorch falls back in silence, at half the speed.
     """
     if device.type != "cuda" or torch.version.hip is not None or torch.are_deterministic_algorithms_enabled():
         return None
@@ -62,10 +57,7 @@ def expected_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> 
 
 
 def named_kernel(place: Place) -> str:
-    """The kernel that a run at `place` takes, in words; one that is not the expected one is also a warning.
-
-    The sizes of the run are allocated for the question, and freed.
-    """
+    """The kernel that a run at `place` takes, in words; one that is not the expected one is also a warning."""
     shapes = place.shapes
 
     def heads(count: int) -> Tensor:

@@ -3,8 +3,6 @@
 B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim, N documents in all rows together.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
@@ -32,12 +30,9 @@ def attention_varlen(
 ) -> Tensor:
     """See `litespark.ops.attention.reference.attention`; in bf16 and fp16.
 
-    The work is that of the documents, not of the square. Kernels are FlashAttention-2's (Dao, arXiv:2307.08691); their
-    backward pass adds up with atomics unless deterministic algorithms are on. Queries against a cache (S < T) go to
-    `attention_sdpa`: what they need is little, and the kernels' causal diagonal differs there between releases.
-
-    Raises:
-        ValueError: the shapes do not fit together, or the dtype is another.
+    Kernels are FlashAttention-2's (Dao, arXiv:2307.08691); their backward pass adds up with atomics unless
+    deterministic algorithms are on. Queries against a cache (S < T) go to `attention_sdpa`: the kernels' causal
+    diagonal differs there between releases.
     """
     check_attention_shapes(query, key, value, documents, window)
     rows, length = query.shape[:2]

@@ -3,8 +3,6 @@
 `rows` names the module that works on the rows of a chunk: `rows` in plain PyTorch, for any device, or `kernels`.
 """
 
-# no `from __future__ import annotations`: custom_op reads the annotations as objects
-
 import functools
 from typing import Any
 
@@ -33,10 +31,6 @@ def linear_cross_entropy_chunked(
     With `recompute` the logits are made again in the backward pass, and no gradient is kept until then. Otherwise the
     gradients of "sum" and "mean" are made in the forward pass; those of "none" never are. A label that is neither
     `ignore_index` nor in 0..V-1 makes the loss infinite: an error would have to wait for the device.
-
-    Raises:
-        ValueError: as there, or the dtypes of hidden and weight differ without autocast, or `rows` cannot compute in
-            theirs.
     """
     check_linear_cross_entropy(hidden, weight, labels, reduction, z_loss, softcap)
     dtype = compute_dtype(hidden)

@@ -11,8 +11,6 @@ T tokens, D hidden size, V vocabulary. `rows` names the module that works on the
 PyTorch, for any device, or `kernels`.
 """
 
-# no `from __future__ import annotations`: custom_op reads the annotations as objects
-
 import functools
 import importlib
 from collections.abc import Callable, Iterator

@@ -10,8 +10,6 @@ V 32000 in bf16).
 N rows of a chunk, V token ids that the logits cover.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

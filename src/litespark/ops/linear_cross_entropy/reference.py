@@ -44,9 +44,6 @@ def linear_cross_entropy(
         z_loss: adds z_loss · logsumexp(logits)² for each label that counts (Chowdhery et al., arXiv:2204.02311,
             section 5), with "sum" and "mean" only: `TokenLosses` are nats and nothing else.
         softcap: logits become softcap · tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); None: they stay.
-
-    Raises:
-        ValueError: see `check_linear_cross_entropy`.
     """
     check_linear_cross_entropy(hidden, weight, labels, reduction, z_loss, softcap)
     logits = functional.linear(hidden, weight).flatten(0, -2)
@@ -68,12 +65,7 @@ def linear_cross_entropy(
 def check_linear_cross_entropy(
     hidden: Tensor, weight: Tensor, labels: Tensor, reduction: Reduction, z_loss: float, softcap: float | None
 ) -> None:
-    """Refuse what no backend can compute.
-
-    Raises:
-        ValueError: unknown reduction, shapes that do not fit together, labels that are not int64, a z-loss below 0 or
-            together with "none", a cap that is not positive.
-    """
+    """ValueError for what no backend can compute."""
     if reduction not in ("sum", "mean", "none"):
         raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; expected 'sum', 'mean' or 'none'")
     fits = weight.ndim == 2 and weight.shape[0] > 0 and weight.shape[1] == hidden.shape[-1]

@@ -1,22 +1,15 @@
-"""What is computed of each row of logits, in plain PyTorch: the specification of the kernels.
+"""What is computed of each row of logits (N, V), in plain PyTorch: the specification of the kernels.
 
-The maximum and the sum of exponentials are kept apart, since logsumexp = maximum + log(sum) rounds away the digits of
-the sum where logits are large.
-
-N rows of a chunk, V token ids.
+The maximum and the sum of exponentials are kept apart: logsumexp would round away digits of the sum of large logits.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The options of the op as `litespark.ops.linear_cross_entropy.reference` defines them; 0 is none."""
 
     ignore_index: int = -100

@@ -1,10 +1,4 @@
-"""RMSNorm, alone and with the residual addition, as a custom op over the Triton kernels of this folder.
-
-A custom op, so that `torch.compile` and meta tensors pass through. D is the width of a row. A second derivative raises
-PyTorch's error that no formula was registered for the backward op.
-"""
-
-from __future__ import annotations
+"""RMSNorm, alone and with the residual addition, as a custom op that `torch.compile` and meta tensors pass through."""
 
 from typing import Any
 
@@ -19,18 +13,14 @@ from litespark.ops.rms_norm.limits import WIDEST
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `litespark.ops.rms_norm.reference.rms_norm`; fp32, bf16 and fp16, computed in fp32.
 
-    Dimensions before the last may have any strides that a (R, D) view allows, else it is copied. Under autocast the
-    result is in the dtype of autocast.
-
-    Raises:
-        ValueError: a dtype or shape that the kernels do not take.
+    Under autocast the result is in the dtype of autocast.
     """
     _check("rms_norm", x, x, weight)
     return _norm(x, None, weight, eps, x.dtype, compute_dtype(x))[1]
 
 
 def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """See `litespark.ops.rms_norm.reference.add_rms_norm`; strides, dtypes and errors as in `rms_norm`."""
+    """See `litespark.ops.rms_norm.reference.add_rms_norm`; dtypes as in `rms_norm`."""
     _check("add_rms_norm", x, update, weight)
     dtype = torch.promote_types(x.dtype, update.dtype)
     if dtype not in (x.dtype, update.dtype):  # bf16 and fp16 meet in fp32
@@ -54,8 +44,7 @@ def _check(op: str, x: Tensor, update: Tensor, weight: Tensor) -> None:
         )
     if x.shape[-1] > WIDEST:
         raise ValueError(
-            f"{op}: got rows of {x.shape[-1]}, expected at most {WIDEST}, which fit into registers; for wider ones "
-            f"choose ops.{op}=torch"
+            f"{op}: got rows of {x.shape[-1]}, expected at most {WIDEST}; for wider ones choose ops.{op}=torch"
         )
 
 
@@ -69,22 +58,17 @@ def _norm(
 
 
 @_norm.register_fake
-def _(
-    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, update: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    stream_dtype, dtype = rest[-2:]
     stream = x.new_empty(0) if update is None else x.new_empty(x.shape, dtype=stream_dtype)
     return stream, x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:-1], dtype=torch.float32)
 
 
 @torch.library.custom_op("litespark::rms_norm_backward", mutates_args=())
 def _norm_backward(
-    y_gradient: Tensor,
-    stream_gradient: Tensor | None,
-    stream: Tensor,
-    weight: Tensor,
-    inverse_rms: Tensor,
+    y_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor, inverse_rms: Tensor,
     other_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradient of the stream in its dtype, the same in `other_dtype` (empty where that is equal), the weight's."""
     gradient, second, weight_gradient = rms_norm_backward(
         y_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, other_dtype
@@ -93,16 +77,9 @@ def _norm_backward(
 
 
 @_norm_backward.register_fake
-def _(
-    y_gradient: Tensor,
-    stream_gradient: Tensor | None,
-    stream: Tensor,
-    weight: Tensor,
-    inverse_rms: Tensor,
-    other_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
-    second_shape = (0,) if other_dtype == stream.dtype else stream.shape
-    second = stream.new_empty(second_shape, dtype=other_dtype)
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    stream, weight, _, other_dtype = arguments[2:]
+    second = stream.new_empty((0,) if other_dtype == stream.dtype else stream.shape, dtype=other_dtype)
     return stream.new_empty(stream.shape), second, weight.new_empty(weight.shape)
 
 

@@ -1,14 +1,11 @@
-"""RMSNorm in Triton, alone and with the residual addition: two kernels, their launchers and launch configurations.
+"""RMSNorm in Triton, alone and with the residual addition, on tiles of whole rows: a row is read once.
 
-R rows, D width of a row. Every kernel works on tiles of whole rows, so that a row is read once and stays in registers;
-D is padded to a power of two by masks.
+R rows, D width of a row, padded to a power of two by masks.
 """
 
-from __future__ import annotations
-
 import itertools
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import triton
@@ -96,8 +93,7 @@ def rms_norm_backward_kernel(
     tl.store(partials, tl.sum(weight_gradient, axis=0), mask=column < WIDTH)
 
 
-@dataclass(frozen=True)
-class Tiling:
+class Tiling(NamedTuple):
     """How rows of one width are dealt to programs and threads."""
 
     block: int  # D padded to a power of two
@@ -154,14 +150,9 @@ def rms_norm_forward(
 
 
 def rms_norm_backward(
-    y_gradient: Tensor,
-    stream_gradient: Tensor | None,
-    stream: Tensor,
-    weight: Tensor,
-    inverse_rms: Tensor,
-    dtype: torch.dtype,
-    second_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor | None, Tensor]:
+    y_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor, inverse_rms: Tensor,
+    dtype: torch.dtype, second_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
     """The gradient of the stream in `dtype`, the same in `second_dtype` (None where that is `dtype`), and the weight's.
 
     Strides as in the forward pass; partial weight gradients are added up in the same order every time.

@@ -1,7 +1,5 @@
 """RMSNorm through PyTorch's own kernel (`torch.nn.functional.rms_norm`), which is fused on CUDA."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import torch

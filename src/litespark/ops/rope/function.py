@@ -1,12 +1,4 @@
-"""Rotary position embedding as custom ops over the Triton kernel of this folder. See `reference.py` for what they do.
-
-Custom ops, so that `torch.compile` and meta tensors pass through. cos and sin get no gradient: tables that require one
-are refused.
-
-B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
-"""
-
-from __future__ import annotations
+"""Rotary position embedding as custom ops that `torch.compile` and meta tensors pass through."""
 
 from typing import Any
 
@@ -17,22 +9,12 @@ from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
 
 
 def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """See `reference.rope_qkv`; fp32, bf16 or fp16, any strides. The results are contiguous and share no memory with
-    `qkv`.
-
-    Raises:
-        ValueError: shapes or dtypes are others, cos and sin not fp32, or they require gradients.
-    """
+    """See `reference.rope_qkv`; fp32, bf16 or fp16. The results are contiguous and share no memory with `qkv`."""
     if qkv.ndim != 4 or not 0 < 2 * num_kv_heads < qkv.shape[2]:
         raise ValueError(
             f"rope: qkv is {tuple(qkv.shape)} with {num_kv_heads} key/value heads; expected (B, S, H + 2K, Dh) with at "
             "least one query head"
         )
-    _check(qkv, cos, sin)
-    return _rope_qkv(qkv, cos, sin, num_kv_heads)
-
-
-def _check(qkv: Tensor, cos: Tensor, sin: Tensor) -> None:
     batch, length, _, width = qkv.shape
     if qkv.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"rope: got {qkv.dtype}, expected fp32, bf16 or fp16; for others choose ops.rope=reference")
@@ -49,6 +31,7 @@ def _check(qkv: Tensor, cos: Tensor, sin: Tensor) -> None:
         )
     if cos.requires_grad or sin.requires_grad:
         raise ValueError("rope: cos or sin require gradients, which this backend has not; choose ops.rope=reference")
+    return _rope_qkv(qkv, cos, sin, num_kv_heads)
 
 
 _rope_qkv = torch.library.custom_op("litespark::rope_qkv", rope_qkv_forward, mutates_args=())

@@ -1,12 +1,7 @@
-"""One Triton kernel that rotates query and key and copies value: from one qkv tensor to three, and from three gradients
-to one.
-
-It reads and writes every value once, and cos and sin once a token, whatever the number of heads.
+"""One Triton kernel that rotates query and key and copies value: from one qkv tensor to three, and gradients back.
 
 B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial

@@ -16,11 +16,7 @@ from litespark.ranges import Count, Positive
 class RopeScaling:
     """How Llama 3.1 stretches rotary frequencies to contexts longer than those of pre-training.
 
-    Wavelengths shorter than original / high_frequency_factor tokens are kept, those longer than
-    original / low_frequency_factor are stretched by `factor`, and those between are blended.
-
-    Raises:
-        ValueError: a factor is not positive, or the two frequency factors are not in order.
+    Wavelengths between those that are kept and those that are stretched are blended.
     """
 
     factor: Positive
@@ -41,14 +37,10 @@ class RopeScaling:
 
 
 def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
-    """theta^(-2i/Dh) for i in 0..Dh/2-1, scaled as Llama 3.1 does when `scaling` is given.
+    """(Dh/2,) fp32 on the CPU, radians per position: theta^(-2i/Dh), scaled as Llama 3.1 does where `scaling` is given.
 
-    Su et al., "RoFormer", arXiv:2104.09864; scaling: "The Llama 3 Herd of Models", arXiv:2407.21783, as released with
-    the weights. Computed in fp32 on the CPU whatever the default device, since published weights were trained with
-    exactly these roundings.
-
-    Returns:
-        (Dh/2,) fp32 on the CPU, radians per position.
+    Su et al., "RoFormer", arXiv:2104.09864; scaling: "The Llama 3 Herd of Models", arXiv:2407.21783. On the CPU
+    whatever the default device, since published weights were trained with exactly these roundings.
     """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     frequencies = 1.0 / theta**exponents

@@ -1,10 +1,4 @@
-"""SwiGLU, alone and together with the projection behind it, as custom ops over the Triton kernels of this folder.
-
-Custom ops, so that `torch.compile` and meta tensors pass through. F is the width of the product, D that of the model. A
-second derivative raises PyTorch's error that no formula was registered for the backward op.
-"""
-
-from __future__ import annotations
+"""SwiGLU, alone and with the projection behind it, as custom ops that `torch.compile` and meta tensors pass through."""
 
 import math
 from typing import Any
@@ -21,11 +15,7 @@ from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 def swiglu(gate_up: Tensor) -> Tensor:
     """See `litespark.ops.swiglu.reference.swiglu`; fp32, bf16 and fp16, computed in fp32.
 
-    Dimensions before the last may have any strides that a (R, 2F) view allows, else it is copied. Under autocast the
-    result is in the dtype of autocast.
-
-    Raises:
-        ValueError: a dtype or shape that the kernels do not take.
+    Under autocast the result is in the dtype of autocast.
     """
     _check("swiglu", gate_up)
     return _swiglu(gate_up, compute_dtype(gate_up))
@@ -34,8 +24,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
     """See `litespark.ops.swiglu.reference.swiglu_linear`: `gate_up` and `weight` are all that is kept.
 
-    Under autocast the weight is cast anew in the forward and in the backward pass, rather than its copy kept. The rest
-    as for `swiglu`.
+    Under autocast the weight is cast anew in both passes, rather than its copy kept.
     """
     _check("swiglu_linear", gate_up)
     dtype = compute_dtype(gate_up)
@@ -64,9 +53,7 @@ def _check(op: str, gate_up: Tensor) -> None:
 # ---------------------------------------------------------------- the product alone
 
 
-@torch.library.custom_op("litespark::swiglu", mutates_args=())
-def _swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
-    return swiglu_forward(gate_up, dtype)
+_swiglu = torch.library.custom_op("litespark::swiglu", swiglu_forward, mutates_args=())
 
 
 @_swiglu.register_fake

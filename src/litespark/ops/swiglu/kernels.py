@@ -3,11 +3,9 @@
 R rows, F width of the product; a row of `gate_up` is 2F wide, gate first.
 """
 
-from __future__ import annotations
-
 import itertools
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import triton
@@ -78,8 +76,7 @@ def swiglu_backward_kernel(
         tl.store(product + row * WIDTH + column, values, mask=inside)
 
 
-@dataclass(frozen=True)
-class Tiling:
+class Tiling(NamedTuple):
     """Which part of the product one program makes."""
 
     block: int  # columns, a power of two
@@ -94,8 +91,7 @@ def tiling(width: int, target: Target) -> Tiling:
 
 
 def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
-    """The product (..., F) in `dtype`, contiguous; rows of `gate_up` may lie apart, anything else is made
-    contiguous."""
+    """The product (..., F) in `dtype`, contiguous; rows of `gate_up` may lie apart."""
     width = gate_up.shape[-1] // 2
     product = gate_up.new_empty(*gate_up.shape[:-1], width, dtype=dtype)
     if product.numel() == 0:
@@ -113,8 +109,7 @@ def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
 def swiglu_backward(
     gate_up: Tensor, product_gradient: Tensor, product_dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradient of `gate_up`, in its shape and dtype, and the product again in `product_dtype`; None: it is not
-    made."""
+    """The gradient of `gate_up`, in its shape and dtype, and the product again in `product_dtype`, if there is one."""
     width = product_gradient.shape[-1]
     gradient = gate_up.new_empty(gate_up.shape)
     product = None if product_dtype is None else gate_up.new_empty(product_gradient.shape, dtype=product_dtype)
