@@ -17,17 +17,8 @@ from litespark.ops.triton_support import TARGETS
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def compile_in_worker(
-    folder: Path, modules: list[str], targets: list[str], *, every: bool, timeout: float = 900
-) -> list[Attempt]:
-    """Compile what modules of kernels state, in a fresh process with a fresh cache.
-
-    Args:
-        folder: for the worker's files.
-        modules, targets: names.
-        every: all configurations, not only the first of each kernel.
-        timeout: seconds after which the worker is ended.
-    """
+def compile_in_worker(folder: Path, modules: list[str], targets: list[str], *, every: bool) -> list[Attempt]:
+    """Compile what modules of kernels state, in a fresh process with a fresh cache in `folder`."""
     results = folder / "attempts.jsonl"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {
@@ -41,7 +32,7 @@ def compile_in_worker(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=900,
         check=False,
     )
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []

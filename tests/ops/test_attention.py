@@ -187,13 +187,10 @@ def test_block_masks_are_made_once_for_all_layers():
     documents = documents_of(64)
     assert block_mask(64, DEVICE, documents, None) is block_mask(64, DEVICE, documents, None)
     assert block_mask(64, DEVICE, documents, None) is not block_mask(64, DEVICE, documents, 8)
-    assert block_mask(64, DEVICE, None, None) is block_mask(64, DEVICE, None, 64)
-
-
-def test_a_mask_first_made_in_inference_mode_serves_training():
     with torch.inference_mode():
-        found = block_mask(77, DEVICE, None, None)
-    assert not found.kv_indices.is_inference()
+        of_validation = block_mask(64, DEVICE, None, None)
+    assert of_validation is block_mask(64, DEVICE, None, 64)
+    assert not of_validation.kv_indices.is_inference()
 
 
 @pytest.fixture

@@ -259,22 +259,19 @@ def test_a_verification_that_fails_on_another_rank_counts_on_all(swiglu):
 
 
 def products(monkeypatch, distance: float) -> None:
-    found = Verification(
-        "fp8", "units", "products", "16 x 16", "bf16", False, 0.1, (Difference("output", distance, 0.02),)
-    )
+    compared = (Difference("output", distance, 0.02),)
+    found = Verification("fp8", "units", "products", "16 x 16", "bf16", False, 0.1, compared)
     monkeypatch.setattr(choice, "verify_products", lambda place: [found])
 
 
-def test_products_of_fp8_are_verified_where_a_run_computes_with_them(monkeypatch):
+@pytest.mark.parametrize(("verifying", "idle", "verified"), [(True, False, ["units"]), (False, False, []),
+                                                             (True, True, None)])  # fmt: skip
+def test_products_of_fp8_are_verified_where_a_run_computes_with_them(monkeypatch, verifying, idle, verified):
     products(monkeypatch, 0.01)
-
-    def backends(verifying: bool, idle: frozenset[str] = frozenset()) -> dict[str, list[str]]:
-        _, choices = choice.decide(OpsConfig(), CPU, Mesh(), verifying=verifying, idle=idle)
-        return {each.op: [verification.backend for verification in each.verifications] for each in choices}
-
-    assert backends(True)["fp8"] == ["units"]
-    assert backends(False)["fp8"] == []
-    assert "fp8" not in backends(True, idle=frozenset({"fp8"}))
+    without = frozenset({"fp8"}) if idle else frozenset()
+    _, choices = choice.decide(OpsConfig(), CPU, Mesh(), verifying=verifying, idle=without)
+    found = {each.op: [verification.backend for verification in each.verifications] for each in choices}
+    assert found.get("fp8") == verified
 
 
 @pytest.mark.parametrize(("distance", "ranks", "why"), [(0.5, Mesh(), "output is 5.0e-01"),
@@ -287,14 +284,12 @@ def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, d
         choice.decide(config, CPU, ranks, verifying=True)
 
 
-def test_the_pieces_of_fp8_are_not_measured(monkeypatch, measured):
-    """The first that can run and is right, on a GPU too."""
+def test_the_first_pieces_of_fp8_that_are_right_are_taken_unmeasured(monkeypatch, measured):
     monkeypatch.setitem(BACKENDS, "fp8", dict.fromkeys(("right", REFERENCE), BACKENDS["fp8"][REFERENCE]))
     _, choices = choice.decide(OpsConfig(fp8=AUTO), GPU, Mesh(), verifying=True)
     (found,) = (each for each in choices if each.op == "fp8")
     assert found.used == "right"
-    assert all(verification.passed for verification in found.verifications)
-    assert found.verifications
+    assert {verification.passed for verification in found.verifications} == {True}
     assert not measured
 
 

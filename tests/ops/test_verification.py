@@ -63,26 +63,22 @@ def test_a_planted_fault_is_caught_and_named(monkeypatch, fault, said):
     assert said in str(verification)
 
 
-@pytest.mark.parametrize("fault", [None, RuntimeError("no kernel")], ids=["right", "raising"])
-def test_products_are_exact_within_a_verification_and_as_the_run_wants_them_after_it(monkeypatch, fault):
+def test_products_are_exact_within_a_verification_and_as_the_run_wants_them_after_it(monkeypatch):
     seen = []
 
     def looking(gate_up):
         seen.append(torch.get_float32_matmul_precision())
-        if fault is not None:
-            raise fault
-        return planted_ops.right(gate_up)
+        raise RuntimeError("no kernel")
 
     monkeypatch.setattr(planted_ops, "looking", looking, raising=False)
     monkeypatch.setitem(BACKENDS["swiglu"], "planted", Backend("tests.ops.planted:looking"))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        (verification,) = verify("swiglu", "planted", PLACE)
+        assert failures(verify("swiglu", "planted", PLACE))
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert verification.passed is (fault is None)
     assert set(seen) == {"highest"}
 
 

@@ -10,6 +10,7 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 from litespark.planning.fp8_casts import cast_bytes
@@ -65,38 +66,32 @@ def test_more_micro_batches_cast_their_activations_and_share_the_weights():
         assert after.spared == 4 * before.spared
 
 
+def _noting(name):
+    """The piece of that name, which tells whether what it casts is cast on its way."""
+
+    def piece(self, *arguments, **options):
+        self.fusing = any(isinstance(each, Quantisation) and each.fused for each in arguments)
+        found = getattr(Pieces, name)(self, *arguments, **options)
+        self.fusing = False
+        return found
+
+    return piece
+
+
 class Noted(Pieces):
     """Which tensors are cast by themselves, and which by the ops that make them, by their place among the scales."""
 
     def __init__(self) -> None:
-        self.alone: list[int] = []
-        self.fused: list[int] = []
+        self.casts: dict[bool, list[int]] = {True: [], False: []}
+        self.fusing = False
 
     def cast(self, x, quantisation):
         if quantisation.amax is not None:
-            self.alone.append(quantisation.amax.storage_offset())
+            self.casts[self.fusing].append(quantisation.amax.storage_offset())
         return super().cast(x, quantisation)
 
-    def add_rms_norm(self, x, update, weight, eps, quantisation, **dtypes):
-        return self._noted(quantisation, super().add_rms_norm, x, update, weight, eps, quantisation, **dtypes)
-
-    def add_rms_norm_backward(self, *tensors, **dtypes):
-        return self._noted(tensors[-1], super().add_rms_norm_backward, *tensors, **dtypes)
-
-    def swiglu(self, gate_up, quantisation, **dtypes):
-        return self._noted(quantisation, super().swiglu, gate_up, quantisation, **dtypes)
-
-    def swiglu_backward(self, gate_up, gradient, quantisation, again):
-        return self._noted(quantisation, super().swiglu_backward, gate_up, gradient, quantisation, again)
-
-    def _noted(self, quantisation, piece, *arguments, **dtypes):
-        before = len(self.alone)
-        found = piece(*arguments, **dtypes)
-        of_the_op = self.alone[before:]
-        if quantisation.fused:
-            del self.alone[before:]
-            self.fused += of_the_op
-        return found
+    add_rms_norm, add_rms_norm_backward = _noting("add_rms_norm"), _noting("add_rms_norm_backward")
+    swiglu, swiglu_backward = _noting("swiglu"), _noting("swiglu_backward")
 
 
 @pytest.mark.parametrize("recipe", ["delayed", "tensorwise"])
@@ -107,18 +102,13 @@ def test_what_is_said_to_be_fused_is_what_a_model_casts_in_its_ops(recipe):
     state = enable_fp8(model, config, pieces)
     tokens = torch.randint(61, (2, 16))
     for _ in range(2):  # of the first step no scale is known
-        pieces.alone.clear()
-        pieces.fused.clear()
+        pieces.casts = {True: [], False: []}
         model(tokens, tokens).backward()
-        activations = [*pieces.alone], [*pieces.fused]
+        noted = {fused: [*places] for fused, places in pieces.casts.items()}
         state.finish_step()
-    alone, fused = ([_without_block(state.scaling.names[place]) for place in places] for places in activations)
     casts = cast_bytes(small, small.step_shapes(2, 16, documents=False), config)
-    for found, in_ops in ((alone, False), (fused, True)):
-        expected = {each.tensor for each in casts if each.fused is in_ops and not each.tensor.endswith(".weight")}
+    for fused, places in noted.items():
+        # "blocks.1.mlp.down.input" -> "down.input"
+        found = [".".join(state.scaling.names[place].split(".")[-2:]) for place in places]
+        expected = {each.tensor for each in casts if each.fused is fused and not each.tensor.endswith(".weight")}
         assert Counter(found) == Counter(2 * list(expected))
-
-
-def _without_block(name: str) -> str:
-    """ "blocks.1.mlp.down.input" -> "down.input"."""
-    return ".".join(name.split(".")[-2:])

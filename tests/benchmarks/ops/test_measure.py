@@ -18,8 +18,7 @@ from litespark.metrics.records.ops import OpsRecord
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, load
 from litespark.ops.cases import cases, document_index
-from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
-from litespark.ops.rms_norm.reference import add_rms_norm, rms_norm
+from litespark.ops.rms_norm.reference import rms_norm
 from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import outputs_and_gradients
@@ -48,7 +47,7 @@ def records(tmp_path) -> list[OpsRecord]:
     return [OpsRecord.read(path) for path in sorted((tmp_path / "results").glob("*/*.json"))]
 
 
-def raising_at(monkeypatch, op: str, error: BaseException) -> None:
+def raising_at(monkeypatch, op: str, error: Exception) -> None:
     honest = ops_session.measure_op
 
     def measure_op(name, place, **options):
@@ -102,38 +101,23 @@ def test_a_second_start_continues_with_what_is_missing_over_a_bandwidth_of_its_o
     bandwidths = iter((1e9, 2e9, 3e9))
     monkeypatch.setattr(ops_session, "copy_bandwidth", lambda device, seconds: next(bandwidths))
     with monkeypatch.context() as patch:
-        raising_at(patch, "rope", KeyboardInterrupt())
-        assert bench(tmp_path, *TWO_OPS) == 130
+        raising_at(patch, "rope", RuntimeError("out of luck"))
+        assert bench(tmp_path, *TWO_OPS) == 1
     (before,) = records(tmp_path)
     assert [case.op for case in before.cases] == ["rms_norm"]
+    assert [(failure.op, failure.error) for failure in before.failures] == [("rope", "RuntimeError: out of luck")]
+    assert "rope FAILED: RuntimeError: out of luck" in capsys.readouterr().out
     assert not before.complete
     assert bench(tmp_path, *TWO_OPS) == 0
     (after,) = records(tmp_path)
     assert after.cases[0] == before.cases[0]
     assert [(case.op, case.copy_bytes_per_second) for case in after.cases] == [("rms_norm", 1e9), ("rope", 2e9)]
-    for case in after.cases:
-        for each in case.timed():
-            bytes_per_second = case.forward_bytes / each.forward.median_ms * 1e3
-            assert case.figures(each).share_forward == pytest.approx(bytes_per_second / case.copy_bytes_per_second)
     assert after.complete
+    assert not after.failures
     assert "continued, 1 of 2 ops" in capsys.readouterr().err
     # what is complete is measured anew, beside it
     assert bench(tmp_path, *TWO_OPS) == 0
     assert len(records(tmp_path)) == 2
-
-
-def test_an_op_that_cannot_be_measured_is_named_and_tried_again(tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        raising_at(patch, "rms_norm", RuntimeError("out of luck"))
-        assert bench(tmp_path, *TWO_OPS) == 1
-    (record,) = records(tmp_path)
-    assert [(failure.op, failure.error) for failure in record.failures] == [("rms_norm", "RuntimeError: out of luck")]
-    assert [case.op for case in record.cases] == ["rope"]
-    assert "rms_norm FAILED: RuntimeError: out of luck" in capsys.readouterr().out
-    assert bench(tmp_path, *TWO_OPS) == 0
-    (record,) = records(tmp_path)
-    assert record.complete
-    assert not record.failures
 
 
 def broken_rms_norm(x, weight, eps):
@@ -166,8 +150,6 @@ def test_bad_arguments_are_refused_before_anything_is_measured(tmp_path, monkeyp
     monkeypatch.setattr(ops_session, "copy_bandwidth", lambda *arguments: pytest.fail("it was measured"))
     assert bench(tmp_path, "--op", "softmax") == 1
     assert "--op: got softmax, expected one of rms_norm" in capsys.readouterr().err
-    assert bench(tmp_path, "data.seq_len=100000") == 1
-    assert "expected at most model.max_seq_len" in capsys.readouterr().err
     (tmp_path / "results").write_text("")
     assert bench(tmp_path, "--op", "rms_norm") == 1
     assert "results" in capsys.readouterr().err
@@ -182,31 +164,6 @@ def test_a_kernel_of_pytorch_that_is_not_the_expected_one_is_said(monkeypatch):
 
 
 # ---------------------------------------------------------------- what times are held against
-
-
-def _bytes(*tensors):
-    return sum(x.numel() * x.element_size() for x in tensors)
-
-
-@pytest.mark.parametrize("op", ["rms_norm", "add_rms_norm", "swiglu", "rope"])
-def test_bytes_are_those_of_the_tensors_that_go_in_and_out(op):
-    (case,) = cases(op, SHAPES, CPU)
-    found = outputs_and_gradients(lambda *inputs: case.call(load(op, REFERENCE), *inputs), case.inputs)
-    outputs = [x for name, x in found.items() if name.startswith("output")]
-    gradients = [x for name, x in found.items() if name.startswith("gradient")]
-    inputs = list(case.inputs.values())
-    if op == "rope":  # the value is handed on; backward needs the tables and no input
-        tables, value = inputs[1:], outputs.pop()
-        forward = 2 * _bytes(*outputs) + _bytes(*tables)
-        backward = _bytes(*outputs, value, *tables, *gradients)
-    elif op == "add_rms_norm":  # the stream is kept instead of its summands, whose gradients are one
-        forward = _bytes(*inputs, *outputs)
-        backward = _bytes(*outputs, outputs[0], inputs[2], gradients[0], gradients[2])
-    else:
-        forward = _bytes(*inputs, *outputs)
-        backward = _bytes(*outputs, *inputs, *gradients)
-    cost = op_cost(op, PLACE)
-    assert (cost.forward_bytes, cost.backward_bytes) == (forward, backward)
 
 
 @pytest.mark.parametrize("op", ["swiglu_linear", "linear_cross_entropy"])
@@ -231,51 +188,28 @@ def test_pairs_are_those_that_a_mask_shows():
 # ---------------------------------------------------------------- rivals
 
 
-def _like_liger() -> types.SimpleNamespace:
-    """The functions of Liger with their signatures, in plain PyTorch."""
-
-    def liger_rope(q, k, cos, sin, position_ids=None, unsqueeze_dim=1, rotary_dim=None):
-        half = cos.shape[-1] // 2
-        rotated = rope(q.transpose(1, 2), k.transpose(1, 2), cos[..., :half], sin[..., :half])
-        return tuple(x.transpose(1, 2) for x in rotated)
-
-    def liger_fused_add_rms_norm(X, R, W, eps, offset=0.0, casting_mode="llama", in_place=True):
-        stream, normed = add_rms_norm(X, R, W, eps)
-        return normed, stream
-
-    def liger_fused_linear_cross_entropy(input, weight, target, ignore_index=-100, reduction="mean"):
-        assert (input.ndim, target.ndim) == (2, 1)
-        return linear_cross_entropy(input, weight, target, ignore_index=ignore_index, reduction=reduction)
-
-    return types.SimpleNamespace(
-        liger_rms_norm=lambda X, W, eps, offset=0.0, casting_mode="llama", in_place=True: rms_norm(X, W, eps),
-        liger_fused_add_rms_norm=liger_fused_add_rms_norm,
-        liger_rope=liger_rope,
-        liger_fused_linear_cross_entropy=liger_fused_linear_cross_entropy,
-    )
-
-
-class _FusedSwiglu:
-    """As Liger's autograd function, which takes gate and up as they lie."""
-
-    @staticmethod
-    def apply(gate_up, in_place):
-        assert gate_up.ndim == 2
-        gate, up = gate_up.chunk(2, dim=-1)
-        return torch.nn.functional.silu(gate) * up
+def _rope(q, k, cos, sin, position_ids=None, unsqueeze_dim=1, rotary_dim=None):
+    half = cos.shape[-1] // 2
+    rotated = rope(q.transpose(1, 2), k.transpose(1, 2), cos[..., :half], sin[..., :half])
+    return tuple(x.transpose(1, 2) for x in rotated)
 
 
 @pytest.fixture
 def installed_liger(monkeypatch):
-    functional = _like_liger()
-    for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.ops", "liger_kernel.ops.swiglu"):
+    """Functions of Liger with their signatures, in plain PyTorch."""
+
+    def liger_rms_norm(X, W, eps, offset=0.0, casting_mode="llama", in_place=True):
+        assert not in_place
+        return rms_norm(X, W, eps)
+
+    functional = types.SimpleNamespace(liger_rms_norm=liger_rms_norm, liger_rope=_rope)
+    for name in ("liger_kernel", "liger_kernel.transformers"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    sys.modules["liger_kernel.ops.swiglu"].LigerFusedGateUpSiLUMulFunction = _FusedSwiglu
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", functional)
     return functional
 
 
-@pytest.mark.parametrize("op", rivals._LIGER)
+@pytest.mark.parametrize("op", ["rms_norm", "rope"])
 def test_liger_is_called_as_the_op_is(installed_liger, op):
     assert difference_from_reference(liger(op, CUDA), cases(op, SHAPES, CPU)[0], PLACE) is None
 
