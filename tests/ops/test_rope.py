@@ -93,16 +93,12 @@ def test_rows_and_heads_may_lie_beyond_2_31_values(device):
         memory = torch.empty(2 * stride + 64, dtype=torch.float16, device=device)
     except RuntimeError:
         pytest.skip("there is no room for 4 GiB")
-    cos, sin = _tables(3, 1, 4, device)
-    qkv = memory.as_strided((3, 1, 3, 4), (stride, 32, 4, 1))
-    qkv.copy_(_random(3, 1, 3, 4))
-    found, expected = rope_qkv_triton(qkv, cos, sin, 1), reference.rope_qkv(qkv.clone(), cos, sin, 1)
-    assert all(relative_distance(a, b) <= 1e-3 for a, b in zip(found, expected, strict=True))
-    qkv = memory.as_strided((1, 1, 3, 4), (32, 32, stride, 1))
-    qkv.copy_(_random(1, 1, 3, 4))
-    found = rope_qkv_triton(qkv, cos[:1], sin[:1], 1)
-    expected = reference.rope_qkv(qkv.clone(), cos[:1], sin[:1], 1)
-    assert all(relative_distance(a, b) <= 1e-3 for a, b in zip(found, expected, strict=True))
+    for rows, strides in ((3, (stride, 32, 4, 1)), (1, (32, 32, stride, 1))):
+        tables = _tables(rows, 1, 4, device)
+        qkv = memory.as_strided((rows, 1, 3, 4), strides)
+        qkv.copy_(_random(rows, 1, 3, 4))
+        found, expected = rope_qkv_triton(qkv, *tables, 1), reference.rope_qkv(qkv.clone(), *tables, 1)
+        assert all(relative_distance(a, b) <= 1e-3 for a, b in zip(found, expected, strict=True))
 
 
 QKV, TABLE = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4)
