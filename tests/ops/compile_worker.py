@@ -39,12 +39,8 @@ def compile_in_worker(folder: Path, modules: list[str], targets: list[str], *, e
     if ended.returncode:
         begun = next((line["begun"] for line in reversed(lines) if "begun" in line), "nothing yet")
         raise AssertionError(f"the worker ended with {ended.returncode} at: {begun}\n{ended.stderr[-4000:]}")
-    return [read(line) for line in lines if "begun" not in line]
-
-
-def read(line: dict) -> Attempt:
-    resources = line.pop("resources")
-    return Attempt(resources=Resources(**resources) if resources else None, **line)
+    made = (line for line in lines if "begun" not in line)
+    return [Attempt(**(line | {"resources": line["resources"] and Resources(**line["resources"])})) for line in made]
 
 
 def main(file: str, how_many: str, targets: str, modules: str) -> None:

@@ -100,7 +100,7 @@ def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch
     with fresh_memory_is_nan():
         actual = outputs_and_gradients(fast, cast(dtype))
     slow = {} if dtype == torch.float32 else outputs_and_gradients(reference, cast(dtype))
-    one_sided = [Difference(name, float("inf"), 0.0) for name in expected.keys() ^ actual.keys()]
+    one_sided = [Difference(name, float("inf"), 0.0) for name in sorted(expected.keys() ^ actual.keys())]
     common = expected.keys() & actual.keys()
     return one_sided + [difference(name, actual[name], expected[name], slow.get(name)) for name in sorted(common)]
 

@@ -57,7 +57,7 @@ class Counted(Pieces):
         """What a call casts."""
         self.casts.clear()
         call()
-        return dict(self.casts)
+        return dict(+self.casts)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_all_rows_of_a_linear_layer_compute_the_same_products(simulated):
 def test_the_ops_before_products_cast_on_their_way_or_after(name):
     pieces = Counted()
     runs = getattr(Fp8Runs(PLACE, pieces, "e5m2"), name)()
-    assert {each: +Counter(pieces.of(run.both)) for each, run in runs.items()} == {
+    assert {each: pieces.of(run.both) for each, run in runs.items()} == {
         "bf16": {},
         "bf16, then cast": {"known": 2},
         "fused": {"fused": 1, "known": 2},
