@@ -56,8 +56,7 @@ class CostOfQuality(StepCallback):
         if target is None or target.reached is not None:
             return
         bits = module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan)  # of another task
-        # the metrics are sums over all ranks, so all of them say the same; one that stopped alone would leave the
-        # others waiting for ever
+        # a rank that stopped alone would leave the others waiting for ever
         if module.mesh.any(bits <= target.bits_per_byte):
             reached = ReachedRecord(
                 step=module.steps_taken,

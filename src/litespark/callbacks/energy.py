@@ -57,7 +57,7 @@ class EnergyMonitor(StepCallback):
         log_everywhere(trainer, values, module.steps_taken)
 
     def note_totals(self, trainer: pl.Trainer) -> None:
-        """Sum over ranks, and write the sums into the journal; a collective."""
+        """Write the sums over ranks into the journal; a collective."""
         self.sum_over_ranks()
         if trainer.is_global_zero and self.totals.all_in_joules is not None:
             self.journal.append(self.totals, utc_now())

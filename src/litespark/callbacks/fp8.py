@@ -1,8 +1,4 @@
-"""Watches what the casts of fp8 lose, logs it by block, and moves layers that lose too much.
-
-What casts lose is counted on the device, and read on all ranks together at the log interval, where the loop waits for
-the device anyway.
-"""
+"""Watches what the casts of fp8 lose, logs it by block, and moves layers that lose too much."""
 
 import logging
 from dataclasses import asdict
@@ -27,8 +23,8 @@ log = logging.getLogger(__name__)
 class Fp8Monitor(StepCallback):
     """Reads, logs and records what is lost, and applies what the policy decides, to a model whose `fp8` is set.
 
-    Stands after the callback that closes windows, which waits for the device, and before those that save checkpoints
-    and write the record: a resume then finds the layers where the next step needs them.
+    Stands after the callback that closes windows, which waits for the device anyway, and before those that save
+    checkpoints and write the record: a resume then finds the layers where the next step needs them.
     """
 
     def __init__(self, config: Fp8Config, record: RunRecord, log_every: int) -> None:

@@ -21,9 +21,8 @@ PATHS = {"qkv": "attention.qkv", "output": "attention.output", "gate_up": "mlp.g
 class Fp8State:
     """What a model in fp8 has beside its weights; `enable_fp8` makes it.
 
-    scaling: the scales of all tensors: "blocks.3.mlp.down.input", ".weight" and ".gradient".
-    linears: by name, "blocks.3.mlp.down", those that the settings put into fp8; `recipe` is None for one in bf16 now.
-    blocks: the layers of each block that has any in fp8, by the block's number.
+    `linears`, by name, "blocks.3.mlp.down", are those that the settings put into fp8; `recipe` is None for one in bf16
+    now. `blocks` has all linear layers of each block with any in fp8, by the block's number.
     """
 
     def __init__(self, config: Fp8Config, scaling: Scaling, blocks: dict[int, BlockLinears]) -> None:

@@ -43,11 +43,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def read_config(path: Path, name: str) -> LlamaConfig:
-    """The sizes in a `config.json`, as transformers 5 reads them; `name` is what the model is to be called.
-
-    Raises:
-        ValueError: the file is missing or damaged, or describes a model that is not a plain Llama.
-    """
+    """The sizes in a `config.json`, as transformers 5 reads them, of a plain Llama; ValueError: it is of none."""
     found = read_json(path)
     architectures = found.get("architectures") or ["LlamaForCausalLM"]
     if architectures != ["LlamaForCausalLM"]:

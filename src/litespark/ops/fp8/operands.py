@@ -71,13 +71,10 @@ def plain(values: Tensor) -> Operand:
 
 
 def product(left: Matrix | None, right: Matrix | None, dtype: torch.dtype, *, simulate: bool, fast: bool) -> Tensor:
-    """left (M, K) · right (N, K)ᵀ -> (M, N) in `dtype`, contiguous.
+    """left (M, K) · right (N, K)ᵀ -> (M, N) in `dtype`, contiguous; if one is not in fp8, the other is widened to it.
 
-    Two matrices in fp8 go through the fp8 units; if one of them is not, the other is widened to it.
-
-    Args:
-        simulate: multiply the values behind the codes in fp32 instead: the same operands, on any device.
-        fast: let fp8 units add up with fewer bits, as is usual forward; backward it costs accuracy.
+    To `simulate` multiplies the values behind the codes in fp32, on any device. `fast` lets fp8 units add up with fewer
+    bits, as is usual forward; backward it costs accuracy.
     """
     assert left is not None
     assert right is not None

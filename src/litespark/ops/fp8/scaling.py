@@ -19,9 +19,8 @@ class Scaling:
     A scale looks back on `history` steps and leaves `margin` powers of two above the largest value seen. Every
     `sample_every`-th step counts saturation and underflow.
 
-    steps: optimizer steps finished.
-    known: whether a tensor has a scale from earlier steps, one for each name; host values.
-    seen: values that were counted since the last `read`, one for each name; host values.
+    On the host, one for each name: whether it is `known`, with a scale from earlier steps, and how many of its values
+    were `seen` by counts since the last `read`.
     """
 
     def __init__(
