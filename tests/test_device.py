@@ -12,13 +12,9 @@ from litespark.metrics.meters import choose_meter
 from litespark.models.init import initialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
-from litespark.ops.attention.documents import Documents
-from litespark.ops.attention.reference import attention
-from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.backend import BACKENDS, REFERENCE, OpsConfig, resolve, why_not
 from litespark.ops.tolerance import relative_distance
 from tests.end_to_end.runs import TINY, train, write_text
-from tests.ops.assertions import assert_op_matches
 
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
 
@@ -26,24 +22,6 @@ GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.
 @pytest.fixture(params=["cpu", GPU])
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_sdpa_equals_the_reference_in_bf16(device: torch.device, packed: bool):
-    generator = torch.Generator().manual_seed(0)
-    rows, length, heads, num_kv_heads, width = 2, 33, 4, 2, 64
-    inputs = {
-        name: torch.randn(rows, length, count, width, generator=generator).to(device)
-        for name, count in (("query", heads), ("key", num_kv_heads), ("value", num_kv_heads))
-    }
-    numbers = torch.arange(length, device=device).expand(rows, length) // 10
-    documents = Documents(numbers) if packed else None
-    assert_op_matches(
-        lambda q, k, v: attention_sdpa(q, k, v, documents),
-        lambda q, k, v: attention(q, k, v, documents),
-        inputs,
-        torch.bfloat16,
-    )
 
 
 def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.device):

@@ -22,7 +22,7 @@ from litespark.training.any_accelerator import AnyAccelerator, lightning_acceler
 from litespark.training.optim import AdamWConfig, build_optimizer
 from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.step import OptimizerStep
-from tests.run.composed import config
+from tests.run.composed import SMALL, config
 from tests.stand_in_device import stand_in
 from tests.training.small_runs import small_llama
 
@@ -188,15 +188,8 @@ def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves
     tmp_path, monkeypatch, caplog
 ):
     here = stand_in(monkeypatch, has_timer=False)
-    folder = run.train(
-        config(
-            *"model.num_layers=1 model.hidden_size=32 model.num_heads=2 model.num_kv_heads=1".split(),
-            *"model.intermediate_size=32 data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=2".split(),
-            *"budget.tokens=null budget.steps=4 trainer.log_every=2 metrics.probe_seconds=0".split(),
-            *"callbacks.progress=false callbacks.report=false callbacks.verify=never name=run".split(),
-            f"paths.logs={tmp_path}",
-        )
-    )
+    words = "budget.steps=4 trainer.log_every=2 callbacks.verify=never".split()
+    folder = run.train(config(*SMALL, *words, f"paths.logs={tmp_path}"))
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["provenance"]["environment"]["devices"][0]["name"] == "Stand-in 9000"

@@ -68,9 +68,7 @@ def test_variables_that_cannot_be_are_refused_with_a_command(environment, messag
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         Ranks.from_environment("ddp", environment)
     assert "torchrun --nproc-per-node=2 train.py strategy=ddp" in str(caught.value)
-
-
-def test_a_batch_script_of_several_tasks_without_srun_is_refused():
+    # a script of several tasks that were not started by srun
     with pytest.raises(ValueError, match=r"SLURM_NTASKS: got 2 tasks .* torchrun --nproc-per-node=2 .*strategy=fsdp"):
         Ranks.from_environment("fsdp", BATCH)
 
@@ -90,16 +88,6 @@ def test_ranks_meet_where_they_are_told_or_on_the_first_node():
     assert met(SRUN | {"SLURM_STEP_NODELIST": "r[1-2]n-ib,x"})[0] == "r1n-ib"
     assert met(SRUN | {"SLURM_STEP_ID": "1"})[1] != port
     assert met(MPIRUN)[0] == "127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    ("environment", "missing"),
-    [
-        (TORCHRUN, "MASTER_ADDR and MASTER_PORT"),
-        ({"WORLD_SIZE": "2", "RANK": "1"}, "MASTER_PORT"),
-        (MPIRUN | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, "MASTER_ADDR"),
-    ],
-)
-def test_ranks_that_cannot_meet_are_refused(environment, missing):
-    with pytest.raises(ValueError, match=f"without {missing}, expected the host of rank 0"):
-        met(environment)
+    for environment, missing in ((TORCHRUN, "MASTER_ADDR and MASTER_PORT"), ({"WORLD_SIZE": "2", "RANK": "1"}, "PORT")):
+        with pytest.raises(ValueError, match=f"without .*{missing}, expected the host of rank 0"):
+            met(environment)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.models.llama.config import RopeScaling
 from litespark.override_text import override
-from litespark.run.config import parts_from
-from tests.end_to_end.runs import ROOT
 from tests.properties import given, settings, st
+from tests.run.composed import parts
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="$"))
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
@@ -43,5 +41,4 @@ def test_a_dataclass_becomes_itself_again_in_a_config():
     scaling = RopeScaling(8.0, 1.0, 4.0, 32)
     for overrides in ([], ["model=llama8b"]):
         typed = shlex.split(override("model.rope_scaling", scaling))
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            assert parts_from(compose("train", overrides=[*overrides, *typed])).model.rope_scaling == scaling
+        assert parts(*overrides, *typed).model.rope_scaling == scaling

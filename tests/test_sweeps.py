@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.ops.backend import BACKENDS
-from tests.run.composed import config, parts
+from tests.run.composed import CONFIGS, config, parts
 
-SWEEPS = sorted((Path(__file__).parents[1] / "configs" / "sweep").glob("*.yaml"))
+SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
 
 
 def swept(path: Path) -> dict[str, list[str]]:
@@ -20,15 +19,6 @@ def swept(path: Path) -> dict[str, list[str]]:
     params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
     parsed = {key: OverridesParser.create().parse_override(f"{key}={value}") for key, value in params.items()}
     return {key: [f"{key}={each}" for each in override.sweep_string_iterator()] for key, override in parsed.items()}
-
-
-def ablation() -> dict[str, Any]:
-    """The resolved config of each run of the ablation, by its label."""
-    (path,) = [each for each in SWEEPS if each.stem == "ops_ablation"]
-    made = [parts(override) for override in swept(path)["variant"]]
-    by_label = {each.resolved["variant"]["label"]: each.resolved for each in made}
-    assert len(by_label) == len(made), "a label is used twice"
-    return by_label
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -66,7 +56,9 @@ def test_the_ablation_switches_every_op_and_has_the_runs_of_its_table():
     expected = {"baseline": set(), "target": set(names)}
     expected |= {f"plus_{name}": set(names[: place + 1]) for place, name in enumerate(names[:-1])}
     expected |= {f"without_{name}": set(names) - {name} for name in names[:-1]}
-    runs = ablation()
+    resolved = [parts(override).resolved for override in swept(CONFIGS / "sweep" / "ops_ablation.yaml")["variant"]]
+    runs = {each["variant"]["label"]: each for each in resolved}
+    assert len(runs) == len(resolved), "a label is used twice"
     assert runs.keys() == expected.keys()
     for label, on in expected.items():
         for name, keys in SWITCHES.items():

@@ -70,18 +70,18 @@ def test_tasks_that_slurm_bound_to_cores_take_their_own(cores, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
+    ("group", "files", "cores"),
     [
-        ({}, None),
-        ({"proc/self/cgroup": "0::/\n"}, None),
-        ({"proc/self/cgroup": "3:memory:/x\n0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        ("/", {}, None),
+        ("/", {"cpu.max": "max 100000\n"}, None),
+        ("/", {"cpu.max": "250000 100000\n"}, 2),
+        ("/", {"cpu.max": "50000 100000\n"}, 1),
         # the limit stands on a group above
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
-          "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 4),
+        ("/a/b", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "max 100000\n"}, 4),
     ],
-)  # fmt: skip
-def test_the_cores_that_a_container_may_keep_busy(tmp_path, files, cores):
-    write(tmp_path, files)
+)
+def test_the_cores_that_a_container_may_keep_busy(tmp_path, group, files, cores):
+    assert quota(tmp_path) is None
+    limits = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    write(tmp_path, {"proc/self/cgroup": f"3:memory:/x\n0::{group}\n", **limits})
     assert quota(tmp_path) == cores

@@ -11,8 +11,7 @@ from pathlib import Path
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file so that, also after a loss of power, it is the old one or the new one and never a part of it.
 
-    Raises:
-        OSError: it cannot be written; what was there stays.
+    An OSError where it cannot be written; what was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # not the process id alone: machines and containers that share a disk have the same ones

@@ -222,10 +222,8 @@ def device_of(place: torch.device) -> Device:
 
 
 def find(asked: str, index: int | None = None) -> torch.device:
-    """The device that `trainer.accelerator` (auto, cpu, gpu, mps, xpu) means here, the current one or of an index.
-
-    Raises:
-        NoDeviceError: it is not here, or there are fewer.
+    """The device that `trainer.accelerator` (auto, cpu, gpu, mps, xpu) means here, the current one or of an index; a
+    NoDeviceError where it is not here, or there are fewer.
     """
     here = torch.accelerator.current_accelerator(check_available=True)
     if asked == "cpu" or (asked == "auto" and here is None):

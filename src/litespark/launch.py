@@ -48,8 +48,7 @@ class Ranks:
     def from_environment(cls, strategy: str = "single", environment: Mapping[str, str] | None = None) -> Ranks:
         """The ranks of a run with this strategy; with `single` each task of srun and mpirun is a run of its own.
 
-        Raises:
-            ValueError: variables that contradict each other, or are no numbers.
+        A ValueError where variables contradict each other, or are no numbers.
         """
         environment = os.environ if environment is None else environment
         together = started_together(environment)
@@ -69,11 +68,7 @@ ALONE = Ranks(world_size=1, rank=0, local_rank=0, local_world_size=1)
 
 
 def started_together(environment: Mapping[str, str]) -> Ranks:
-    """This process among those that one launcher started.
-
-    Raises:
-        ValueError: as `Ranks.from_environment`.
-    """
+    """This process among those that one launcher started; errors as of `Ranks.from_environment`."""
     if "RANK" in environment and _number(environment, "RANK") is not None:
         return _of_torchrun(environment)
     for size, rank, local_rank, local_size in _MPI:
@@ -132,10 +127,8 @@ def _refuse_forgotten_srun(strategy: str, environment: Mapping[str, str]) -> Non
 
 
 def meeting_point(ranks: Ranks, environment: Mapping[str, str]) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT, where rank 0 waits for the others: as given, or from the list of nodes.
-
-    Raises:
-        ValueError: not given, and nothing to tell it from.
+    """MASTER_ADDR and MASTER_PORT, where rank 0 waits for the others: as given, or from the list of nodes; a ValueError
+    where there is nothing to tell them from.
     """
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
     if not address and ranks.local_world_size == ranks.world_size:

@@ -76,16 +76,8 @@ NUMBERS = [
 
 
 def test_the_classes_are_found_and_each_setting_has_a_meaning():
-    names = {kind.__name__ for kind in CLASSES}
-    assert {
-        "LlamaConfig",
-        "RopeScaling",
-        "MuonConfig",
-        "AdaptiveConfig",
-        "SelectionConfig",
-        "ProjectionConfig",
-    } <= names
-    assert {"StepSettings", "DataSettings", "TrainingSettings", "CorpusSettings", "RunConfig"} <= names
+    some = "LlamaConfig RopeScaling MuonConfig AdaptiveConfig SelectionConfig ProjectionConfig RunConfig StepSettings"
+    assert {*some.split(), "DataSettings", "TrainingSettings", "CorpusSettings"} <= {kind.__name__ for kind in CLASSES}
     assert len(NUMBERS) > 70
     groups = [kind for kind in CLASSES if kind.__settings_at__ != "--"]
     assert [(kind, name) for kind in groups for name in fields_of(kind) if not meaning_of(kind, name)] == []
@@ -129,21 +121,15 @@ def not_in(range: Range, number: type) -> list[Any]:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (
-            "callbacks.checkpoint_every=0",
-            r"callbacks.checkpoint_every: got 0, .*; set callbacks.checkpoint_every=null$",
-        ),
+        ("callbacks.checkpoint_every=0", r"callbacks\.checkpoint_every: got 0, .*; set callbacks\.\w+=null$"),
         ("optim.betas=[0.9,1]", r"optim.betas\[1\]: got 1, .* set 'optim.betas=\[0.9,0.95\]'$"),
         ("optim.betas=[0.9]", r"optim.betas\[1\]: got nothing, expected a value; set 'optim.betas=\[0.9,0.95\]'"),
-        ("optim.betas=0.9", "optim.betas: got 0.9, expected a list"),
         ("optim.lr=nan", "; set optim.lr=0.0003$"),
         ("model.hidden_size=1.5", "model.hidden_size: got 1.5, expected a whole number .*; set model.hidden_size=2"),
         ("~model.hidden_size", "model.hidden_size: got nothing, expected a value"),
         ("seed=abc", "seed: got 'abc', expected a whole number .*set seed=1234"),
         ("precision.fp8.simulate=1", r"precision\.fp8\.simulate: got 1, expected true or false"),
         ("precision.fp8.linears=qkv", r"precision\.fp8\.linears: got 'qkv', expected a list; .*linears=\[qkv"),
-        ("precision.fp8.linears=[qkv,qkv]", "expected some of .*, each once"),
-        ("~optim.kind", "optim.kind: got None, expected adamw or muon"),
         ("paths.logs=''", "paths.logs: got ''"),
         ("data.seq_len=0 optim.lr=-1", r"2 settings cannot be taken:\n- data.seq_len: got 0.*\n- optim.lr: got -1"),
         ("schedule=wsd schedule.warmup=0.6 schedule.decay=0.6", "warmup 0.6 . decay 0.6, expected at most 1"),
@@ -159,29 +145,20 @@ def test_a_setting_that_cannot_be_is_refused_by_name_with_what_can_be_pasted(ove
 def test_settings_that_do_not_fit_together_are_refused_where_one_is_made():
     with pytest.raises(SettingsError, match="low_frequency_factor: got 5"):
         RopeScaling(8.0, 5.0, 4.0, 8192)
-    kind = classes_of("data")["text"]
     with pytest.raises(SettingsError, match="node_rank"):
-        kind(**GIVEN["PrepareConfig"], node_rank=1)
+        classes_of("data")["text"](**GIVEN["PrepareConfig"], node_rank=1)
 
 
-@pytest.mark.parametrize(
-    ("key", "rule"),
-    [
-        ("model.hidden_size", FIXED),
-        ("model.rope_scaling.factor", FIXED),
-        ("seed", FIXED),
-        ("task.kind", FIXED),
-        ("optim.lr", MAY_CHANGE),
-        ("data.source", BY_CONTENT),
-        ("data.selection.quality", BY_CONTENT),
-        ("variant.label", NOT_COMPARED),
-    ],
-)
-def test_each_setting_says_whether_a_resume_may_change_it(key, rule):
-    assert on_resume(key) is rule
-
-
-def test_a_key_that_several_classes_have_is_meant_as_in_its_own():
+def test_each_setting_says_whether_a_resume_may_change_it():
+    rules = {
+        FIXED: "model.hidden_size model.rope_scaling.factor seed task.kind",
+        MAY_CHANGE: "optim.lr",
+        BY_CONTENT: "data.source data.selection.quality",
+        NOT_COMPARED: "variant.label",
+    }
+    for rule, keys in rules.items():
+        assert {on_resume(key) for key in keys.split()} == {rule}
+    # of several classes that have the key, as in its own
     assert on_resume("data.vocab_size", classes_of("data")["synthetic"]) is FIXED
 
 

@@ -20,6 +20,15 @@ class Board:
     clock_event_reasons: int | None = 0
 
 
+ASKED = {
+    "nvmlDeviceGetEnforcedPowerLimit": "limit_milliwatts",
+    "nvmlDeviceGetTotalEnergyConsumption": "millijoules",
+    "nvmlDeviceGetClockInfo": "clocks_mhz",
+    "nvmlDeviceGetTemperature": "celsius",
+    "nvmlDeviceGetCurrentClocksEventReasons": "clock_event_reasons",
+}
+
+
 @dataclass
 class FakeNvml:
     boards: list[Board] = field(default_factory=list)
@@ -44,25 +53,17 @@ class FakeNvml:
     def nvmlDeviceGetMigMode(self, board):
         return (int(board.mig), int(board.mig))
 
-    def nvmlDeviceGetEnforcedPowerLimit(self, board):
-        return self._answer(board, board.limit_milliwatts)
+    def __getattr__(self, name):
+        """All that a lost board does not answer."""
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, board):
-        return self._answer(board, board.millijoules)
+        def answer(board, kind=None):
+            if board.lost:
+                raise NVMLError("GPU is lost")
+            value = getattr(board, ASKED[name])
+            if (value := value.get(kind) if isinstance(value, dict) else value) is None:
+                raise NVMLError("Not Supported")
+            return value
 
-    def nvmlDeviceGetClockInfo(self, board, kind):
-        return self._answer(board, board.clocks_mhz.get(kind))
-
-    def nvmlDeviceGetTemperature(self, board, sensor):
-        return self._answer(board, board.celsius)
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, board):
-        return self._answer(board, board.clock_event_reasons)
-
-    @staticmethod
-    def _answer(board, value):
-        if board.lost:
-            raise NVMLError("GPU is lost")
-        if value is None:
-            raise NVMLError("Not Supported")
-        return value
+        if name not in ASKED:
+            raise AttributeError(name)
+        return answer

@@ -35,7 +35,7 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
 
 
-def test_commit_and_dirtiness_of_a_repository(tmp_path):
+def test_commit_and_dirtiness_of_a_repository(tmp_path, monkeypatch):
     git(tmp_path, "init")
     assert git_state(tmp_path) == (None, None), "no commit yet"
     (tmp_path / "a").write_text("1")
@@ -50,9 +50,6 @@ def test_commit_and_dirtiness_of_a_repository(tmp_path):
     assert git_state(tmp_path / "src") == (commit, False), "a record is no change of the code"
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path) == git_state(tmp_path / "src") == (commit, True)
-
-
-def test_without_git_or_a_folder_the_state_is_unknown(tmp_path, monkeypatch):
     assert git_state(tmp_path / "absent") == (None, None)
     monkeypatch.setenv("PATH", "")
     assert git_state(tmp_path) == (None, None)

@@ -43,6 +43,13 @@ def as_floats(values):
     return {name: float(value) for name, value in values.items()}
 
 
+def by_domain(ratios, batches):
+    metrics = TokenMetrics(TOKEN_BYTES, ratios)
+    for domain, batch in batches:
+        metrics.update(*batch, domain)
+    return as_floats(metrics.compute())
+
+
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, 9)), min_size=1, max_size=4), st.integers(0, 1000))
 def test_uneven_batches_weigh_by_their_tokens(shapes, seed):
@@ -76,30 +83,26 @@ def test_sums_do_not_lose_small_losses_among_many_tokens():
     assert float(metrics.nats) - 40 * 2**12 * 1e4 == pytest.approx(1e-3, rel=1e-3)
 
 
-def add_on_one_rank(rank, world, folder, batches, ratios=None, domains=(None,)):
+def add_on_one_rank(rank, world, folder, batches, ratios):
     torch.set_num_threads(1)  # threads of the parent do not survive the fork
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    metrics = TokenMetrics(TOKEN_BYTES, ratios)
-    for batch in batches[rank::world]:
-        metrics.update(*batch, domains[rank % len(domains)])
-    values = as_floats(metrics.compute())
-    (folder / f"rank-{rank}.json").write_text(json.dumps(values))
+    (folder / f"rank-{rank}.json").write_text(json.dumps(by_domain(ratios, batches[rank::world])))
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("ratios", "domains"), [(None, (None,)), ({"web": 0.9, "code": 1.0}, ("code", "web"))], ids=["one", "domains"]
-)
-def test_two_processes_with_uneven_shares_agree_with_one(tmp_path, ratios, domains):
+@pytest.mark.parametrize("ratios", [None, {"web": 0.9, "code": 1.0}], ids=["one", "domains"])
+def test_two_processes_with_uneven_shares_agree_with_one(tmp_path, ratios):
     # rank 0 gets two batches, rank 1 one of another size: a mean of means would be off
     batches = [make_batch(3, 7, seed=1), make_batch(1, 4, seed=2), make_batch(2, 9, seed=3, ignored=0.8)]
+    domains = ("code", "web", "code") if ratios else (None,) * 3
+    named = list(zip(domains, batches, strict=True))
     # forked, as data loaders are: spawned processes would import everything again, which takes half a minute
     torch.multiprocessing.start_processes(
-        add_on_one_rank, args=(2, tmp_path, batches, ratios, domains), nprocs=2, start_method="fork"
+        add_on_one_rank, args=(2, tmp_path, named, ratios), nprocs=2, start_method="fork"
     )
-    alone = by_domain(ratios, [(domains[index % len(domains)], batch) for index, batch in enumerate(batches)])
     for rank in range(2):
-        assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) == pytest.approx(alone, rel=1e-9)
+        found = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert found == pytest.approx(by_domain(ratios, named), rel=1e-9)
 
 
 def test_a_device_without_double_precision_leaves_the_sums_on_the_host():
@@ -114,13 +117,6 @@ def test_a_device_without_double_precision_leaves_the_sums_on_the_host():
     assert as_floats(metrics.compute()) == pytest.approx(direct([batch]), rel=1e-9)
     metrics.reset()
     assert int(metrics.tokens) == 0
-
-
-def by_domain(ratios, batches):
-    metrics = TokenMetrics(TOKEN_BYTES, ratios)
-    for domain, batch in batches:
-        metrics.update(*batch, domain)
-    return as_floats(metrics.compute())
 
 
 def test_each_domain_has_its_own_loss_and_all_together_are_as_one():
@@ -149,7 +145,7 @@ def test_bits_per_byte_is_per_byte_of_text_where_tokens_decode_to_more_or_fewer(
     assert one == pytest.approx(2 * direct([batches[0][1]])["bits_per_byte"])
 
 
-@pytest.mark.parametrize("domain", [None, "wiki"])
-def test_a_batch_of_no_known_domain_is_refused(domain):
-    with pytest.raises(ValueError, match=r"got a batch of domain .*, expected one of web, code"):
-        by_domain({"web": 1.0, "code": 1.0}, [(domain, make_batch(1, 3, seed=1))])
+def test_a_batch_of_no_known_domain_is_refused():
+    for domain in (None, "wiki"):
+        with pytest.raises(ValueError, match=r"got a batch of domain .*, expected one of web, code"):
+            by_domain({"web": 1.0, "code": 1.0}, [(domain, make_batch(1, 3, seed=1))])

@@ -83,6 +83,15 @@ def test_a_key_in_a_file_is_answered_too(tmp_path):
     assert of_file(tmp_path, "lr: 1e-3\noptim: {lr: '${lr}'}").optim.lr == 1e-3, "a value that is referred to is read"
 
 
+def test_a_sweep_with_a_word_that_is_no_setting_is_refused_before_it_makes_a_folder(tmp_path, capsys):
+    words = ["-m", "data=synthetic", "optim.lr=0.1,0.2", "+foo=1", f"paths.logs={tmp_path}"]
+    assert main(["train", *words]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("foo: got 1, but there is no such setting") == 1
+    assert "Sweep of" not in said.out
+    assert not list(tmp_path.iterdir())
+
+
 FLAGS = {
     "--seed 1": "got --seed 1, expected key=value; write seed=1",
     "seed 1": "got seed 1, expected key=value; write seed=1",

@@ -74,18 +74,10 @@ def test_it_keeps_what_was_set_of_hydra_itself():
 def test_torchrun_gets_the_options_that_it_was_given(launcher, program, of_torchrun):
     options = ("--nnodes=2", "--node-rank=0", "--rdzv-endpoint=h:1", "--nproc-per-node=1", "--max-restarts", "3")
     options += ("-m",) if program[0] == "-m" else ()
-    text = how_to_continue(
-        ["seed=1", "name=x"],
-        FOLDER,
-        TWO,
-        started(
-            *(PYTHON, "-u", *program, "seed=1", "name=x"),
-            count=2,
-            parent=(*launcher, *options, *of_torchrun, "seed=1", "name=x"),
-            GROUP_WORLD_SIZE="2",
-        ),
-    )
-    where, command = text.splitlines()
+    said = ["seed=1", "name=x"]
+    parent = (*launcher, *options, *of_torchrun, *said)
+    process = started(PYTHON, "-u", *program, *said, count=2, parent=parent, GROUP_WORLD_SIZE="2")
+    where, command = how_to_continue(said, FOLDER, TWO, process).splitlines()
     assert where == "To continue on each of the 2 machines, with its own --node-rank:"
     assert shlex.split(command) == ["torchrun", *options, *of_torchrun, "seed=1", "resume=logs/runs/a"]
 
@@ -96,22 +88,13 @@ def test_torchrun_whose_command_cannot_be_read_is_told_by_its_variables():
     assert command.startswith("torchrun --nnodes=2 --master-addr=h --nproc-per-node=4 tr")
 
 
-@pytest.mark.parametrize(
-    ("launcher", "variables", "expected"),
-    [
-        (
-            "srun",
-            {"SLURM_STEP_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "8"},
-            "srun --nodes=2 --ntasks=4 --cpus-per-task=8",
-        ),
-        ("mpirun", {}, "mpirun -n 4"),
-    ],
-)
-def test_srun_and_mpirun_start_as_many_processes(launcher, variables, expected):
-    command = continue_command(
-        [], FOLDER, Ranks(4, 0, 0, 2, launcher), started(PYTHON, "train.py", count=0, **variables)
-    )
-    assert command == f"{expected} python train.py resume=logs/runs/a"
+def test_srun_and_mpirun_start_as_many_processes():
+    nodes = {"SLURM_STEP_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "8"}
+    started_by = {"srun --nodes=2 --ntasks=4 --cpus-per-task=8": nodes, "mpirun -n 4": {}}
+    for expected, variables in started_by.items():
+        ranks = Ranks(4, 0, 0, 2, expected.split()[0])
+        command = continue_command([], FOLDER, ranks, started(PYTHON, "train.py", count=0, **variables))
+        assert command == f"{expected} python train.py resume=logs/runs/a"
 
 
 @pytest.mark.parametrize("name", ["plain", "lr=0.1,seed=2", "it's (a) {b} [c]", "back\\slash\\", "null"])

@@ -23,18 +23,17 @@ TORCHRUN = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
 @pytest.fixture
 def rank(monkeypatch, tmp_path):
-    """Makes this process one rank of two; returns what it would hand to torchrun."""
+    """Makes this process one rank of two; returns what it would hand to torchrun, and for how long it waited."""
     waited = []
     monkeypatch.setattr(job.time, "sleep", waited.append)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    path = tmp_path / "error.json"
 
     def become(number):
-        for name, value in {**TORCHRUN, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+        ranks = {"RANK": str(number), "LOCAL_RANK": str(number), "TORCHELASTIC_ERROR_FILE": str(path)}
+        for name, value in (TORCHRUN | ranks).items():
             monkeypatch.setenv(name, value)
-        path = tmp_path / f"error-{number}.json"
-        monkeypatch.setattr(sys, "argv", ["train.py"])
-        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
         return path, waited
 
     return become

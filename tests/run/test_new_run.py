@@ -15,11 +15,6 @@ from tests.data.prepared_manifest import manifest
 from tests.run.composed import parts
 
 
-@pytest.fixture
-def logs(tmp_path):
-    return f"paths.logs={tmp_path}/logs"
-
-
 def test_a_run_gets_a_folder_with_its_resolved_config_and_what_its_manifest_says(logs, tmp_path):
     made, data = parts(logs, "name=mine", "optim.lr=0.5"), manifest()
     folder = make(made, [], manifest=data)

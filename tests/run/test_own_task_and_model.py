@@ -34,23 +34,18 @@ LLAMA = (
 
 
 @pytest.fixture
-def mypkg(tmp_path, monkeypatch):
+def mypkg(package, tmp_path, monkeypatch):
     """What CONTRIBUTING.md shows, in a package and config files outside of the project."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    package, configs = tmp_path / "path" / "mypkg", tmp_path / "configs"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
+    configs = tmp_path / "configs"
     for group, name in (("task", "pairs"), ("model", "bigram"), ("optim", "sgd")):
         blocks = rf"`mypkg/{name}\.py`.*?```python\n(.*?)```.*?`configs/{group}/{name}\.yaml`.*?```yaml\n(.*?)```"
         code, settings = re.findall(blocks, text, re.S)[0]
         (package / f"{name}.py").write_text(code)
         (configs / group).mkdir(parents=True)
         (configs / group / f"{name}.yaml").write_text(settings)
-    monkeypatch.syspath_prepend(tmp_path / "path")
     monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.,lightning.pytorch.loggers.")
-    yield tmp_path
-    for name in [each for each in sys.modules if each.split(".")[0] == "mypkg"]:
-        del sys.modules[name]
+    return tmp_path
 
 
 def _train(folder: Path, name: str, *overrides: str) -> dict:

@@ -21,11 +21,6 @@ def checkpoint(folder, step, *overrides):
 
 
 @pytest.fixture
-def logs(tmp_path):
-    return f"paths.logs={tmp_path}/logs"
-
-
-@pytest.fixture
 def run(logs):
     """The folder of a run with a checkpoint of step 5."""
     folder = make(parts(logs, "name=mine"), [])

@@ -52,24 +52,19 @@ def test_the_text_may_be_gone_and_the_source_left_out(resume, monkeypatch):
     assert resume.place(validation_fraction=0.4, text_field="x", root="elsewhere") == str(resume.prepared)
 
 
-def test_the_prepared_folder_may_be_moved_and_named(resume, tmp_path):
-    shutil.rmtree(resume.source)
-    moved = resume.prepared.rename(tmp_path / "elsewhere")
+def test_the_prepared_folder_may_be_moved_and_named_and_the_data_be_prepared_again_from_moved_text(resume, tmp_path):
+    text = resume.source.rename(tmp_path / "moved")
+    for folder in ("elsewhere", "disk"):
+        (tmp_path / folder).mkdir()
+    moved = resume.prepared.rename(tmp_path / "elsewhere" / resume.prepared.name)
     assert resume.place("source", "validation_fraction", source=str(moved), validation_fraction=0.4) == moved
+    moved = shutil.move(moved, tmp_path / "disk" / moved.name)
+    assert resume.place(root=str(tmp_path / "disk")) == str(moved)
     record_place(resume.folder, moved)
     assert resume.place() == str(moved)
-
-
-def test_the_prepared_folder_is_found_below_another_root(resume, tmp_path):
-    shutil.move(resume.prepared, tmp_path / "disk" / resume.prepared.name)
-    shutil.rmtree(resume.source)
-    assert resume.place(root=str(tmp_path / "disk")) == str(tmp_path / "disk" / resume.prepared.name)
-
-
-def test_the_data_is_prepared_again_from_text_that_was_moved(resume, tmp_path):
-    moved = resume.source.rename(tmp_path / "moved")
-    shutil.rmtree(resume.prepared)
-    assert Manifest.read(resume.place("source", source=str(moved))).hash == resume.checkpoint.about["manifest_hash"]
+    shutil.rmtree(moved)
+    again = resume.place("source", source=str(text))
+    assert Manifest.read(again).hash == resume.checkpoint.about["manifest_hash"]
 
 
 def test_other_text_is_refused(resume, tmp_path):

@@ -68,14 +68,7 @@ def another_machines(path):
     (path / LOCK).write_text(content.replace(f"host={socket.gethostname()}", "host=node7"))
 
 
-def test_the_lease_of_another_machine_is_taken_over_when_it_is_not_renewed(tmp_path, caplog):
-    another_machines(tmp_path)
-    with run_lock(tmp_path):
-        assert "locked by process" in caplog.messages[0]
-        assert "on node7, which has ended" in caplog.messages[1]
-
-
-def test_the_lease_of_another_machine_that_is_renewed_is_refused(tmp_path):
+def test_the_lease_of_another_machine_is_taken_over_when_it_is_not_renewed_and_else_refused(tmp_path, caplog):
     another_machines(tmp_path)
     ended = threading.Event()
 
@@ -89,6 +82,10 @@ def test_the_lease_of_another_machine_that_is_renewed_is_refused(tmp_path):
         pass
     ended.set()
     renewal.join()
+    caplog.clear()
+    with run_lock(tmp_path):
+        assert "locked by process" in caplog.messages[0]
+        assert "on node7, which has ended" in caplog.messages[1]
 
 
 def test_the_lease_in_a_copy_of_a_folder_that_is_written_is_nobodys(tmp_path, holder):

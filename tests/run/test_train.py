@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from litespark.callbacks.signals import SIGNALS, Interrupted
-from litespark.metrics.energy_journal import EnergyJournal
+from litespark.callbacks.signals import Interrupted
+from litespark.metrics.energy_totals import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.run import instruments
 from litespark.run import train as run
@@ -73,17 +73,8 @@ def test_a_stop_after_the_last_step_is_not_called_saved_where_it_is_not(tmp_path
     assert record(tmp_path / "runs" / "small")["status"] == "interrupted"
 
 
-@pytest.fixture
-def handlers():
-    """Puts the handlers back: after a signal those of a process stay that ends."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_any_signal_after_the_last_step_is_a_stop(tmp_path, monkeypatch, handlers, number):
+def test_any_signal_after_the_last_step_is_a_stop(tmp_path, monkeypatch, number):
     def signalled(*arguments: object) -> None:
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)  # the echo of a launcher
@@ -162,13 +153,8 @@ def test_a_resume_verifies_and_reads_its_checkpoint_once(tmp_path, monkeypatch):
     assert hashed == read == ["state.ckpt"]
 
 
-def test_the_commit_is_that_of_the_code_wherever_the_run_is_started(tmp_path, monkeypatch):
+def test_what_follows_the_last_step_is_in_the_journal_and_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
-    assert record(folder)["provenance"]["git_commit"] == git_state(ROOT)[0]
-
-
-def test_what_follows_the_last_step_is_in_the_journal_for_a_resume_to_count(tmp_path, monkeypatch):
     ticks = itertools.count()
     meter = FakeMeter([50.0], lambda: float(next(ticks)))
     monkeypatch.setattr(instruments, "choose_meter", lambda *arguments, **settings: meter)
@@ -176,7 +162,9 @@ def test_what_follows_the_last_step_is_in_the_journal_for_a_resume_to_count(tmp_
     noted = EnergyJournal(folder / "energy.jsonl").last()
     assert noted is not None
     assert noted.joules("evaluate") > 0
-    assert noted.all_in_joules == record(folder)["energy"]["all_in_joules"]
+    written = record(folder)
+    assert noted.all_in_joules == written["energy"]["all_in_joules"]
+    assert written["provenance"]["git_commit"] == git_state(ROOT)[0]
 
 
 FP8 = ("precision=fp8", "precision.fp8.simulate=true", "precision.fp8.adaptive.sample_every=1", "trainer.log_every=1")

@@ -25,10 +25,7 @@ def test_its_settings_win_over_all_others_and_the_resolved_config_shows_them():
     assert made.resolved["variant"] == {"label": "plain_loss"}
     plain = parts("ops.linear_cross_entropy=reference", "recompute.mode=full")
     assert config_hash(made.resolved) == config_hash(plain.resolved)
-
-
-def test_what_is_interpolated_follows_it():
-    assert parts("variant={model:{vocab_size:300}}").data.vocab_size == 300
+    assert parts("variant={model:{vocab_size:300}}").data.vocab_size == 300, "what is interpolated follows it"
 
 
 @pytest.mark.parametrize(
@@ -36,9 +33,6 @@ def test_what_is_interpolated_follows_it():
     [
         ("variant=3", r"variant: got 3, expected a mapping of settings: variant=\{"),
         ("variant={ops:{rop:reference}}", r"ops\.rop: got reference, but there is no such setting; set ops\.rope"),
-        ("variant={opps:{rope:auto}}", r"opps: got .*, but there is no such setting; set ops="),
-        ("variant={ops:reference}", r"ops: got 'reference', expected its settings"),
-        ("variant={optim:{lr:abc}}", r"optim\.lr: got 'abc', expected a number"),
         ("variant={optim:{_target_:os.system}}", r"optim\._target_: got the target 'os\.system', expected none"),
     ],
 )
@@ -47,17 +41,10 @@ def test_what_is_no_single_setting_is_refused(override, message):
         parts(override)
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        (PLAIN_LOSS, "plain_loss"),
-        ("variant={ops:{rope:reference},seed:3}", "ops.rope=reference_seed=3"),
-        ("variant={}", "variant={}"),
-        ("seed=3", "seed=3"),
-    ],
-)
-def test_a_folder_is_named_by_the_label_or_by_each_setting(override, words):
-    assert legible(override) == words
+def test_a_folder_is_named_by_the_label_or_by_each_setting():
+    assert legible(PLAIN_LOSS) == "plain_loss"
+    assert legible("variant={ops:{rope:reference},seed:3}") == "ops.rope=reference_seed=3"
+    assert [legible(word) for word in ("variant={}", "seed=3")] == ["variant={}", "seed=3"]
 
 
 def test_the_command_that_continues_a_run_of_a_sweep_starts_no_sweep(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from litespark.launch import Ranks
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import Provenance, Record
-from litespark.run import new_record
+from litespark.run import new_run
 from litespark.run.config import ConfigError, Parts
 from litespark.run.instruments import build_meter
 from litespark.run.preflight import Machine, why_not_length
@@ -56,10 +56,10 @@ def check_plain(overrides: Sequence[str]) -> None:
 def provenance(
     parts: Parts, overrides: Sequence[str], command: Sequence[str], device: torch.device, precision: Precision
 ) -> Provenance:
-    """What runs, and where, as of now; see `litespark.run.new_record.provenance`."""
+    """What runs, and where, as of now; see `litespark.run.new_run.provenance`."""
     machine = Machine(device, precision, 1, Ranks.from_environment())
     meter = build_meter(device)
-    return new_record.provenance(parts, machine, meter, without_folders(command), without_folders(overrides))
+    return new_run.provenance(parts, machine, meter, without_folders(command), without_folders(overrides))
 
 
 def without_folders(words: Sequence[str]) -> list[str]:

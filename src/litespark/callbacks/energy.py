@@ -12,7 +12,7 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyByPhase, EnergyTotals, EnergyWindow
-from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.energy_totals import EnergyJournal
 from litespark.metrics.records.origin import utc_now
 from litespark.training.module import TrainingModule
 

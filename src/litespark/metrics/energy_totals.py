@@ -5,12 +5,16 @@ one per cent of its device time missing is not a sum: it is reported as None, ne
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from operator import add, sub
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from litespark.metrics.records.base import parse, part
+
+log = logging.getLogger(__name__)
 
 Phase = Literal["train", "evaluate", "checkpoint", "idle"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -123,6 +127,41 @@ class EnergyTotals:
     def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
         """The inverse of ``to_dict``; a RecordError where an amount is no whole number."""
         return parse(cls, json.dumps(values))
+
+
+class EnergyJournal:
+    """A file at ``path``, which need not exist, of the combined totals of all ranks, one JSON line a window.
+
+    A checkpoint has the joules of the steps it holds. What was burnt after it, and lost with the process, only this
+    file has; at most the time since its last line is missing from the all-in sum.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._failed = False
+
+    def append(self, totals: EnergyTotals, time: str) -> None:
+        """Add a line with the totals since the run began; a write that fails is logged once and stops no training."""
+        try:
+            with self.path.open("a") as stream:
+                # the newline comes first: a process killed while writing leaves half a line
+                stream.write("\n" + json.dumps({"time": time, "totals": totals.to_dict()}))
+        except OSError as error:
+            if not self._failed:
+                log.warning("cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be "
+                            "missing from the all-in sum", self.path, error)  # fmt: skip
+            self._failed = True
+
+    def last(self) -> EnergyTotals | None:
+        """The totals of the last whole line; None where there is none."""
+        if not self.path.is_file():  # a pipe would never end
+            return None
+        for line in reversed(self.path.read_bytes().splitlines()):
+            try:
+                return EnergyTotals.from_dict(json.loads(line)["totals"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+        return None
 
 
 def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> EnergyTotals:

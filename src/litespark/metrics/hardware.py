@@ -108,9 +108,8 @@ def mfu_peak(device_name: str) -> PeakFlops | None:
 def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
     """FLOP/s that a square ``torch.matmul`` reaches on this device: the best of a short probe.
 
-    The size doubles until one multiplication takes a fair part of ``seconds`` or the device's largest useful size is
-    reached. Operands are random (zeros draw less power and run at higher clocks), from a generator of their own. Memory
-    of the probe stays with the allocator: reset peak memory statistics afterwards.
+    Operands are random: zeros draw less power and run at higher clocks. Memory of the probe stays with the allocator:
+    reset peak memory statistics afterwards.
     """
     size, largest = (256, 2048) if device.type == "cpu" else (1024, 8192)
     while size < largest and _matmul_seconds(device, dtype, size, repeats=2)[-1] < seconds / 40:

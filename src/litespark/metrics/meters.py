@@ -47,13 +47,10 @@ class _Package:
 
 
 class RaplMeter(EnergyMeter):
-    """CPU packages through ``/sys/class/powercap`` (Linux kernel, Documentation/power/powercap).
+    """CPU packages through ``/sys/class/powercap`` (Linux kernel, Documentation/power/powercap), or an OSError.
 
     Only the package domains are read: core and uncore are parts of them, and ``psys`` contains them. One wrap of the
     counter between two readings is undone; where the time between them would allow a second one, the reading is a gap.
-
-    Raises:
-        OSError: no package can be read; the message says why.
     """
 
     def __init__(self, powercap: Path = POWERCAP, clock: Callable[[], float] = time.monotonic) -> None:

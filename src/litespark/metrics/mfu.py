@@ -20,11 +20,9 @@ log = logging.getLogger(__name__)
 class Rates:
     """What one device can do, for the ratios; None: not known.
 
-    Attributes:
-        peak: the vendor's dense bf16 peak, or the one from the settings.
-        peak_in_use: of the precision that computes; it bounds what can be true.
-        measured: matmul FLOP/s measured on this device in the precision of the run.
-        most_of_measured: the largest share of `measured` that can be true.
+    `peak` is the vendor's dense bf16 peak, or the one from the settings; `peak_in_use` is of the precision that
+    computes, and bounds what can be true; `measured` is the matmul rate of this device in the precision of the run, and
+    `most_of_measured` the largest share of it that can be true.
     """
 
     peak: PeakFlops | None

@@ -27,12 +27,7 @@ _CLOCK_EVENT_REASONS = (
 
 
 def load_nvml() -> Any:
-    """The initialised ``pynvml`` module.
-
-    Raises:
-        ImportError: ``nvidia-ml-py`` is not installed.
-        OSError: the driver's library is missing or refuses.
-    """
+    """The initialised ``pynvml`` module; an ImportError where there is none, an OSError where the driver refuses."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError as error:

@@ -153,17 +153,21 @@ class ThroughputMeter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``; warm-up starts anew, because the process does."""
-        self._all = _Totals(**state["all"])
-        self._steady = _Totals(**state["steady"])
-        self._histogram = Counter({int(bin_): count for bin_, count in state["step_bins"].items()})
+        try:
+            self._all, self._steady = _Totals(**state["all"]), _Totals(**state["steady"])
+            self._histogram = Counter({int(bin_): count for bin_, count in state["step_bins"].items()})
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"throughput: got a checkpoint with {sorted(state)} ({error}), expected totals of this version; "
+                "continue with the version that wrote it, or start a new run"
+            ) from error
 
 
 def shared_machine(median: float | None, p95: float | None, steps: int, waited: float | None) -> float | None:
     """By which factor the 95th percentile of the step times is above their median, where that tells of other programs.
 
-    Steps do the same work, so on a machine of their own the two lie within a few per cent; two processes of equal right
-    on the same cores halve each other, so from a factor of 2 on something else ran. None below that, of so few steps
-    that the percentile is a single step, and where the loop ``waited`` for its data in too large a share of the time.
+    Alone on a machine the two lie within a few per cent; two processes of equal right halve each other. None also of so
+    few steps that the percentile is one step, and where the loop ``waited`` for data in too large a share of the time.
     """
     if not median or p95 is None or steps < STEPS_OF_A_PERCENTILE or (waited or 0) > DATA_BOUND:
         return None

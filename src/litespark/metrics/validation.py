@@ -23,18 +23,13 @@ IGNORE_INDEX = -100
 class TokenMetrics(Metric):
     """Loss, perplexity, bits-per-byte and token accuracy over supervised tokens, of all domains and of each.
 
-    - loss = Σ nats ÷ supervised tokens
-    - perplexity = exp(loss)
+    - loss = Σ nats ÷ supervised tokens, perplexity = exp(loss), token_accuracy = correct ÷ supervised tokens
     - bits_per_byte = Σ nats ÷ (ln 2 · Σ bytes of the predicted tokens)
-    - token_accuracy = correct ÷ supervised tokens
 
-    Each is NaN where its divisor is 0. Sums are float64 and int64 and are added over ranks.
-
-    Args:
-        token_bytes: (V,) bytes of text that each token id stands for, 0 for special tokens.
-        text_bytes_per_byte: of each domain, bytes of its texts ÷ bytes that their tokens decode to: 1 where the
-            tokenizer loses and adds nothing. Predicted bytes are multiplied by it, so that bits-per-byte is per byte of
-            text. None: one domain, whatever its name, and 1.
+    Each is NaN where its divisor is 0. ``token_bytes`` (V,) are the bytes of text that each id stands for, 0 for
+    special tokens. ``text_bytes_per_byte`` of each domain are bytes of its texts ÷ bytes that their tokens decode to:
+    predicted bytes are multiplied by it, so that bits-per-byte is per byte of text. None: one domain, of any name, and
+    1.
     """
 
     is_differentiable = False
@@ -64,16 +59,10 @@ class TokenMetrics(Metric):
         return super()._apply(fn, *arguments, **settings)
 
     def update(self, nats: Tensor, correct: Tensor, labels: Tensor, domain: str | None = None) -> None:
-        """Add a batch; nothing is synchronised.
+        """Add a batch; nothing is synchronised. A ValueError where several domains are kept and the batch is of none.
 
-        Args:
-            nats: (B, S) fp32, negative log-likelihood of each label; what stands at ignored places does not matter.
-            correct: (B, S) bool, whether the argmax is the label.
-            labels: (B, S) int64, ``IGNORE_INDEX`` where nothing is predicted.
-            domain: that all sequences are of; with one domain its name does not matter.
-
-        Raises:
-            ValueError: several domains are kept and the batch is of none.
+        ``nats`` (B, S) fp32 is the negative log-likelihood of each label, ``correct`` (B, S) whether the argmax is it,
+        ``labels`` (B, S) int64 ``IGNORE_INDEX`` where nothing is predicted. All sequences are of ``domain``.
         """
         if len(self.places) > 1 and domain not in self.places:
             raise ValueError(

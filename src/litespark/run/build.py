@@ -28,15 +28,14 @@ from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import RowDataModule
 from litespark.device import device_of
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
-from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.energy_totals import EnergyJournal
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
 from litespark.run.choose_ops import choose_ops, log_choices
-from litespark.run.config import ConfigError, Parts
+from litespark.run.config import OWN_CALLBACKS, OWN_LOGGER, ConfigError, Parts, made_own
 from litespark.run.folder import CHECKPOINTS, ENERGY, RECORD
 from litespark.run.instruments import build_mfu, say_what_is_absent
-from litespark.run.own_parts import OWN_CALLBACKS, OWN_LOGGER, made_own
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord

@@ -19,11 +19,7 @@ QUIET = (
 
 
 def repository() -> Path:
-    """The folder with `train.py` and `configs/`: of the train.py that runs, the current one, or the package's checkout.
-
-    Raises:
-        ValueError: none of them has both.
-    """
+    """The folder of `train.py` and `configs/`: of a running train.py, the current one, or that of the package."""
     program = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
     checkout = Path(__file__).resolve().parents[3]
     running = [program.resolve().parent] if program.name == "train.py" else []

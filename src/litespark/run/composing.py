@@ -75,8 +75,11 @@ class ConfigLoader(ConfigLoaderImpl):
                     raise CompositionError(f"the config cannot be composed: {reason.splitlines()[0]:.300}") from None
                 left.remove(named[0])
                 refused.append((named[0], error))
-        if refused:
-            raise CompositionError(together([self._answer(*each, config) for each in refused]))
+        answers = [self._answer(*each, config) for each in refused]
+        if run_mode == RunMode.MULTIRUN:  # before each of its jobs refuses them
+            answers += _unread(left, f"{overrides} {OmegaConf.to_container(config)}")
+        if answers:
+            raise CompositionError(together(answers))
         check_hydra(config)
         _decide_budget(config, left)
         return config
@@ -147,6 +150,20 @@ def _unreadable(error: OverrideParseException) -> str:
         f"got {error.override!r}, which cannot be read ({reason}); a value with spaces, commas, brackets, quotes or = "
         f"stands in quotes of its own: '{key}=\"{quoted}\"'"
     )
+
+
+def _unread(overrides: list[Override], text: str) -> list[str]:
+    """Answers to keys beside the groups that are added, and that no interpolation in `text` refers to."""
+    known = settings_of_files()
+    added = [
+        override
+        for override in overrides
+        if override.is_add()
+        and not override.is_hydra_override()
+        and override.key_or_group.partition(".")[0] not in known
+        and f"${{{override.key_or_group}" not in text
+    ]
+    return [unknown(override.key_or_group, _line(override).partition("=")[2], list(known)) for override in added]
 
 
 def _decide_budget(config: DictConfig, overrides: list[Override]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +31,6 @@ from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.folder import flatten
-from litespark.run.own_parts import OWN_CALLBACKS, OWN_LOGGER, check_own
 from litespark.run.targets import ConfigError, check_resolved, check_targets
 from litespark.run.variant import KEY as VARIANT
 from litespark.run.variant import with_variant
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 # what a class of the user's own has to do
 _PROMISES: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": OptimizerConfig}
+OWN_CALLBACKS = "callbacks.extra"
+OWN_LOGGER = "logger.own"
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,11 @@ class Parts:
 
 
 def parts_from(config: DictConfig) -> Parts:
-    """Check the targets of `config`, resolve it, and make the objects of its groups.
+    """Check the targets of `config`, resolve it, and make the objects of its groups; a ConfigError has all its faults.
 
     A setting of another kind of its group than the chosen one, which an experiment states for its own choice, is left
     out with a line. The micro-batch is lowered to one that divides the batch over the ranks; a batch that no
     micro-batch divides is left for `preflight` to refuse.
-
-    Raises:
-        ConfigError: a target that is not allowed, or settings that cannot be, also in `variant`: all of them.
     """
     config = with_variant(config)
     try:
@@ -115,9 +114,9 @@ def parts_from(config: DictConfig) -> Parts:
         extra = {name: node for name, node in callbacks.extra.items() if node is not None}
         made["callbacks"] = dataclasses.replace(callbacks, extra=extra)
         for name, node in extra.items():
-            _checked(partial(check_own, node, f"{OWN_CALLBACKS}.{name}", Callback), faults)
+            _checked(partial(_check_own, node, f"{OWN_CALLBACKS}.{name}", Callback), faults)
     if made["logger"] is not None and (own := made["logger"].own) is not None:
-        _checked(partial(check_own, own, OWN_LOGGER, Logger), faults)
+        _checked(partial(_check_own, own, OWN_LOGGER, Logger), faults)
     if faults:
         raise ConfigError(together(list(dict.fromkeys(faults))))
     values |= _plain(run) | {group: _written(values[group], one) for group, one in made.items()}
@@ -212,14 +211,7 @@ def _own(group: str, node: dict[str, Any]) -> Any:
             f"{group}._target_: got {node['_target_']}, expected none: a class of your own is taken for "
             f"{', '.join(OPEN)}, callbacks.extra and logger.own; take it out"
         )
-    try:
-        made = instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError):
-            raise cause from error
-        reason = _first_line(cause or error)
-        raise ConfigError(f"{group}: {reason}; see the arguments of {node['_target_']}") from error
+    made = made_own(node, group)
     promise = _PROMISES[group]
     lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
     if lacking or (promise is not Task and not is_dataclass(made)):
@@ -229,6 +221,39 @@ def _own(group: str, node: dict[str, Any]) -> Any:
             "CONTRIBUTING.md for an example"
         )
     return made
+
+
+def _check_own(node: Any, path: str, kind: type) -> None:
+    """Refuse a node that does not make a `kind`; its target is checked already, and nothing is called."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(
+            f"{path}: got {node!r}, expected a class and its arguments; set {path}._target_=mypkg.mine.Class"
+        )
+    target = get_class(node["_target_"])
+    if not issubclass(target, kind):
+        raise ConfigError(
+            f"{path}._target_: got {node['_target_']}, expected a subclass of lightning.pytorch.{kind.__name__}; name "
+            "one (that of pytorch_lightning is another class)"
+        )
+    takes = inspect.signature(target)
+    try:
+        takes.bind(**{key: value for key, value in node.items() if key != "_target_"})
+    except TypeError as error:
+        raise ConfigError(
+            f"{path}: {error}; {target.__name__} takes {takes}, set {path}.ARGUMENT=VALUE for each"
+        ) from error
+
+
+def made_own(node: dict[str, Any], path: str) -> Any:
+    """The object of a node whose target is checked."""
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError) and path in OPEN:
+            raise cause from error
+        reason = f"{type(cause).__name__}: {_first_line(cause)}"
+        raise ConfigError(f"{path}: {reason}; see the arguments of {node['_target_']}") from error
 
 
 def _written(node: dict[str, Any], made: Any) -> dict[str, Any]:

@@ -1,28 +1,41 @@
-"""What follows the last step: a validation, a sample, the final figures, the report."""
+"""What follows the last step: a validation, a sample, the final figures, TensorBoard's HParams, the report."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
+from litespark.config.groups import on_resume
+from litespark.config.settings import NOT_COMPARED
 from litespark.data.stream.modules import TokenDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.metrics import names
-from litespark.metrics.projection import project
+from litespark.metrics.records.base import finite_or_none
 from litespark.models.generate import generate
 from litespark.models.llama.model import Llama
 from litespark.reports.report import write_report
 from litespark.reports.tables import no_bits_per_byte, shared_by
 from litespark.run.build import Run
 from litespark.run.config import Parts
-from litespark.run.folder import SAMPLES
-from litespark.run.hparams import settings_shown, write_hparams
-from litespark.run.record import Status
+from litespark.run.folder import SAMPLES, flatten
+from litespark.run.record import ProjectionRecord, ProjectionSettings, Status
 
 log = logging.getLogger(__name__)
+
+_JOULES_PER_KWH = 3.6e6
+
+# the curves whose last values stand beside the settings in the HParams of TensorBoard
+RESULTS = (
+    *(names.VALIDATION_LOSS, names.VALIDATION_BITS_PER_BYTE, names.TRAIN_LOSS, names.TOKENS_PER_SECOND),
+    *(names.MFU_CAUSAL, names.MFU_MEASURED_PEAK, names.JOULES_PER_TOKEN),
+)
 
 
 def finish(parts: Parts, run: Run) -> None:
@@ -113,3 +126,62 @@ def _closing_words(run: Run, report: Path | None) -> str:
         words.append(f"{shared}.")
     words.append(f"report: {report}" if report else f"run: {run.folder}")
     return "\n".join(filter(None, words))
+
+
+def settings_shown(resolved: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The settings of a run by `group/key`, names and folders left out: what `overrides` set, then all others."""
+    plain = {
+        key: value
+        for key, value in flatten(dict(resolved)).items()
+        if on_resume(key) is not NOT_COMPARED and not key.endswith("_target_") and value not in (None, {}, [])
+    }
+    given = [override.lstrip("+").partition("=")[0] for override in overrides]
+    return {
+        key.replace(".", "/"): plain[key] if isinstance(plain[key], bool | int | float | str) else str(plain[key])
+        for key in dict.fromkeys((*given, *plain))
+        if key in plain
+    }
+
+
+def write_hparams(logger: TensorBoardLogger, shown: dict[str, Any], logged: Iterable[str]) -> None:
+    """Write the settings; the results beside them are the last values of the curves that are there already."""
+    logger.hparams.update(shown)
+    # not through the logger, which would add a single point to each curve
+    for summary in hparams(shown, {tag: 0.0 for tag in RESULTS if tag in set(logged)}):
+        logger.experiment._get_file_writer().add_summary(summary)
+
+
+def project(
+    target_tokens: int | None,
+    *,
+    tokens_per_second: float | None,
+    joules_per_token: float | None,
+    settings: ProjectionSettings,
+    currency: str | None = None,
+) -> ProjectionRecord:
+    """What the whole of ``target_tokens`` takes at the measured rates of all devices; without it nothing.
+
+    ``kwh`` is what the metered devices use. Cost and CO2e are of the energy that the building draws, kWh × PUE, and
+    need the PUE to be stated (1 where the meter sees all there is to pay). Price, grid and PUE have no default: a
+    guessed grid makes a precise-looking falsehood.
+    """
+    if target_tokens is None:
+        return ProjectionRecord(currency=currency, settings=settings)
+    rate = finite_or_none(tokens_per_second)
+    energy = finite_or_none(joules_per_token)
+    hours = target_tokens / rate / 3600 if rate else None
+    kwh = target_tokens * energy / _JOULES_PER_KWH if energy is not None else None
+    drawn = kwh * settings.pue if kwh is not None and settings.pue is not None else None
+    return ProjectionRecord(
+        target_tokens=target_tokens,
+        hours=hours,
+        kwh=kwh,
+        cost=_times(drawn, settings.price_per_kwh),
+        currency=currency,
+        co2e_kg=_times(drawn, settings.grid_kg_per_kwh),
+        settings=settings,
+    )
+
+
+def _times(energy: float | None, factor: float | None) -> float | None:
+    return energy * factor if energy is not None and factor is not None else None

@@ -58,12 +58,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config in a file.
-
-    Raises:
-        ValueError: the file is no YAML mapping any more.
-        OSError: it cannot be read.
-    """
+    """The config in a file; a ValueError where it is no YAML mapping any more, an OSError where it cannot be read."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if isinstance(config, dict):

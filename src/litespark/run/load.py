@@ -36,13 +36,8 @@ class Trained(NamedTuple):
 def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
     """The model of a run folder (its newest valid checkpoint) or of one checkpoint in it, on the CPU in fp32.
 
-    Args:
-        path: a run folder, or a folder `checkpoints/step-…` in one.
-        ops: the backends to compute with; None: the references, which run everywhere.
-
-    Raises:
-        CheckpointError: no valid checkpoint there, or one whose content is not a model of this project.
-        ValueError: the run has no tokenizer, or another one by now.
+    It computes with `ops`, or the references. A CheckpointError where there is no valid checkpoint of a model of this
+    project; a ValueError where the run has no tokenizer, or another one by now.
     """
     checkpoint = find(path)
     tokenizer = tokenizer_folder(checkpoint)

@@ -47,11 +47,7 @@ class Machine:
 
 
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
-    """Decide device and precision, and check everything that needs no data.
-
-    Raises:
-        ConfigError: with every problem that was found, one a line.
-    """
+    """Decide device and precision, and check all that needs no data; a ConfigError has every problem, one a line."""
     problems: list[str] = []
     device = _device(parts, ranks, problems)
     precision, reason = decided(parts, device, problems)

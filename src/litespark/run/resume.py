@@ -33,10 +33,9 @@ class Resumed:
 
 
 def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resumed:
-    """What `resume` means; a collective.
+    """What `resume` means; a collective. Every rank opens the state once.
 
-    One rank finds the checkpoint and verifies it, and one on each other machine, whose disk may be another; every rank
-    opens the state once.
+    One rank finds the checkpoint and verifies it, and one on each other machine, whose disk may be another.
     """
     mesh = machine.mesh
 

@@ -1,9 +1,8 @@
 """What a config may call: classes of the user's own, for a task, a model, an optimizer, callbacks and a logger.
 
-A config is text that may come from anywhere, and Hydra would call whatever `_target_` names (`os.system` included).
-Only classes are called, and only those defined below the allowed prefixes: a prefix alone would let
-`mypkg.some.module.os.system` through. A project adds its own package in the pyproject.toml beside `train.py` or in the
-environment, never in a config, which could allow itself.
+Hydra would call whatever `_target_` names. Only classes are called, and only those defined below the allowed prefixes:
+a prefix alone would let `mypkg.some.module.os.system` through. They are listed in the pyproject.toml beside `train.py`
+or in the environment, never in a config, which could allow itself.
 """
 
 from __future__ import annotations

@@ -32,8 +32,7 @@ from litespark.run.finish import close, finish
 from litespark.run.folder import RECORD, config_from
 from litespark.run.initial_weights import check_tokenizer
 from litespark.run.instruments import build_meter
-from litespark.run.new_record import new_record, new_segment
-from litespark.run.new_run import check_name, make, write_config
+from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes
 from litespark.run.resume import Resumed, reopen
@@ -54,14 +53,7 @@ USER_ERRORS = (ValueError, OSError, NonFiniteError, OutOfMemoryError)
 
 
 def train(config: DictConfig) -> Path:
-    """Train as `config` says; returns the run's folder.
-
-    Raises:
-        ValueError: the config, the data or a checkpoint is not usable; one short message.
-        OSError: the disk or another part of the machine refuses; likewise.
-        RuntimeError: training went wrong (`NonFiniteError`, `OutOfMemoryError`).
-        Interrupted: asked to stop by a signal; the state is saved.
-    """
+    """Train as `config` says; returns the run's folder. Errors are `USER_ERRORS`, bugs, or Interrupted, once saved."""
     quieten()
     # what the user gave on the command line, as Hydra took it (of this job, in a sweep)
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
@@ -135,10 +127,9 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
 
 
 def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: list[str]) -> RowDataModule:
-    """The data module of every rank.
+    """The data module of every rank. One process prepares the data, or one a machine where no disk is shared.
 
-    One process prepares the data, or one a machine where no disk is shared; the others wait without the time-out of
-    collectives.
+    The others wait without the time-out of collectives.
     """
     if isinstance(parts.data, SyntheticConfig):
         return build_data_module(parts.data, seed=parts.seed)

@@ -1,7 +1,6 @@
-"""The key `variant`: settings laid over all others, so that one override can change several of them together.
+"""The key `variant`: settings laid over all others, so that one value of one key of a sweep changes several together.
 
-A sweep takes every combination of the values of its keys; an ablation wants some settings changed together and no
-other combination. `variant={label:no_fused_loss,ops:{linear_cross_entropy:reference}}` is one value of one key.
+For instance `variant={label:no_fused_loss,ops:{linear_cross_entropy:reference}}`.
 """
 
 from __future__ import annotations

@@ -66,21 +66,13 @@ def verify_resume(
     processes: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> Verdict:
-    """Train `steps + more` steps undisturbed and with a kill in between, and compare what is left.
+    """Train `steps + more` steps undisturbed and with a kill after `steps` of them, and compare what is left.
 
-    Everything is written below a temporary folder (TMPDIR decides where) and removed at the end.
+    `script` is `train.py`. Budget, checkpoints and log folder are set here, whatever `overrides` say of them; all is
+    written below a temporary folder (TMPDIR decides where), which is removed. Several `processes` start through
+    torchrun, with `strategy=ddp` unless a strategy is given. `say` is told what is done next.
 
-    Args:
-        script: `train.py`.
-        overrides: the config to check; budget, checkpoints and log folder are set here, whatever they say of them.
-        steps: N, after which the killed run's checkpoint is written.
-        more: M, how many the resumed run adds.
-        processes: more than one start through torchrun, with `strategy=ddp` unless a strategy is given.
-        say: is told what is done next.
-
-    Raises:
-        RunFailedError: a run ended with an error; its last lines are in the message.
-        ValueError: `resume` among the overrides.
+    A ValueError with `resume` among the overrides; a RunFailedError with the last lines of a run that ended with one.
     """
     for override in overrides:
         if override.startswith("resume="):

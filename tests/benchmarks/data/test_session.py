@@ -13,7 +13,7 @@ from litespark.benchmarks.data.corpus import documents, write_corpus
 from litespark.benchmarks.data.session import CASES, DataSettings, bench_data, with_defaults
 from litespark.cli import main
 from litespark.metrics.records.data import DataRecord
-from litespark.run import new_record as provenance_module
+from litespark.run import new_run as provenance_module
 
 OVERRIDES = ["data.vocab_size=300", "data.seq_len=64"]
 

@@ -23,7 +23,7 @@ from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import outputs_and_gradients
 from litespark.planning.op_costs import op_cost, pairs_within_documents, pairs_within_rows
-from litespark.run import new_record as provenance_module
+from litespark.run import new_run as provenance_module
 from tests.cli.tiny_run import tiny
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

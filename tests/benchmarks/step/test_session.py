@@ -14,7 +14,7 @@ from litespark.benchmarks.step.session import bench_step
 from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, Variant, litespark_variant
 from litespark.metrics.records.step import RoundRecord, StepRecord
 from litespark.reports.step import succeeded
-from litespark.run import new_record
+from litespark.run import new_run
 from tests.benchmarks.step.tiny_steps import SESSION, SETTINGS
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -165,7 +165,7 @@ def test_only_the_same_measurement_is_continued(tmp_path, monkeypatch, change):
     _, path, _ = run(tmp_path, Processes(lambda request: "failed"))
     given: dict[str, object] = {}
     if change == "code":
-        monkeypatch.setattr(new_record, "source_hash", lambda *folders: "f" * 16)
+        monkeypatch.setattr(new_run, "source_hash", lambda *folders: "f" * 16)
     elif change == "config":
         given["overrides"] = [*SESSION, "optim.lr=0.5"]
     elif change == "protocol":

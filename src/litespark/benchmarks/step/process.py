@@ -31,7 +31,7 @@ from litespark.run.build import check_vocabulary, construct_module, token_budget
 from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
 from litespark.run.instruments import build_meter
-from litespark.run.new_record import new_record
+from litespark.run.new_run import new_record
 from litespark.run.preflight import Machine, preflight
 from litespark.run.train import quieten
 from litespark.training.budget import BudgetConfig

@@ -59,11 +59,7 @@ class JsonFile:
     """A part or a record that is a file of its own; what `write` accepts, `read` does."""
 
     def check(self) -> bytes:
-        """Check all again, with what was set or added since it was made; returns the text of the file.
-
-        Raises:
-            RecordError: a value breaks a rule; the message names the field.
-        """
+        """Check all again, with what was set or added since it was made; returns the text of the file."""
         kind: Any = type(self)
         text = _adapter(kind).dump_json(self, indent=1, warnings=False)
         parse(kind, text)
@@ -80,22 +76,13 @@ class JsonFile:
 
 
 def parse(kind: Any, text: bytes | str) -> Any:
-    """What a JSON text holds, as a class or a union of classes.
-
-    Raises:
-        RecordError: it is something else; the message names the field.
-    """
+    """What a JSON text holds, as a class or a union of classes; a RecordError names the field that is wrong."""
     with as_record_error():
         return _adapter(kind).validate_json(text)
 
 
 def read_as(kind: Any, path: Path) -> Any:
-    """What a file holds, as `parse` has it.
-
-    Raises:
-        RecordError: it is something else; the message names the file and the field.
-        OSError: the file cannot be read.
-    """
+    """What a file holds, as of `parse`; a RecordError names the file too. An OSError where it cannot be read."""
     if path.exists() and not path.is_file():  # a pipe would never end
         raise RecordError(f"{path} is no plain file")
     try:

@@ -52,11 +52,10 @@ class Entry:
 
 
 def read_entry(path: Path) -> Entry:
-    """A record that may be published.
+    """A record that may be published, as `read_record`.
 
-    Raises:
-        RecordError: as `read_record`; or figures of a run do not follow from each other; or the file's name is not
-            DATE_WHAT_MODEL_PRECISION.json; or a measurement on a GPU is not of a clean commit.
+    A RecordError also where figures of a run do not follow from each other, where the file's name is not
+    DATE_WHAT_MODEL_PRECISION.json, or where a measurement on a GPU is not of a clean commit.
     """
     record = read_record(path)
     if isinstance(record, RunRecord) and (problems := list(record.contradictions())):

@@ -115,10 +115,6 @@ class Record(JsonFile):
 
 
 def check_joules(joules: float | None, reason: str | None, where: str = "") -> None:
-    """Every measurement has joules or a reason why there are none, and never both.
-
-    Raises:
-        ValueError: neither or both; `where` stands before it.
-    """
+    """A ValueError, after `where`, unless there are either joules or a reason why there are none."""
     if (joules is None) == (reason is None):
         raise ValueError(f"{where}joules: expected either joules or a reason why there are none")
