@@ -82,9 +82,7 @@ def metric_rows(steps: int, learning_rate: float, seed: int, gpu: bool) -> list[
     return rows
 
 
-def run_record(
-    name: str, rows: list[dict[str, Any]], steps: int, seed: int, gpu: bool, status: str, entropy: float
-) -> RunRecord:
+def run_record(name, rows, steps, seed, gpu, status, entropy) -> RunRecord:
     seconds, tokens = steps / 4, steps * TOKENS_A_STEP
     ended = (START + timedelta(seconds=seconds + 12)).isoformat()
     validation = [row for row in rows if names.VALIDATION_LOSS in row][-1]

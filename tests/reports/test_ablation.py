@@ -1,20 +1,15 @@
 """The columns of an ablation against cases worked by hand, what becomes of gaps, and its pictures."""
 
 import pytest
-from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from litespark.metrics.step_round import Interval
-from litespark.reports.ablation import Ablation, Combination, Row, ablation, from_record, of_record, table, waterfall
-from litespark.reports.repeats import Repeats
+from litespark.reports.ablation import Combination, ablation, from_record, of_record, waterfall
 from tests.metrics.ablation_records import measured, record
 from tests.metrics.step_records import lost
 from tests.reports.rows import notes
 from tests.reports.rows import row as cells
-
-
-def row(found: Ablation, switch: str | None) -> Row:
-    return next(each for each in found.rows if each.switch == switch)
 
 
 def same(interval: Interval | None, median: float, low: float, high: float) -> None:
@@ -25,20 +20,18 @@ def same(interval: Interval | None, median: float, low: float, high: float) -> N
 def test_each_switch_is_compared_round_by_round_with_the_row_before_and_the_target_without_it():
     found = from_record(record())
     assert [each.switch for each in found.rows] == [None, "attention", "loss", "recompute"]
-    same(row(found, "attention").gain, 1.625, 1.25, 2.0)  # 200/100 and 250/200, not 225/150
-    same(row(found, "attention").added, 75, 50, 100)
-    same(row(found, "attention").joules_ratio, 0.625, 0.5, 0.75)
-    same(row(found, "attention").loss_difference, 0.002, 0.001, 0.003)
-    same(row(found, "loss").loss_difference, 0.0, 0.0, 0.0)  # against the baseline, not against the row before
+    baseline, attention, loss, recompute = found.rows
+    same(attention.gain, 1.625, 1.25, 2.0)  # 200/100 and 250/200, not 225/150
+    same(attention.added, 75, 50, 100)
+    same(attention.joules_ratio, 0.625, 0.5, 0.75)
+    same(attention.loss_difference, 0.002, 0.001, 0.003)
+    same(loss.loss_difference, 0.0, 0.0, 0.0)  # against the baseline, not against the row before
     same(found.gain, 4.5, 4.0, 5.0)
     same(found.joules_ratio, 0.375, 0.25, 0.5)
-    assert row(found, None).gain is row(found, None).lost_without is row(found, None).loss_difference is None
-    same(row(found, "attention").lost_without, 0.4375, 0.375, 0.5)  # 250 of 500 and 500 of 800
-    same(row(found, "loss").lost_without, 0.2, 0.2, 0.2)
-    same(row(found, "recompute").lost_without, 0.5, 0.5, 0.5)  # the target without the last is the row before
-
-
-def test_the_table_has_every_figure_and_what_was_switched():
+    assert baseline.gain is baseline.lost_without is baseline.loss_difference is None
+    same(attention.lost_without, 0.4375, 0.375, 0.5)  # 250 of 500 and 500 of 800
+    same(loss.lost_without, 0.2, 0.2, 0.2)
+    same(recompute.lost_without, 0.5, 0.5, 0.5)  # the target without the last is the row before
     made = of_record(record())
     assert cells(made, "+ attention") == [
         "225.0 (200.0 to 250.0)", "1.625 (1.250 to 2.000)", "43.8 % (37.5 % to 50.0 %)", "2.92 % (2.60 % to 3.25 %)",
@@ -58,13 +51,13 @@ def test_what_is_absent_has_a_reason_and_no_number():
     assert "plus_attention: not run yet" in notes(made)
     assert cells(made, "+ attention")[:3] == ["-", "-", "43.8 % (37.5 % to 50.0 %)"]
     assert "MFU C of matmul" in made.header
-    found = from_record(record(plus_attention=[]))
-    assert row(found, "attention").gain is row(found, "loss").gain is None
-    same(row(found, "recompute").gain, 2.0, 2.0, 2.0)
+    _, attention, loss, recompute = from_record(record(plus_attention=[])).rows
+    assert attention.gain is loss.gain is None
+    same(recompute.gain, 2.0, 2.0, 2.0)
 
 
 def test_only_rounds_that_both_have_are_compared():
-    gain = row(from_record(record(plus_attention=[measured(1, 128.0, 2.4, 2.0)])), "attention").gain
+    gain = from_record(record(plus_attention=[measured(1, 128.0, 2.4, 2.0)])).rows[1].gain
     assert (gain.median, gain.count) == (1.25, 1)
     assert from_record(record(plus_attention=[measured(2, 128.0, 2.4, 2.0)])).rows[1].gain is None
 
@@ -79,10 +72,10 @@ def test_only_rounds_that_both_have_are_compared():
     ],
 )
 def test_what_cannot_be_compared_has_no_gain_and_says_why(rounds, note):
-    found = from_record(record(plus_attention=rounds))
-    assert row(found, "attention").gain is row(found, "attention").joules_ratio is row(found, "loss").gain is None
-    assert any(note in each for each in row(found, "attention").notes)
-    assert row(found, "recompute").gain is not None
+    _, attention, loss, recompute = from_record(record(plus_attention=rounds)).rows
+    assert attention.gain is attention.joules_ratio is loss.gain is None
+    assert any(note in each for each in attention.notes)
+    assert recompute.gain is not None
 
 
 def test_a_switch_with_which_the_same_backends_ran_is_marked():
@@ -98,36 +91,12 @@ def test_a_switch_with_which_the_same_backends_ran_is_marked():
     assert cells(of_record(made), "+ attention (=)")
     assert any(word.endswith("\nsame backends") for word in words(waterfall(from_record(made))))
     others = record(baseline=detailed("reference", 160.0), plus_attention=detailed("sdpa", 150.0))
-    assert row(from_record(others), "attention").notes == ()
-
-
-def of_seeds(losses: tuple[float | None, float | None]) -> Ablation:
-    combinations = {
-        on: Combination(name, Repeats({1: {"tokens_per_second": speed, "loss": loss}}))
-        for on, name, speed, loss in (
-            (frozenset(), "baseline", 10, losses[0]),
-            (frozenset("a"), "target", 20, losses[1]),
-        )
-    }
-    return ablation({"a": ["ops.a"]}, combinations, repeat="seed")
-
-
-def test_losses_decide_whether_seeds_are_compared():
-    same(of_seeds((2.0, 2.01)).gain, 2, 2, 2)
-    same(of_seeds((None, None)).gain, 2, 2, 2)
-    unlike = of_seeds((2.0, 2.03))
-    assert unlike.gain is None
-    assert unlike.rows[1].notes == ("target and baseline trained differently: losses 2.0300 and 2.0000; not compared",)
-    assert "J/token: not measured" in notes(table(unlike))
-
-
-# ---------------------------------------------------------------- the waterfall
+    assert from_record(others).rows[1].notes == ()
 
 
 def bars(figure: Figure, panel: int = 0) -> list[tuple[float, float]]:
     """From where to where each bar goes."""
-    containers = [each for each in figure.axes[panel].containers if isinstance(each, BarContainer)]
-    patches = sorted((patch for each in containers for patch in each), key=lambda patch: patch.get_x())
+    patches = sorted(figure.axes[panel].patches, key=lambda patch: patch.get_x())
     return [(round(patch.get_y(), 6), round(patch.get_y() + patch.get_height(), 6)) for patch in patches]
 
 

@@ -6,34 +6,26 @@ from typing import Any
 import pytest
 import yaml
 
-from litespark.reports.ablation import Ablation
+from litespark.reports.ablation import Ablation, table
 from litespark.reports.ablation_runs import ablation_of
-from litespark.reports.report import write_comparison
 from litespark.reports.runs import load_runs
 from litespark.run.record import RunRecord
 from litespark.run.record_ops import OpRecord
 from tests.metrics.records.hand_made import changed
 from tests.reports.synthetic_runs import write_run
 
-pytestmark = pytest.mark.usefixtures("unpainted")
-
-OFF = {"ops": {"rms_norm": "reference", "add_rms_norm": "reference", "attention": "reference"},
-       "recompute": {"mode": "full"}, "optim": {"fused": False}}  # fmt: skip
-ON = {"ops": {"rms_norm": "auto", "add_rms_norm": "auto", "attention": "auto"}, "recompute": {"mode": "none"},
-      "optim": {"fused": True}}  # fmt: skip
-SWITCHES = {"norm": ("ops.rms_norm", "ops.add_rms_norm"), "attention": ("ops.attention",),
-            "recompute": ("recompute.mode",), "fused": ("optim.fused",)}  # fmt: skip
+# switch -> its keys, each with its value when off and when on
+SWITCHES = {
+    "norm": {"ops.rms_norm": ("reference", "auto"), "ops.add_rms_norm": ("reference", "auto")},
+    "attention": {"ops.attention": ("reference", "auto")}, "recompute": {"recompute.mode": ("full", "none")},
+    "fused": {"optim.fused": (False, True)},
+}  # fmt: skip
 # tokens/s, in the order in which the runs of the sweep are started
 SPEEDS = {
-    "baseline": 100.0,
-    "attention": 200.0,
-    "attention norm": 220.0,
-    "attention norm recompute": 330.0,
-    "attention norm recompute fused": 396.0,
-    "norm recompute fused": 198.0,
-    "attention recompute fused": 360.0,
+    "baseline": 100.0, "attention": 200.0, "attention norm": 220.0, "attention norm recompute": 330.0,
+    "attention norm recompute fused": 396.0, "norm recompute fused": 198.0, "attention recompute fused": 360.0,
     "attention norm fused": 264.0,
-}
+}  # fmt: skip
 
 
 def write(folder: Path, on: str, speed: float, *, seed: int = 1, minute: int = 0, **changes: Any) -> Path:
@@ -41,17 +33,16 @@ def write(folder: Path, on: str, speed: float, *, seed: int = 1, minute: int = 0
     write_run(folder, seed=seed, steps=8)
     config = yaml.safe_load((folder / "config.yaml").read_text()) | {"variant": {"label": folder.name}}
     for name, keys in SWITCHES.items():
-        for group, leaf in (key.split(".") for key in keys):
-            config.setdefault(group, {})[leaf] = (ON if name in on.split() else OFF)[group][leaf]
+        for key, values in keys.items():
+            group, leaf = key.split(".")
+            config.setdefault(group, {})[leaf] = values[name in on.split()]
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     record = RunRecord.read(folder / "run.json")
     values = {
-        "provenance.time": f"2026-01-31T12:{minute:02d}:00+00:00",
-        "throughput.tokens_per_second": speed,
-        "energy.joules_per_token_train": 10 / speed,
-        "quality.validation_loss": 2.0,
+        "provenance.time": f"2026-01-31T12:{minute:02d}:00+00:00", "throughput.tokens_per_second": speed,
+        "energy.joules_per_token_train": 10 / speed, "quality.validation_loss": 2.0,
         **{name.replace("__", "."): value for name, value in changes.items()},
-    }
+    }  # fmt: skip
     for where, value in values.items():
         record = changed(record, where, value)
     record.write(folder / "run.json")
@@ -71,12 +62,20 @@ def found(folder: Path) -> Ablation:
     return made
 
 
-def test_the_order_of_the_switches_is_that_in_which_they_were_added(sweep):
+def test_switches_are_in_the_order_in_which_they_were_added_and_a_failed_run_leaves_a_gap(sweep):
     rows = found(sweep).rows
     assert [row.switch for row in rows] == [None, "attention", "rms_norm+add_rms_norm", "recompute", "fused"]
     assert [row.gain.median for row in rows[1:] if row.gain] == pytest.approx([2.0, 1.1, 1.5, 1.2])
     lost = [row.lost_without.median for row in rows[1:] if row.lost_without]
     assert lost == pytest.approx([0.5, 1 - 360 / 396, 1 - 264 / 396, 1 - 330 / 396])
+    shown = table(found(sweep)).markdown()
+    assert "| + attention | 200.0 | 2.000 | 50.0 % | 65.3 % | 50.00 mJ | 0.500 |" in shown
+    assert "target over baseline: tokens/s × 3.960; J/token × 0.253" in shown
+    record = sweep / "attention_norm" / "run.json"
+    changed(RunRecord.read(record), "status", "failed").write(record)
+    rows = found(sweep).rows
+    assert [row.switch for row in rows[1:] if row.gain is None]
+    assert any("not measured" in note for row in rows[1:] for note in row.notes)
 
 
 def test_seeds_are_repeats_of_which_the_newest_run_counts(sweep):
@@ -89,48 +88,26 @@ def test_seeds_are_repeats_of_which_the_newest_run_counts(sweep):
     assert made.rows[0].notes == ("baseline: older runs of the same seeds left out: 1",)
 
 
-def test_a_run_that_failed_leaves_a_gap(sweep):
-    record = RunRecord.read(sweep / "attention_norm" / "run.json")
-    record.status = "failed"
-    record.write(sweep / "attention_norm" / "run.json")
-    made = found(sweep)
-    assert [row.switch for row in made.rows[1:] if row.gain is None]
-    assert any("not measured" in note for row in made.rows[1:] for note in row.notes)
-    assert made.gain is not None
-
-
-def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
+def test_runs_in_which_the_same_backends_ran_are_marked_and_incomparable_ones_are_no_ablation(tmp_path):
     ops = [OpRecord("attention", "auto", "reference")]
     write(tmp_path / "a", "", 100.0, ops=ops)
     write(tmp_path / "b", "attention", 150.0, ops=ops)
-    assert found(tmp_path).rows[1].notes == (
-        "attention: the same backends ran with it and without it, so its figures are noise",
+    assert found(tmp_path).rows[1].unchanged
+    of_others = {"data__manifest_hash": "ffff", "throughput__tokens": 5, "provenance__environment__world_size": 2,
+                 "provenance__environment__devices": []}  # fmt: skip
+    write(tmp_path / "c", "attention", 150.0, **of_others)
+    assert ablation_of(load_runs([tmp_path])) == (
+        "The runs differ only in attention, but are no ablation: they have different devices, numbers of processes, "
+        "data, numbers of tokens."
     )
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ({"data__manifest_hash": "ffff"}, "data"),
-        ({"throughput__tokens": 5}, "numbers of tokens"),
-        ({"provenance__environment__world_size": 2}, "numbers of processes"),
-        ({"provenance__environment__devices": []}, "devices"),
-    ],
-)
-def test_runs_that_cannot_be_compared_are_no_ablation_and_say_why(tmp_path, change, what):
-    write(tmp_path / "a", "", 100.0)
-    write(tmp_path / "b", "attention", 150.0, **change)
-    said = ablation_of(load_runs([tmp_path]))
-    assert said == f"The runs differ only in attention, but are no ablation: they have different {what}."
 
 
 def test_without_a_baseline_there_is_no_ablation_and_the_reason_is_said(tmp_path):
     write(tmp_path / "a", "attention", 100.0)
     write(tmp_path / "b", "fused", 150.0)
-    said = ablation_of(load_runs([tmp_path]))
-    assert said == (
-        "The runs differ only in fused, attention, but are no ablation: no finished run has all of them off; no "
-        "finished run has all of them on."
+    ends = "no finished run has all of them off; no finished run has all of them on"
+    assert ablation_of(load_runs([tmp_path])) == (
+        f"The runs differ only in fused, attention, but are no ablation: {ends}."
     )
 
 
@@ -142,16 +119,5 @@ def test_runs_that_differ_in_more_than_switches_are_no_ablation(tmp_path, run_fo
     config = yaml.safe_load(path.read_text())
     config[group][key] = value
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    assert ablation_of(load_runs([tmp_path])) is None
-    assert ablation_of(load_runs([run_folders / "sweep"])) is None
-    assert ablation_of(load_runs([run_folders / "dead"])) is None
-
-
-def test_the_report_of_a_sweep_has_the_table_and_the_waterfall(sweep, tmp_path):
-    path = write_comparison([sweep], tmp_path / "out")
-    said = path.read_text()
-    section = said.split("## What bought what")[1].split("\n## ")[0]
-    assert "| + attention | 200.0 | 2.000 | 50.0 % | 65.3 % | 50.00 mJ | 0.500 |" in section
-    assert "target over baseline: tokens/s × 3.960; J/token × 0.253" in section
-    assert "![tokens/s from the baseline to the target](comparison_ablation.png)" in section
-    assert (path.parent / "comparison_ablation.png").exists()
+    for folder in (tmp_path, run_folders / "sweep", run_folders / "dead"):
+        assert ablation_of(load_runs([folder])) is None

@@ -1,16 +1,20 @@
-"""Tables of a prepared data set: shares add up, what was not counted is said, and no text breaks out of its place."""
+"""Tables and pictures of a prepared data set: shares add up, what was not counted is said, no text breaks out."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from litespark.data.contents import PreparedData
 from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest, SplitCounts
-from litespark.reports import prepared_data
+from litespark.reports import prepared_data, prepared_plots
 from litespark.reports.page import render
+from litespark.reports.plots import ticks
 from tests.data.prepared_manifest import domain, manifest
 from tests.reports.rows import notes, row
+from tests.reports.test_plots import legend, texts
 
 QUALITY = "selection/gopher_quality"
 
@@ -30,17 +34,14 @@ def test_each_domain_has_its_share_and_a_split_of_several_a_sum():
     assert [cells[1] for cells in table.cells if cells[0] == "validation"] == ["Wiki"]
 
 
-@pytest.mark.parametrize(
-    ("lengths", "tokens", "shown"),
-    [
+def test_quantiles_of_lengths_are_ranges():
+    for lengths, tokens, shown in (
         ([0, 0, 0, 0, 0, 20, 40, 10], 7000, ["100", "64 to 127", "128 to 255", "128 to 255"]),
         ([3], 3, ["1.00", "1", "1", "1"]),
         ([0, 10, 10], 80, ["4.00", "2 to 3", "4 to 7", "4 to 7"]),  # at a border the lower range
-    ],
-)
-def test_quantiles_of_lengths_are_ranges(lengths, tokens, shown):
-    table = prepared_data.lengths(view(splits={"train": SplitCounts({"Wiki": domain("Wiki", lengths, tokens)})}))
-    assert row(table, "train", "Wiki") == shown
+    ):
+        table = prepared_data.lengths(view(splits={"train": SplitCounts({"Wiki": domain("Wiki", lengths, tokens)})}))
+        assert row(table, "train", "Wiki") == shown
 
 
 def test_every_rule_has_its_share_of_what_was_read_by_domain():
@@ -63,23 +64,8 @@ def test_tokens_that_were_not_counted_are_no_zero_and_no_part_of_a_sum():
     assert "Tokens are not counted for lines that are not a document" in notes(table)
     uncounted = manifest()
     uncounted.dropped.add("train", "Code", QUALITY, size=1, tokens=None, file="c", place=1, text="c")
-    assert row(prepared_data.left_out(view(uncounted)), "train", QUALITY, "(all)")[:3] == [
-        "31",
-        "22.1 %",
-        "not counted",
-    ]
-    counted = DroppedDocuments(each for each in manifest().dropped.rows if each.tokens is not None)
-    assert "not counted" not in prepared_data.left_out(view(dropped=counted)).markdown()
-
-
-def test_what_there_is_nothing_of_is_left_out_or_said():
-    data = view(dropped=DroppedDocuments())
-    assert "\n\nNo documents were dropped." in section(data)
-    assert "Examples of dropped documents" not in section(data)
-    assert "No documents were dropped." in prepared_data.in_terminal(data)
-    bare = view(dropped=DroppedDocuments(each for each in manifest().dropped.rows if "gopher" not in each.rule))
-    assert prepared_data.reasons(bare) is None
-    assert "reasons" not in section(bare)
+    summed = row(prepared_data.left_out(view(uncounted)), "train", QUALITY, "(all)")
+    assert summed[:3] == ["31", "22.1 %", "not counted"]
 
 
 def test_examples_name_file_and_place_and_stay_on_a_line_of_a_fence():
@@ -108,34 +94,88 @@ def test_a_domain_cannot_begin_a_line_of_its_own():
         assert not any(line.startswith("# ") for line in shown.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
+def test_the_selection_is_that_of_the_settings():
+    for settings, said in (
         ({"selection": {"quality": ["c4"], "languages": ["en", "de"]}}, "quality=[c4], languages=[en,de]"),
-        ({"selection": {"quality": [], "near_duplicates": True}}, "near_duplicates=true"),
-        ({"selection": {"quality": [], "near_duplicate_threshold": 0.8}}, "none"),
+        ({"selection": {"near_duplicates": True, "near_duplicate_threshold": 0.8}}, "near_duplicates=true"),
         ({}, "none"),
-    ],
-)
-def test_the_selection_is_that_of_the_settings(settings, said):
-    assert f"selection of training text: {said}." in prepared_data.about(view(settings=settings))
-    assert prepared_data.in_terminal(view(settings=settings)).endswith(f"selection of training text: {said}")
+    ):
+        assert f"selection of training text: {said}." in prepared_data.about(view(settings=settings))
 
 
-def test_packing_and_a_tokenizer_that_does_not_keep_every_byte_are_named():
-    assert "does not keep every byte" not in prepared_data.about(view())
+def test_packing_lossy_tokenizers_and_files_that_were_passed_over_are_named():
     lossy = SplitCounts({"Wiki": replace(domain("Wiki", [0, 5], 12), text_bytes=40)})
-    data = view(splits={"train": lossy}, packing="best_fit", seq_len=4096)
-    for said in (prepared_data.about(data), prepared_data.in_terminal(data)):
-        assert "the tokens decode to 48 bytes, the texts have 40: the tokenizer does not keep every byte" in said
-        assert "packing best_fit for rows of 4,096 tokens" in said
-
-
-def test_files_that_were_passed_over_are_named_beside_what_was_left_out():
     groups = [{"reason": "of a test split", "files": 5, "names": ["test/0", "test/1", "test/2", "test/3"]}]
-    said = "Skipped files: test/0, test/1, test/2 and 2 more: of a test split."
-    nothing = view(dropped=DroppedDocuments(), listing={"passed_over": groups})
-    assert prepared_data.left_out(nothing).markdown() == f"No documents were dropped. {said}"
-    for shown in (prepared_data.in_terminal(nothing), section(view(listing={"passed_over": groups}))):
-        assert said in shown
+    passed = {"listing": {"passed_over": groups}}
+    data = view(splits={"train": lossy}, packing="best_fit", seq_len=4096, **passed)
+    for shown in (section(data), prepared_data.in_terminal(data)):
+        assert "the tokens decode to 48 bytes, the texts have 40: the tokenizer does not keep every byte" in shown
+        assert "packing best_fit for rows of 4,096 tokens" in shown
+        assert "Skipped files: test/0, test/1, test/2 and 2 more: of a test split." in shown
+    nothing = prepared_data.left_out(view(dropped=DroppedDocuments(), **passed)).markdown()
+    assert nothing.startswith("No documents were dropped. Skipped files: test/0")
+    assert "does not keep every byte" not in section(view())
     assert "Skipped files" not in section(view())
+
+
+def test_what_there_is_nothing_of_is_left_out_or_said(tmp_path):
+    splits = {"train": SplitCounts({"Wiki": domain("Wiki", [], 8)})}
+    data = view(dropped=DroppedDocuments(), splits=splits)
+    assert "\n\nNo documents were dropped." in section(data)
+    assert "Examples of dropped documents" not in section(data)
+    for shown in (prepared_data.in_terminal(data), texts(prepared_plots.plot_left_out(data))):
+        assert "No documents were dropped." in shown
+    for split in ("train", "validation"):
+        assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data, split))
+    assert prepared_plots.save_pictures(data, tmp_path) == {}
+    bare = view(dropped=DroppedDocuments(each for each in manifest().dropped.rows if "gopher" not in each.rule))
+    assert prepared_data.reasons(bare) is None
+    assert "reasons" not in section(bare)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_lengths_are_shares_of_each_domain_with_the_gaps_between_them():
+    (axes,) = prepared_plots.plot_lengths(view()).axes
+    common, wiki = axes.lines
+    assert (common.get_label(), wiki.get_label()) == ("Common|Crawl", "Wiki")
+    assert common.get_ydata() == pytest.approx([20 / 70, 40 / 70, 10 / 70])
+    assert wiki.get_ydata() == pytest.approx([10 / 30, 14 / 30, 0, 6 / 30])
+    assert np.log2(wiki.get_xdata()) == pytest.approx([5.5, 6.5, 7.5, 8.5])
+    many = {f"domain-{number:02}": domain("d", [0, 0, 10 + number], 100) for number in range(14)}
+    figure = prepared_plots.plot_lengths(view(splits={"train": SplitCounts(many)}))
+    assert legend(figure) == [f"domain-{number:02}" for number in range(13, 3, -1)]
+    assert "the 10 largest of 14 domains" in texts(figure)
+
+
+def test_what_was_left_out_is_stacked_by_rule_over_its_domain():
+    figure = prepared_plots.plot_left_out(view())
+    assert legend(figure) == ["reading/malformed_json", "selection/exact_duplicate", "selection/gopher_quality"]
+    (axes,) = figure.axes
+    places = {label.get_text(): place for place, label in enumerate(axes.get_yticklabels())}
+    assert list(places) == ["Common|Crawl", "Wiki", "unknown"]  # the one that lost most on top
+    bars = {(round(bar.get_y() + bar.get_height() / 2), round(bar.get_x(), 3)): bar.get_width() for bar in axes.patches}
+    assert bars[places["Wiki"], 0.0] == pytest.approx(8 / 58)
+    assert bars[places["Wiki"], round(8 / 58, 3)] == pytest.approx(20 / 58)
+    assert bars[places["Common|Crawl"], 0.0] == pytest.approx(10 / 80)
+
+
+def test_pictures_are_painted_whatever_the_names_of_the_domains(tmp_path):
+    # what stands between dollars is mathematics to matplotlib
+    odd = SplitCounts({"a$b_$c": domain("a", [0, 4], 12), "$\\broken{": domain("b", [0, 4], 12)})
+    paths = prepared_plots.save_pictures(view(splits={"train": odd}), tmp_path)
+    assert {path.name for path in paths.values()} == {"data_lengths.png", "data_left_out.png"}
+    for path in paths.values():
+        assert np.ptp(imread(path)[..., :3]) > 0.5
+
+
+@pytest.mark.parametrize("lengths", [[0, 900, 60, 3], [0] * 11 + [5], [4] + [1] * 20])
+def test_ticks_of_lengths_are_round_numbers_at_their_places(lengths):
+    one = SplitCounts({"Wiki": domain("Wiki", lengths, 5000)})
+    (axes,) = prepared_plots.plot_lengths(view(splits={"train": one})).axes
+    axes.figure.canvas.draw()
+    places, shown = axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()]
+    assert {str(f"{place:.0e}")[0] for place in places} <= {"1", "2", "5"}
+    assert shown == [ticks()(place, 0) for place in places]
+    assert len(set(shown)) == len(shown) >= 1

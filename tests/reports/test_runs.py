@@ -1,15 +1,14 @@
 """Runs are found, loaded whole, and compared; damage is tolerated where a kill leaves it and named elsewhere."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from litespark.metrics import names
 from litespark.reports.runs import FIGURES, compare, differing_keys, find_runs, labels, load_run, load_runs
 from litespark.reports.tables import PROBE_DISTURBED, absent
-from litespark.run.record import RunRecord
 from tests.reports.synthetic_runs import write_run
+from tests.reports.test_report import change
 
 
 def test_a_run_folder_is_loaded_whole(run_folders):
@@ -41,7 +40,6 @@ def test_a_run_that_died_early_loads_with_what_it_left(run_folders):
     assert run.metrics.empty
     assert list(run.metrics.columns) == ["step", "tokens", "time"]
     assert run.config == {}
-    assert run.series(names.TRAIN_LOSS).empty
 
 
 @pytest.mark.parametrize("rest", ['{"step": 300, "tok', '{"step": 300, "tokens": 1', "\x00\x00"])
@@ -56,33 +54,18 @@ def test_a_truncated_last_line_is_ignored(tmp_path, rest):
 ROW = '{"step": 3, "progress/tokens": 1'
 
 
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ('{"step": 3, "tok', r"line 3: .*Invalid JSON"),
-        ("[1, 2]", r"line 3: .*got \[1, 2\]"),
-        ('{"step": -1, "progress/tokens": 1}', r"line 3: step: got -1"),
-        (f'{ROW}, "train/loss": NaN}}', r"line 3: train/loss: got nan"),
-        (f'{ROW}, "time": "noon"}}', r"line 3: time: got 'noon'"),
-        ("\udcff", r"line 3: .*Invalid JSON"),
-    ],
-)
+@pytest.mark.parametrize("line, message", [('{"step": 3, "tok', ".*Invalid JSON"), ("\udcff", ".*Invalid JSON"),
+                                           ('{"step": -1, "progress/tokens": 1}', "step: got -1"),
+                                           (f'{ROW}, "train/loss": NaN}}', "train/loss: got nan"),
+                                           (f'{ROW}, "time": "noon"}}', "time: got 'noon'")])  # fmt: skip
 def test_a_corrupt_line_in_the_middle_is_named(tmp_path, line, message):
     folder = write_run(tmp_path / "run")
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_bytes("\n".join([*lines[:2], line, *lines[2:], ""]).encode("utf-8", "surrogateescape"))
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=f"line 3: {message}") as caught:
         load_run(folder)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("text, message", [("a: [", "not valid YAML"), ("- 1", "got list, expected a mapping")])
-def test_a_corrupt_config_is_refused(tmp_path, text, message):
-    folder = write_run(tmp_path / "run")
-    (folder / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_run(folder)
 
 
 def test_runs_are_found_in_a_run_a_sweep_and_a_folder_of_both(run_folders):
@@ -131,9 +114,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
 
 def test_a_share_of_the_probe_is_of_the_best_one_and_none_above_it(tmp_path):
     folder = write_run(tmp_path / "busy", gpu=False, steps=40)
-    record = RunRecord.read(folder / "run.json")
-    record.throughput = replace(record.throughput, mfu_measured_peak=None, measured_peak_flops=4e9)
-    record.write(folder / "run.json")
+    change(folder, throughput={"mfu_measured_peak": None, "measured_peak_flops": 4e9})
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in lines if names.MFU_MEASURED_PEAK in row]
     for row, share, peak in zip(rows, (0.8, 3.0, 0.5), (1e9, 4e9, 4e9), strict=False):

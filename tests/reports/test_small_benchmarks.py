@@ -1,5 +1,6 @@
 """The tables of the benchmarks of data, profiles and ops: what was measured, and which goals were met."""
 
+import re
 from dataclasses import replace
 
 from litespark.metrics.records.profile import ClassRecord, KernelRecord
@@ -28,7 +29,6 @@ def test_kernel_classes_stand_beside_their_rooflines_with_most_to_win_first():
     assert row(made, "gemm") == ["6.00", "60.0 %", "4.00", "2.00", "5.00 2.00x nvjet by aten::mm"]
     assert row(made, "other")[:4] == ["1.00", "10.0 %", "-", "1.00"]
     assert row(made, "step") == ["10.0", "100 %", "5.50", "4.50", ""]
-    assert "a step under the profiler takes 10.0 ms, without it 9.50 ms" in notes(made)
     assert "products 2.000 MFLOP/s, attention 3.000 MFLOP/s, copies 4.000 GB/s" in notes(made)
     assert "below its roofline" not in notes(made)
     (axes,) = profile.figure(profile_record()).axes
@@ -44,9 +44,7 @@ def test_a_profile_points_at_what_is_doubtful_or_unknown():
     made = profile.table(profile_record(classes=bare, rates=RatesRecord(2e6, None, 4e9)))
     assert "attention that of products" in notes(made)
     assert row(made, "step")[2:4] == ["-", "-"]
-    name = "void at::native::vectorized_elementwise_kernel<4, " + "x" * 100 + "MulFunctor<float>>"
-    long = [ClassRecord("other", 10.0, None, [KernelRecord(name, None, 10.0, 4)]), ClassRecord("idle", 0.0, 0.0)]
+    kernel = KernelRecord("void at::native::" + "x" * 100 + "MulFunctor<float>>", None, 10.0, 4)
+    long = [ClassRecord("other", 10.0, None, [kernel]), ClassRecord("idle", 0.0, 0.0)]
     shown = row(profile.table(profile_record(classes=long)), "other")[-1]
-    assert "void at::native::vectorized" in shown
-    assert "MulFunctor<float>>" in shown
-    assert name not in shown
+    assert re.search(r"void at::native::x{5,20}…x{5,20}MulFunctor<float>>$", shown), shown

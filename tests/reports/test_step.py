@@ -43,16 +43,9 @@ def test_one_round_that_passes_the_product_refutes_its_rate():
 
 def test_what_is_absent_has_a_reason():
     blind = variant("litespark", round_(0, [10.0] * 4), roofline=[])
-    (table, *_) = tables(
-        record(
-            blind,
-            variant("liger", kind="huggingface", reason="Liger's kernels need a GPU"),
-            variant("sdpa", lost(0, "out of memory"), lost(0, "out of memory", "full"), kind="huggingface"),
-            variant("later"),
-            rates=RatesRecord(),
-            gpu=False,
-        )
-    )
+    liger = variant("liger", kind="huggingface", reason="Liger's kernels need a GPU")
+    sdpa = variant("sdpa", lost(0, "out of memory"), lost(0, "out of memory", "full"), kind="huggingface")
+    (table, *_) = tables(record(blind, liger, sdpa, variant("later"), rates=RatesRecord(), gpu=False))
     assert [cells[0] for cells in table.cells] == ["litespark"]
     assert row(table, "litespark").count("-") == 9
     for reason in (
@@ -92,27 +85,21 @@ def test_the_protocol_and_the_device_are_told():
     assert not any(word in whole for word in ("NOT", "data.document_mask"))
 
 
-# ---------------------------------------------------------------- ratios
-
-
 def test_a_ratio_is_taken_round_by_round():
     """3.2 and 1, so 2.1; the ratio of the two medians would be 1.85."""
     made = record(standard(), ours())
     found = ratios(made, "litespark")["standard"]
     assert isinstance(found, Ratio)
     assert found.tokens_per_second == Interval(pytest.approx(2.1), pytest.approx(1.0), pytest.approx(3.2), 2)
-    assert row(tables(made)[1], "litespark", "standard")[:3] == [
-        "2.100 (1.000 to 3.200)", "0.656 (0.312 to 1.000)", "2",
-    ]  # fmt: skip
+    shown = row(tables(made)[1], "litespark", "standard")
+    assert shown[:3] == ["2.100 (1.000 to 3.200)", "0.656 (0.312 to 1.000)", "2"]
     assert [cells[1] for cells in tables(made)[1].cells] == list(BASELINES)
 
 
 def test_in_place_of_a_ratio_stands_its_reason():
-    slow = variant("sdpa", lost(0, "out of memory"), lost(0, "out of memory", "full"), kind="huggingface")
     without = variant("compiled_fp8", kind="huggingface", reason="no fp8 units")
     blind = variant("standard", round_(0, [40.0] * 4), kind="huggingface")
-    found = ratios(record(blind, slow, without, ours()), "litespark")
-    assert found["sdpa"] == "sdpa: out of memory, also with recompute full"
+    found = ratios(record(blind, without, ours()), "litespark")
     assert found["compiled"] == "not part of this benchmark"
     assert found["compiled_fp8"] == "compiled_fp8: no fp8 units"
     assert (found["standard"].joules_per_token, found["standard"].joules_reason) == (None, "no counter")
@@ -122,33 +109,29 @@ def test_in_place_of_a_ratio_stands_its_reason():
     assert row(dead, "litespark", "standard")[-1] == "no ratio: litespark: failed: it broke"
 
 
-def changed(name: str = "litespark", **values):
-    found = ours(name)
-    found.rounds[:] = [replace(each, **values) for each in found.rounds]
-    return found
+def changed(**values):
+    return ours(rounds=[replace(each, **values) for each in ours().rounds])
 
 
 @pytest.mark.parametrize(
-    ("values", "near", "what"),
+    ("figure", "near", "what"),
     [
         ("loss", (2.0 * 1.009, 2.0 * 1.011), "its loss"),
         ("train_loss", ([2.0] * 4 + [2.09], [2.0] * 4 + [2.11]), "the mean loss of its training steps"),
     ],
 )
-def test_a_row_that_trained_differently_is_marked_and_gets_no_ratio(values, near, what):
-    alike, far = (record(standard(), ours("third"), changed(**{values: value})) for value in near)
+def test_a_row_that_trained_differently_is_marked_and_gets_no_ratio(figure, near, what):
+    alike, far = (record(standard(), ours("third"), changed(**{figure: value})) for value in near)
     assert of(alike).doubts == ()
     assert isinstance(ratios(alike, "litespark")["standard"], Ratio)
     (doubt,) = of(far).doubts
     assert doubt.startswith(f"trained differently: {what} is +1.1")
     assert doubt in ratios(far, "litespark")["standard"]
     assert of(far, "standard").doubts == ()
-    assert row(tables(far)[0], "litespark (!)")
     assert f"(!) litespark: {doubt}" in notes(tables(far)[0])
 
 
-def test_losses_of_two_rows_alone_are_compared_and_lower_ones_as_well():
-    assert of(record(standard(), ours("third"), changed(loss=1.9))).doubts
+def test_losses_of_two_rows_alone_are_compared():
     found = record(standard(), changed(loss=2.0 * 1.015))  # each is within the bound of the middle between them
     assert of(found).doubts == ()
     assert ratios(found, "litespark")["standard"] == "trained differently: losses 2.0300 and 2.0000"
@@ -174,16 +157,11 @@ def test_only_rounds_that_were_not_made_up_for_have_failed():
     assert not succeeded(found)
 
 
-# ---------------------------------------------------------------- goals
-
-
 def trainer(*step_ms: float):
     return variant("train.py", *(round_(n, [ms] * 4) for n, ms in enumerate(step_ms)), kind="train.py")
 
 
-@pytest.mark.parametrize(
-    ("step_ms", "verdict"), [((10.0,), "met"), ((10.3,), "met"), ((10.4,), "NOT met"), ((10.0, 12.5), "NOT met")]
-)
+@pytest.mark.parametrize(("step_ms", "verdict"), [([10.3], "met"), ([10.4], "NOT met"), ([10.0, 12.5], "NOT met")])
 def test_train_py_has_to_keep_up_on_a_gpu_by_the_median_of_the_rounds(step_ms, verdict):
     bare = variant("litespark", round_(0, [10.0] * 4), round_(1, [10.0] * 4), roofline=[])
     found = record(bare, trainer(*step_ms))

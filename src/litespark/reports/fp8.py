@@ -33,7 +33,8 @@ def parity(runs: Sequence[Run]) -> Table | None:
     named = permutations(zip(labels(runs), runs, strict=True), 2)
     rows = [_beside(*one, *other) for one, other in named if _are_a_pair(one[1], other[1])]
     columns = [*texts("fp8", "beside"), Column("validation loss", plain, ABSENT), Column("without fp8", plain, ABSENT),
-               Column("difference", _signed, ABSENT), *texts(f"within {100 * PARITY:g} %", "tokens/s")]  # fmt: skip
+               Column("difference", lambda share: ("+" if share > 0 else "") + percent(share), ABSENT),
+               *texts(f"within {100 * PARITY:g} %", "tokens/s")]  # fmt: skip
     return Table(columns, rows) if rows else None
 
 
@@ -115,7 +116,3 @@ def _beside(name: str, run: Run, other_name: str, other: Run) -> tuple[object, .
     elif is_measured(speed) and is_measured(before):
         times = f"{rate(speed)} against {rate(before)}, {plain(speed / before, digits=3)} times"
     return name, other_name, loss, without, relative, within, times
-
-
-def _signed(relative: float) -> str:
-    return f"{'+' if relative > 0 else ''}{percent(relative)}"

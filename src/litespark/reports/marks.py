@@ -2,12 +2,9 @@
 
     <!-- from results/DEVICE/FILE.json: record.quality.bits_per_byte | plain -->1.930<!-- end -->
 
-What stands between the marks is the value of the expression, as `litespark results` writes it and
-`litespark results --check` holds it against the record. An expression is one of jinja2 over `record`, and of a
-benchmark of steps or of trained variants also over `rows` and `ratios`:
-`ratios.litespark.compiled.tokens_per_second.median | plain`. The filters are the ways in which all tables write
-numbers; a value that was not measured is an error. `<!-- from results: page -->` stands before the page of all records.
-A mark after a backtick is shown and not rendered.
+An expression is one of jinja2 over `record`, and of a benchmark of steps or of trained variants also over `rows` and
+`ratios`; its filters write numbers as all tables do, and a value that was not measured is an error.
+`<!-- from results: page -->` stands before the page of all records. A mark after a backtick is shown and not rendered.
 """
 
 import re

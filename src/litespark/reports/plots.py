@@ -1,7 +1,7 @@
 """Pictures of runs: loss, throughput, utilisation and energy over the tokens trained on.
 
-Each function takes one run, which shows all its lines, or several, a colour a run, and returns a matplotlib `Figure`
-(no pyplot, no global state). What was not measured stands in words in the picture, never as zero.
+Each function takes one run, which shows all its lines, or several, a colour a run; no pyplot, no global state. What was
+not measured stands in words in the picture, never as zero.
 """
 
 import math
@@ -153,10 +153,7 @@ PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
 
 
 def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[str, Path]:
-    """Write every picture that has something to show as `folder/{prefix}{name}.png`; returns the paths by name.
-
-    An older picture of what is no longer there is removed, since no report links it.
-    """
+    """Write every picture that has something to show, by its name; an older one without it is removed."""
     paths = {name: folder / f"{prefix}{name}.png" for name in PICTURES}
     for name, path in paths.items():
         if _logged(runs, name):

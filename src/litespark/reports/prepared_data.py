@@ -124,10 +124,7 @@ def reasons(data: PreparedData) -> Table | None:
 
 
 def examples(data: PreparedData, most: int = 3) -> str:
-    """The first documents and lines that each rule dropped: domain, file, line or record, and how it begins.
-
-    At most `most` of a rule, of as many domains as there are.
-    """
+    """The first `most` documents and lines that each rule dropped, of as many domains as there are."""
     lines: list[str] = []
     for split in data.split_names:
         for rule in sorted({row.rule for row in data.left_out_of(split)}):

@@ -1,7 +1,4 @@
-"""Writes `report.md` with its pictures for one run, and the side-by-side comparison of several.
-
-What was not measured is named together with the reason, and never shown as a zero or an estimate.
-"""
+"""Writes `report.md` with its pictures for one run, and the side-by-side comparison of several."""
 
 import os
 import shlex
@@ -41,11 +38,7 @@ def write_report(run_folder: Path | str) -> Path:
 
 
 def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
-    """Write `comparison.md` and one set of pictures of all runs at or below `folders` into the folder `output`.
-
-    Raises:
-        ValueError: no runs are found, one is corrupt, or `output` is a file.
-    """
+    """Write `comparison.md` and one set of pictures of all runs at or below `folders` into the folder `output`."""
     runs, output = load_runs(folders), Path(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: expected a folder to write the comparison into, found a file; name another")
@@ -53,7 +46,6 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
     by_absences: dict[str, list[str]] = {}
     for name, run in named:
         by_absences.setdefault(absences(run), []).append(name)
-    pictures = save_pictures(runs, output, prefix="comparison_")
     found, waterfall = ablation_of(runs), None
     if isinstance(found, ablation.Ablation):
         waterfall = save(ablation.waterfall(found), output / "comparison_ablation.png")
@@ -66,7 +58,7 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         ablation=ablation.table(found).markdown() if isinstance(found, ablation.Ablation) else found,
         waterfall=waterfall,
         parity=fp8.parity(runs),
-        pictures=pictures,
+        pictures=save_pictures(runs, output, prefix="comparison_"),
         named=named,
         place_of=lambda run: os.path.relpath(run.folder, output),
         tables=tables,

@@ -1,7 +1,4 @@
-"""Finds run folders, loads them and puts several side by side as one data frame.
-
-All but the record `run.json` may be missing in one: a run that died early has not written it.
-"""
+"""Finds run folders, loads them (of a run that died early all but `run.json` may be missing), and compares several."""
 
 import os
 import re
@@ -84,8 +81,7 @@ class _Row(BaseModel):
 def load_run(folder: Path | str) -> Run:
     """Load one run folder; a ValueError names the file and line that is corrupt.
 
-    A last line of `metrics.jsonl` that a killed run left unfinished is ignored. Steps that were done again after a
-    resume count once, as they were done last.
+    Steps that were done again after a resume count once, as they were done last.
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
@@ -104,7 +100,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, paths):
         if path.is_file() and path.name.startswith("comparison"):
             continue
-        below = sorted(_run_folders(path), key=_natural)
+        below = sorted((record.parent for record in path.rglob(RECORD)), key=_natural)
         if not below:
             raise ValueError(f"{path}: got no run at or below it, expected a {RECORD}; name a folder under logs")
         for folder in below:
@@ -148,15 +144,6 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     configs = [flatten(run.config) for run in runs if run.config]
     keys = dict.fromkeys(key for config in configs for key in config if key.split(".")[0] not in _PLACES)
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
-
-
-def _run_folders(path: Path) -> list[Path]:
-    folders = []
-    for folder, below, files in os.walk(path):
-        if RECORD in files:
-            folders.append(Path(folder))
-            below.clear()
-    return folders
 
 
 def _natural(path: Path) -> list[int | str]:

@@ -93,8 +93,8 @@ def ratio(record: StepRecord, name: str, other: str) -> Ratio | str:
 
 def failures(record: StepRecord) -> dict[str, str]:
     """The error of each variant that could run and has a round without figures, out of memory aside."""
-    errors = {variant.name: _failed(variant) for variant in record.variants if variant.reason is None}
-    return {name: error for name, error in errors.items() if error is not None}
+    could_run = [variant for variant in record.variants if variant.reason is None]
+    return {variant.name: error for variant in could_run if (error := _failed(variant))}
 
 
 def _counted(variant: VariantRecord) -> list[RoundRecord]:

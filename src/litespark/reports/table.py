@@ -133,10 +133,7 @@ class Fact(NamedTuple):
 
 
 def facts(rows: Sequence[Fact], value: str = "value", absent: str = ABSENT, title: str = "") -> Table:
-    """Single figures one below the other, each with its own unit; a third column where one has something to be known.
-
-    `value` is the name of their column, and `absent` stands where one has no value.
-    """
+    """Single figures one below the other in a column `value`; a third column where one has something to be known."""
     width = 3 if any(fact.about or fact.reason for fact in rows) else 2
     cells = [
         (

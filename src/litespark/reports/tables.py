@@ -88,12 +88,8 @@ def energy(run: Run) -> Table:
     total, phases = energy.all_in_joules, energy.phases
     if total is None and energy.train_joules is None:
         return Table([], [], title=f"Energy was not measured: {no_energy(run.record)}.")
-    parts = {
-        "training steps": phases.train,
-        "evaluation": phases.evaluate,
-        "checkpoints": phases.checkpoint,
-        "idle and start-up": phases.idle,
-    }
+    parts = {"training steps": phases.train, "evaluation": phases.evaluate, "checkpoints": phases.checkpoint,
+             "idle and start-up": phases.idle}  # fmt: skip
     measured = [value for value in parts.values() if value is not None]
     if total and len(measured) == len(parts) and total - math.fsum(measured) > 0.001 * total:
         # steps that a crash threw away are in the all-in sum and in no phase of the surviving run
@@ -144,9 +140,8 @@ def absent(run: Run) -> dict[str, str]:
 
 
 def wall_seconds(record: RunRecord) -> float | None:
-    if record.ended is None:
-        return None
-    return (datetime.fromisoformat(record.ended) - datetime.fromisoformat(record.started)).total_seconds()
+    start, end = datetime.fromisoformat(record.started), record.ended
+    return None if end is None else (datetime.fromisoformat(end) - start).total_seconds()
 
 
 def precision_of(record: RunRecord) -> str:
