@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 
 from litespark.training.checkpoint.folder import find
-from tests.end_to_end.runs import ROOT, TINY, command, environment
+from tests.end_to_end.runs import ROOT, command, environment
 from tests.run.composed import parts
 
-SMALL = [*TINY, "data=synthetic", "trainer.accelerator=cpu", "callbacks.progress=false", "callbacks.sample_prompt=null"]
+TINY = (
+    "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 "
+    "model.num_kv_heads=2 model.intermediate_size=64 "
+    "model.max_seq_len=64 data=synthetic data.seq_len=32 data.micro_batch_size=8 trainer.global_batch_size=8 "
+    "trainer.log_every=5 trainer.accelerator=cpu metrics.probe_seconds=0 callbacks.progress=false "
+    "callbacks.report=false callbacks.sample_prompt=null budget.tokens=null"
+).split()
 
 
 def torchrun_commands():
@@ -44,7 +50,7 @@ class Started:
 
     def __init__(self, logs: Path, *more: str) -> None:
         self.folder, self.output = logs / "runs" / "run", logs / "output.txt"
-        words = [*SMALL, "strategy=ddp", "budget.steps=1000000", "name=run", f"paths.logs={logs}", f"paths.data={logs}"]
+        words = [*TINY, "strategy=ddp", "budget.steps=1000000", "name=run", f"paths.logs={logs}", f"paths.data={logs}"]
         with self.output.open("wb") as file:
             self.torchrun = subprocess.Popen([*command(processes=2)[:-1], *more, "train.py", *words], cwd=ROOT,
                                              env=environment(), stdout=file, stderr=file)  # fmt: skip
@@ -126,7 +132,7 @@ def tasks(logs: Path, *words: str) -> list[tuple[int, str]]:
     """Exit code and output of two tasks of srun, as it would start them here."""
     step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
             "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_STEP_NODELIST": "localhost"}  # fmt: skip
-    all_words = [*SMALL, "budget.steps=4", f"paths.logs={logs}", f"paths.data={logs}", *words]
+    all_words = [*TINY, "budget.steps=4", f"paths.logs={logs}", f"paths.data={logs}", *words]
     started = []
     for number in ("0", "1"):
         task = environment() | step | {"SLURM_PROCID": number, "SLURM_LOCALID": number}
