@@ -94,18 +94,10 @@ def test_what_was_used_longest_ago_is_deleted_and_stays_readable_where_it_is_ope
     chunks = chunks_of(remote, cache(tmp_path, chunks=3))
     read_from(chunks, 0, 1, 2)
     opened = chunks._maps[1]
-    other = chunks_of(remote, cache(tmp_path, chunks=3))
-    read_from(other, 0, 3)
-    assert cached(tmp_path, remote[1]) == [0, 2, 3]
-    assert opened.tolist() == PARTS[1]
-    read_from(chunks, 1)
-
-
-def test_what_is_read_through_an_open_map_counts_as_used(remote, tmp_path):
-    chunks = chunks_of(remote, cache(tmp_path, chunks=3))
-    read_from(chunks, 0, 1, 2)
     read_from(chunks, 0, 3)  # 0 is open already: only `touch` tells the cache
     assert cached(tmp_path, remote[1]) == [0, 2, 3]
+    assert opened.tolist() == PARTS[1]
+    read_from(chunks_of(remote, cache(tmp_path, chunks=3)), 1)
 
 
 def test_room_is_made_before_a_chunk_comes_and_no_map_keeps_a_deleted_one_on_the_disk(remote, tmp_path, fetched):
@@ -291,13 +283,12 @@ def test_a_manifest_is_copied_once_and_anew_when_it_changed(prepared, s3_server,
     assert Manifest.read(changed).bos_id == 7
 
 
-@pytest.mark.parametrize("last", ["tokenizer_config.json", FILE])
-def test_a_copy_that_was_interrupted_is_made_whole(prepared, s3_server, s3_bucket, tmp_path, monkeypatch, last):
+def test_a_copy_that_was_interrupted_is_made_whole(prepared, s3_server, s3_bucket, tmp_path, monkeypatch):
     fill(s3_server, f"{s3_bucket}/text", prepared)
     fetch = Storage.fetch
 
     def until(self, name, target, **options):
-        if name == last:
+        if name == FILE:
             raise KeyboardInterrupt
         fetch(self, name, target, **options)
 

@@ -74,10 +74,8 @@ class RowDataModule(LightningDataModule):
 
     def val_dataloader(self) -> TokenLoader:
         """The validation rows once, domain by domain; every rank gets as many batches of the same shape."""
-        rank, world = _rank_and_world()
-        chosen = self._validation.spread(self.reading.validation_sequences)
-        make = self._make_batch()
-        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank, world)
+        chosen, make = self._validation.spread(self.reading.validation_sequences), self._make_batch()
+        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, *_rank_and_world())
         return TokenLoader(batches, workers=self.reading.workers)
 
     def _order(self) -> Order:
@@ -92,13 +90,9 @@ class RowDataModule(LightningDataModule):
         return MixtureOrder(training.sizes, shares, used=used, seed=self.seed, shuffle=reading.shuffle)
 
     def _make_batch(self) -> MakeBatch:
-        eos_id = self.manifest.eos_id
-        return partial(
-            batch_from_rows,
-            eos_id=eos_id,
-            document_mask=self.reading.document_mask and eos_id is not None,
-            padded=self.manifest.packing == "best_fit",
-        )
+        eos_id, padded = self.manifest.eos_id, self.manifest.packing == "best_fit"
+        document_mask = self.reading.document_mask and eos_id is not None
+        return partial(batch_from_rows, eos_id=eos_id, document_mask=document_mask, padded=padded)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.consumed_rows, **self._order_settings()}

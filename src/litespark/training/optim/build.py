@@ -13,6 +13,7 @@ from litespark.training.optim.settings import AdamWConfig, MuonConfig, Optimizer
 
 # what a group's learning rate is of the one that the schedule gives; absent for 1
 LEARNING_RATE_FACTOR = "lr_factor"
+_OF_MUON = ("weight_decay", "momentum", "nesterov", "newton_schulz_steps", "adjust_lr")
 
 
 def parameter_groups(
@@ -76,20 +77,9 @@ def _muon(model: nn.Module, config: MuonConfig) -> Optimizer:
             "for those. Choose optim=adamw"
         )
     factor = 1.0 if config.matrix_lr is None else config.matrix_lr / config.lr
-    groups = [
-        {
-            "params": parameters,
-            "rows": parts,
-            "lr": config.lr * factor,
-            LEARNING_RATE_FACTOR: factor,
-            "weight_decay": config.weight_decay,
-            "momentum": config.momentum,
-            "nesterov": config.nesterov,
-            "newton_schulz_steps": config.newton_schulz_steps,
-            "adjust_lr": config.adjust_lr,
-        }
-        for parts, parameters in rows.items()
-    ]
+    common = {name: getattr(config, name) for name in _OF_MUON}
+    common |= {"lr": config.lr * factor, LEARNING_RATE_FACTOR: factor}
+    groups = [{"params": parameters, "rows": parts, **common} for parts, parameters in rows.items()]
     others = parameter_groups(model, config.weight_decay, without=matrices.keys())
     return MuonWithAdamW(groups, _adamw(others, config, fused=True))
 
