@@ -1,7 +1,5 @@
 """A process that is asked: what it gets, what is made of its answer, and that nothing of it stays behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -10,8 +8,10 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from litespark.benchmarks.child_process import PYTHON, ChildError, Ended, ask, call, run
@@ -26,46 +26,55 @@ def script(folder: Path, body: str) -> list[str]:
     return [sys.executable, str(path)]
 
 
-def asked(folder: Path, body: str, request: object = None, **more: object) -> object:
-    """What a script answers, which finds the words in sys.argv."""
-    return ask(script(folder, body), request, folder / "work", **({"seconds": NEVER} | more))  # type: ignore[arg-type]
-
-
-def until(true, seconds: float = 100.0) -> bool:
-    end = time.monotonic() + seconds
+def until(true) -> bool:
+    end = time.monotonic() + 100.0
     while not (found := true()) and time.monotonic() < end:
         time.sleep(0.01)
     return bool(found)
 
 
-def alive(pid: int) -> bool:
-    """One that nobody waited for is listed as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def written(file: Path) -> bool:
+    """Whether a script has written its line."""
+    return until(lambda: file.is_file() and file.read_text().endswith("\n"))
 
 
-def gone(pid: int) -> bool:
-    return until(lambda: not alive(pid))
+def gone(file: Path) -> bool:
+    """Whether the processes that a file lists have ended; one that nobody waited for is listed as a zombie."""
+    processes = [int(number) for number in file.read_text().split()]
+
+    def ended(number: int) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+        return True
+
+    return until(lambda: all(map(ended, processes)))
+
+
+def saving(folder: Path, at_termination: str = "save") -> list[str]:
+    """A script that writes its number into `started` and sleeps; at SIGTERM it writes `saved` and ends."""
+    body = f"""
+        def save(*_):
+            Path({str(folder / "saved")!r}).touch()
+            sys.exit(75)
+        signal.signal(signal.SIGTERM, {at_termination})
+        Path({str(folder / "started")!r}).write_text(f'{{os.getpid()}}\\n')
+        time.sleep(60)
+    """
+    return script(folder, body)
 
 
 @pytest.fixture
-def time_is_up_when(monkeypatch):
-    """Lets the time that a process has, `NEVER`, be over as soon as a file is there."""
+def time_is_up(monkeypatch, tmp_path):
+    """Lets the time that a process has, `NEVER`, be over as soon as it has written into `started`."""
+    honest = subprocess.Popen.wait
 
-    def over(file: Path) -> None:
-        honest = subprocess.Popen.wait
+    def wait(process, timeout=None):
+        if timeout != NEVER:
+            return honest(process, timeout)
+        assert written(tmp_path / "started")
+        raise subprocess.TimeoutExpired("it", timeout)
 
-        def wait(process, timeout=None):
-            if timeout != NEVER:
-                return honest(process, timeout)
-            assert until(lambda: file.exists() and file.read_text().endswith("\n"))
-            raise subprocess.TimeoutExpired("it", timeout)
-
-        monkeypatch.setattr(subprocess.Popen, "wait", wait)
-
-    return over
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
 
 
 @pytest.mark.parametrize(
@@ -82,88 +91,60 @@ def test_a_process_without_an_answer_has_failed_with_its_last_words(tmp_path, bo
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "answer.json").write_text('"of an earlier process"')
     with pytest.raises(ChildError, match=error):
-        asked(tmp_path, body)
+        ask(script(tmp_path, body), None, tmp_path / "work", seconds=NEVER)
 
 
-def test_a_process_that_takes_too_long_ends_with_its_children(tmp_path, time_is_up_when):
-    pids = tmp_path / "pids"
-    time_is_up_when(pids)
+def test_a_process_that_takes_too_long_ends_with_its_children(tmp_path, time_is_up):
     body = f"""
         child = subprocess.Popen(['sleep', '60'])
-        Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}\\n')
+        Path({str(tmp_path / "started")!r}).write_text(f'{{os.getpid()}} {{child.pid}}\\n')
         time.sleep(60)
     """
     with pytest.raises(ChildError, match="did not end within 600 s"):
-        asked(tmp_path, body)
-    assert all(gone(int(pid)) for pid in pids.read_text().split())
+        ask(script(tmp_path, body), None, tmp_path / "work", seconds=NEVER)
+    assert gone(tmp_path / "started")
 
 
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_a_run_that_is_stopped_saves_first_unless_that_takes_too_long(tmp_path, time_is_up_when, stubborn):
-    started, saved = tmp_path / "started", tmp_path / "saved"
-    time_is_up_when(started)
-    body = f"""
-        def save(*_):
-            Path({str(saved)!r}).touch()
-            sys.exit(75)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if {stubborn} else save)
-        Path({str(started)!r}).write_text(f'{{os.getpid()}}\\n')
-        time.sleep(60)
-    """
-    ended = run(script(tmp_path, body), tmp_path / "printed", seconds=NEVER, grace=0.2 if stubborn else 100.0)
+@pytest.mark.parametrize(("at_termination", "grace"), [("save", 100.0), ("signal.SIG_IGN", 0.2)])
+def test_a_run_that_is_stopped_saves_first_unless_that_takes_too_long(tmp_path, time_is_up, at_termination, grace):
+    ended = run(saving(tmp_path, at_termination), tmp_path / "printed", seconds=NEVER, grace=grace)
     assert ended == Ended("stopped")
-    assert saved.exists() is not stubborn
-    assert gone(int(started.read_text()))
+    assert (tmp_path / "saved").exists() is (at_termination == "save")
+    assert gone(tmp_path / "started")
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_an_interrupt_or_a_termination_stops_the_process_first(tmp_path, number, raised):
-    pid, saved = tmp_path / "pid", tmp_path / "saved"
-    body = f"""
-        def save(*_):
-            Path({str(saved)!r}).touch()
-            sys.exit(75)
-        signal.signal(signal.SIGTERM, save)
-        Path({str(pid)!r}).write_text(f'{{os.getpid()}}\\n')
-        time.sleep(60)
-    """
-
-    def interrupt_when_started():
-        until(lambda: pid.exists() and pid.read_text().endswith("\n"))
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=interrupt_when_started)
+    thread = threading.Thread(target=lambda: (written(tmp_path / "started"), os.kill(os.getpid(), number)))
     # Lightning leaves it ignored after a run that was interrupted
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     at_termination = signal.getsignal(signal.SIGTERM)
     thread.start()
     try:
         with pytest.raises(raised):
-            run(script(tmp_path, body), tmp_path / "printed", grace=100.0)
+            run(saving(tmp_path), tmp_path / "printed", grace=100.0)
     finally:
         thread.join()
         signal.signal(signal.SIGINT, before)
-    assert saved.exists()
-    assert gone(int(pid.read_text()))
+    assert (tmp_path / "saved").exists()
+    assert gone(tmp_path / "started")
     assert signal.getsignal(signal.SIGTERM) is at_termination
 
 
 def test_a_script_does_not_outlive_a_benchmark_that_is_killed(tmp_path):
-    started = tmp_path / "started"
-    inner = tmp_path / "inner.py"
-    inner.write_text(f"{START}Path({str(started)!r}).write_text(f'{{os.getpid()}}\\n'); time.sleep(60)")
-    command = [*PYTHON, str(inner)]
+    (tmp_path / "inner").mkdir()
+    inner = saving(tmp_path / "inner", "signal.SIG_DFL")[-1]
     benchmark = f"""
         from litespark.benchmarks.child_process import run
-        run({command!r}, Path({str(tmp_path / "printed")!r}))
+        run({[*PYTHON, inner]!r}, Path({str(tmp_path / "printed")!r}))
     """
     process = subprocess.Popen(script(tmp_path, benchmark), start_new_session=True)
     try:
-        assert until(lambda: started.is_file() and started.read_text().endswith("\n"))
+        assert written(tmp_path / "inner" / "started")
     finally:
         process.kill()
         process.wait()
-    assert gone(int(started.read_text()))
+    assert gone(tmp_path / "inner" / "started")
 
 
 def test_a_function_or_a_script_is_run_with_its_words(tmp_path, monkeypatch):

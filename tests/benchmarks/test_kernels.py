@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from litespark.benchmarks import kernels
 from litespark.benchmarks.kernels import KernelTable, compile_kernels
 from litespark.ops.compilation import Attempt, Resources
 from litespark.ops.triton_support import TARGETS
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "kernels"
 FITS = Attempt("norm_kernel", "norm_kernel bf16 D64", "sm_90", Resources(40, 0, 1024), None, 0.5)
@@ -23,34 +24,24 @@ def table(*attempts: Attempt) -> KernelTable:
     return KernelTable("litespark kernels --all", attempts)
 
 
-def test_each_configuration_is_a_row_with_its_limit():
-    text = table(FITS, TOO_LARGE, BROKEN).markdown()
-    assert "| norm_kernel | bf16 D64 | sm_90 | 40 | 0 | 1024 | 232448 |" in text
-    assert "| norm_kernel | backward bf16 D64 | sm_86 | 255 | 8 | 102400 | 101376 |" in text
-    assert "| dot_kernel | dot bf16 | gfx942 | - | - | - | 65536 |" in text
-
-
-def test_what_does_not_fit_is_told_in_one_line_each():
-    assert table(FITS).misfits == []
-    assert table(FITS, TOO_LARGE, TOO_WIDE, BROKEN).misfits == [
+def test_each_configuration_is_a_row_with_its_limit_and_what_does_not_fit_a_line(monkeypatch):
+    monkeypatch.setattr(kernels, "git_state", lambda folder: ("0123456789abcdef", True))
+    whole = table(FITS, TOO_LARGE, TOO_WIDE, BROKEN)
+    assert whole.misfits == [
         "backward bf16 D64 takes 102400 bytes of shared memory on sm_86, which has 101376",
         "dot takes 1024 columns of tensor memory on sm_100, which has 512",
         "dot bf16 does not compile for gfx942: CompilationError: at 3:4 wrong dtype",
     ]
+    text = whole.markdown()
+    for expected in (
+        "`litespark kernels --all`", "commit 0123456789ab with changes", f"torch {torch.__version__}",
+        f"triton {triton.__version__}", "| norm_kernel | bf16 D64 | sm_90 | 40 | 0 | 1024 | 232448 |",
+        "| norm_kernel | backward bf16 D64 | sm_86 | 255 | 8 | 102400 | 101376 |",
+        "| dot_kernel | dot bf16 | gfx942 | - | - | - | 65536 |", "\n- dot bf16 does not compile for gfx942",
+    ):  # fmt: skip
+        assert expected in text
+    assert table(FITS).misfits == []
     assert "Not to be launched" not in table(FITS).markdown()
-    assert "- dot bf16 does not compile for gfx942" in table(BROKEN).markdown()
-
-
-def test_the_head_names_command_commit_and_versions(monkeypatch):
-    import torch
-    import triton
-
-    monkeypatch.setattr(kernels, "git_state", lambda folder: ("0123456789abcdef", True))
-    head = table(FITS).markdown().split("| kernel |")[0]
-    assert "`litespark kernels --all`" in head
-    assert "commit 0123456789ab with changes" in head
-    assert f"torch {torch.__version__}" in head
-    assert f"triton {triton.__version__}" in head
 
 
 @pytest.fixture
@@ -60,17 +51,17 @@ def compiling(monkeypatch):
     monkeypatch.setattr(kernels, "compilations", lambda modules, targets, every: iter(()))
 
 
-def test_without_triton_nothing_is_compiled(compiling, monkeypatch):
-    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"Triton is not installed.*pip install triton"):
-        compile_kernels()
-
-
-def test_unknown_names_are_refused_with_those_that_are_known(compiling):
+def test_names_are_in_the_command_of_the_table_and_unknown_ones_refused(compiling, monkeypatch):
+    assert compile_kernels().command == "litespark kernels"
+    again = compile_kernels(ops=["rms_norm"], targets=["sm_90", "sm_86"], every=True).command
+    assert again == "litespark kernels --op rms_norm --target sm_90 --target sm_86 --all"
     with pytest.raises(ValueError, match=r"--target: got sm_91, expected some of: sm_80, .*gfx942"):
         compile_kernels(targets=["sm_90", "sm_91"])
     with pytest.raises(ValueError, match=r"--op: got norm, expected some of: .*rms_norm"):
         compile_kernels(ops=["norm"])
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"Triton is not installed.*pip install triton"):
+        compile_kernels()
 
 
 def test_an_op_without_kernels_for_a_target_is_told_and_no_failure(compiling, monkeypatch):
@@ -80,12 +71,6 @@ def test_an_op_without_kernels_for_a_target_is_told_and_no_failure(compiling, mo
     assert said == list(found.exclusions) == ["choosy is not for sm_80: no fp8 units, which came with sm_89 (Ada)"]
     assert found.misfits == []
     assert found.markdown().endswith(f"\nNot compiled:\n\n- {said[0]}\n")
-
-
-def test_the_command_of_a_table_gets_it_again(compiling):
-    assert compile_kernels().command == "litespark kernels"
-    again = compile_kernels(ops=["rms_norm"], targets=["sm_90", "sm_86"], every=True).command
-    assert again == "litespark kernels --op rms_norm --target sm_90 --target sm_86 --all"
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.md")), ids=lambda path: path.name)

@@ -1,7 +1,5 @@
 """`litespark bench WHAT` and `kernels`: what is handed on, printed and written; exit codes; real processes."""
 
-from __future__ import annotations
-
 import subprocess
 from types import SimpleNamespace
 
@@ -15,7 +13,7 @@ from litespark.benchmarks.step.variants import HUGGINGFACE
 from litespark.benchmarks.training import session as training
 from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.session import TrainingSettings
-from litespark.benchmarks.training.variants import PARITY, SELECTION, TO_LOSS
+from litespark.benchmarks.training.variants import PARITY, SELECTION, TO_LOSS, Variant
 from litespark.cli import main
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import RatesRecord, StepRecord
@@ -35,22 +33,19 @@ def asked(monkeypatch, tmp_path):
     """What a command asks for; it is answered with the record under `answer`."""
     given = SimpleNamespace(answer=None)
 
-    def instead(*names):
+    def instead(module, name, *arguments):
         def bench(*values, **named):
-            vars(given).update(zip(names, values, strict=True), **named)
+            vars(given).update(zip(arguments, values, strict=True), **named)
             path = tmp_path / "there" / "record.json"
             given.answer.write(path)
             return given.answer, path
 
-        return bench
+        monkeypatch.setattr(module, name, bench)
 
-    monkeypatch.setattr(steps, "bench_step", instead("overrides", "variants", "settings"))
-    monkeypatch.setattr(ablation, "bench_ablation", instead("overrides"))
-    monkeypatch.setattr(training, "bench_training", instead("question", "overrides", "settings", "variants"))
+    instead(steps, "bench_step", "overrides", "variants", "settings")
+    instead(ablation, "bench_ablation", "overrides")
+    instead(training, "bench_training", "question", "overrides", "settings", "variants")
     return given
-
-
-# ---------------------------------------------------------------- real processes
 
 
 @pytest.fixture
@@ -90,9 +85,6 @@ def test_a_profile_from_the_command_line(tmp_path, rates, capsys):
     assert all(f"\n{each.kernel_class} " in printed for each in found.classes)
 
 
-# ---------------------------------------------------------------- what is handed on
-
-
 def test_all_variants_that_a_cpu_can_have_are_measured_unless_some_are_named(asked):
     asked.answer = record(standard(), ours())
     assert main(["bench", "step", *CPU]) == 0
@@ -129,9 +121,7 @@ def test_parity_has_a_bound_and_variants_one_by_one(asked, capsys, tmp_path):
     assert main(["bench", "parity", *words]) == 0
     assert (asked.question, asked.overrides) == (PARITY, ["model=tiny"])
     assert asked.settings == TrainingSettings(seeds=(1, 2), minutes=5.0, bound=0.004)
-    assert [(each.name, each.settings) for each in asked.variants] == [
-        ("bf16", ("precision=bf16",)), ("wide", ("optim.lr=1e-3",))
-    ]  # fmt: skip
+    assert asked.variants == [Variant("bf16", ("precision=bf16",)), Variant("wide", ("optim.lr=1e-3",))]
     assert asked.script.name == "train.py"
     assert asked.command == ["litespark", "bench", "parity", *words]
     assert "400.0 equal tokens" in capsys.readouterr().out
@@ -153,8 +143,7 @@ def test_selection_has_a_corpus(asked, capsys):
     words = ["data=text", "data/selection=web", "--clean-bytes", "5000", "--planted", "0.5", "--planted-seed", "7"]
     assert main(["bench", "selection", *words]) == 0
     assert (asked.question, asked.overrides) == (SELECTION, words[:2])
-    corpus = CorpusSettings(clean_bytes=5000, planted=0.5, planted_seed=7)
-    assert asked.settings == TrainingSettings(corpus=corpus)
+    assert asked.settings.corpus == CorpusSettings(clean_bytes=5000, planted=0.5, planted_seed=7)
     assert "selected: dropped documents" in capsys.readouterr().out
 
 
@@ -172,52 +161,27 @@ def test_records_go_below_logs_and_into_results_only_when_published(asked, monke
     assert main(["bench", "step", *CPU, "--publish", "--output", "elsewhere"]) == 2
 
 
-# ---------------------------------------------------------------- exit codes and refusals
+def answers():
+    """(benchmark, record, exit code, what is printed)"""
+    yield "step", record(standard(), variant("litespark", lost(0, "failed", error="exploded"))), 1, "exploded"
+    yield "step", record(standard(), variant("litespark", lost(0, "out of memory", "full"))), 0, "out of memory"
+    yield "step", record(standard(), variant("litespark")), 0, "the same command continues"
+    yield "ablation", ablation_records.record(plus_loss=[lost(0, "failed")]), 1, ""
+    unfinished = ablation_records.record()
+    unfinished.variants[0].rounds.clear()
+    yield "ablation", unfinished, 0, "the same command continues"
+    beyond = equal_tokens()
+    beyond.bound = 0.003
+    yield "parity", beyond, 1, ""
+    without_a_run = to_target()
+    without_a_run.variants[1].runs.pop()
+    yield "to-loss", without_a_run, 1, ""
 
 
-def failed_ablation():
-    return ablation_records.record(plus_loss=[lost(0, "failed")])
-
-
-def unfinished_ablation():
-    found = ablation_records.record()
-    found.variants[0].rounds.clear()
-    return found
-
-
-def beyond_the_bound():
-    found = equal_tokens()
-    found.bound = 0.003
-    return found
-
-
-def without_a_run():
-    found = to_target()
-    found.variants[1].runs.pop()
-    return found
-
-
-@pytest.mark.parametrize(
-    ("what", "answer", "status", "printed"),
-    [
-        ("step", lambda: record(standard(), variant("litespark", lost(0, "failed", error="exploded"))), 1, "exploded"),
-        (
-            "step",
-            lambda: record(standard(), variant("litespark", lost(0, "out of memory", "full"))),
-            0,
-            "out of memory",
-        ),
-        ("step", lambda: record(standard(), variant("litespark")), 0, "the same command continues"),
-        ("ablation", unfinished_ablation, 0, "the same command continues"),
-        ("ablation", failed_ablation, 1, ""),
-        ("parity", beyond_the_bound, 1, ""),
-        ("to-loss", without_a_run, 1, ""),
-    ],
-)
-def test_a_failure_is_an_exit_code_and_what_is_missing_can_be_continued(asked, capsys, what, answer, status, printed):
-    asked.answer = answer()
-    assert main(["bench", what, *CPU]) == status
-    assert printed in capsys.readouterr().out
+def test_a_failure_is_an_exit_code_and_what_is_missing_can_be_continued(asked, capsys):
+    for what, asked.answer, status, printed in answers():
+        assert main(["bench", what, *CPU]) == status
+        assert printed in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -244,45 +208,42 @@ def test_what_was_given_wrong_is_named_in_one_line_before_anything_is_measured(t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("goal", ["bench", "bench-gpu-step", "bench-gpu-profile", "bench-gpu-parity"])
-def test_make_publishes_when_it_is_asked_to(goal):
+def test_make_publishes_when_it_is_asked_to():
     def commands(*words: str) -> str:
-        command = ["make", "-n", goal, "PYTHON=python3", *words]
+        command = ["make", "-n", *words, "PYTHON=python3"]
         return subprocess.run(command, cwd=repository(), capture_output=True, text=True, check=True, timeout=60).stdout
 
-    benches = commands().count("cli bench ")
-    assert "--publish" not in commands()
-    assert "cli results" not in commands()
-    assert commands("PUBLISH=1").count("--publish") == benches
-
-
-# ---------------------------------------------------------------- kernels
+    for goal in ("bench", "bench-gpu-step", "bench-gpu-profile", "bench-gpu-parity"):
+        plain = commands(goal)
+        assert "--publish" not in plain
+        assert "cli results" not in plain
+        assert commands(goal, "PUBLISH=1").count("--publish") == plain.count("cli bench ") > 0
 
 
 def test_kernels_are_a_table_and_one_that_does_not_fit_is_an_error(tmp_path, monkeypatch, capsys):
     def compiled(shared_bytes: int) -> KernelTable:
         attempt = Attempt("norm_kernel", "norm", "sm_86", Resources(40, 0, shared_bytes), None, 0.5)
-        return KernelTable("litespark kernels", (attempt,))
+        table = KernelTable("litespark kernels", (attempt,))
+        monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: table)
+        return table
 
-    monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: compiled(64))
     output = tmp_path / "new" / "table.md"
+    table = compiled(64)
     assert main(["kernels", "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"table: {output}\n"
-    assert output.read_text() == compiled(64).markdown()
-    monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: compiled(200_000))
+    assert output.read_text() == table.markdown()
+    compiled(200_000)
     assert main(["kernels"]) == 1
     said = capsys.readouterr()
     assert "takes 200000 bytes of shared memory on sm_86" in said.err
     assert "| norm_kernel |" in said.out
     # a folder that cannot be made is known before anything is compiled
     monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: pytest.fail("it compiled"))
-    (tmp_path / "file").write_text("")
-    assert main(["kernels", "--output", str(tmp_path / "file" / "table.md")]) == 1
+    assert main(["kernels", "--output", str(output / "table.md")]) == 1
 
 
 def test_interpreted_kernels_are_refused_in_one_line(monkeypatch, capsys):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert main(["kernels"]) == 1
-    assert capsys.readouterr().err == (
-        "litespark kernels: TRITON_INTERPRET is set, so that kernels are interpreted and not compiled; unset it\n"
-    )
+    said = "litespark kernels: TRITON_INTERPRET is set, so that kernels are interpreted and not compiled; unset it\n"
+    assert capsys.readouterr().err == said

@@ -29,6 +29,9 @@ def test_help_names_every_command(capsys):
     said = capsys.readouterr().out
     assert {"train", "prepare", "report", "export", "generate", "verify-resume", "kernels", "verify"} < set(COMMANDS)
     assert all(f"\n  {name} " in said for name in COMMANDS if not name.startswith("bench "))
+    assert main(["bench"]) == 2
+    said = capsys.readouterr().out
+    assert all(f"\n  {name.removeprefix('bench ')} " in said for name in COMMANDS if name.startswith("bench "))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,47 +56,32 @@ def test_help_needs_no_heavy_import():
         (["bench", "profile", "--steps", "x"], "'--steps': got 'x', expected a whole number"),
         (["generate", "logs/runs/a"], "Missing option '--prompt'"),
         (["report", "a", "--colour"], "--colour"),
+        (["bench", "everything"], "'everything'"),
+        (["everything"], "'everything'"),
     ],
 )
 def test_words_that_a_command_does_not_take_are_one_line_and_a_usage_error(words, complaint, capsys):
     assert main(words) == 2
     said = capsys.readouterr().err
     assert complaint in said
-    assert f"{words[0]} " in said
+    assert words == ["everything"] or f"{words[0]}" in said
     assert "--help shows what it takes" in said
     assert len(said.strip().splitlines()) == 1
 
 
-def test_bench_lists_what_it_measures_and_refuses_the_rest(capsys):
-    assert main(["bench"]) == 2
-    said = capsys.readouterr().out
-    assert all(f"\n  {name.removeprefix('bench ')} " in said for name in COMMANDS if name.startswith("bench "))
-    assert main(["bench", "--help"]) == 0
-    capsys.readouterr()
-    for words in (["bench", "everything"], ["everything"]):
-        assert main(words) == 2
-        said = capsys.readouterr().err
-        assert "'everything'" in said
-        assert len(said.strip().splitlines()) == 1
-
-
-def test_configs_come_from_the_current_folder_before_the_checkout(tmp_path, monkeypatch):
+def test_configs_come_from_the_current_folder_before_the_checkout_and_have_to_be_somewhere(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert repository() == REPOSITORY
+    with monkeypatch.context() as patch:
+        patch.setattr("litespark.run.checkout.__file__", str(tmp_path / "a/b/c/checkout.py"))
+        for command in ("prepare", "train"):
+            assert "change into a clone" in refused(capsys, command)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.yaml").write_text("")
     (tmp_path / "train.py").write_text("")
     assert repository() == tmp_path
-
-
-def test_without_configs_the_error_says_where_to_go(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("litespark.run.checkout.__file__", str(tmp_path / "a/b/c/checkout.py"))
-    assert "change into a clone" in refused(capsys, "prepare")
-    assert "change into a clone" in refused(capsys, "train")
-
-
-# ---------------------------------------------------------------- train
 
 
 def test_train_makes_the_run_that_train_py_makes(house):
@@ -101,10 +89,9 @@ def test_train_makes_the_run_that_train_py_makes(house):
     command = [sys.executable, "train.py", *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=300)
     runs = house / "logs" / "runs"
-    losses = [json.loads((runs / name / "run.json").read_text())["quality"] for name in ("first", "script")]
+    one, other = (json.loads((runs / name / "run.json").read_text())["quality"] for name in ("first", "script"))
     shutil.rmtree(runs / "script")
-    assert losses[0]["validation_loss"] == losses[1]["validation_loss"]
-    assert losses[0]["sample"] == losses[1]["sample"]
+    assert (one["validation_loss"], one["sample"]) == (other["validation_loss"], other["sample"])
 
 
 def test_train_sweeps_and_fails_when_a_job_fails(tmp_path, house, capsys):
@@ -115,12 +102,13 @@ def test_train_sweeps_and_fails_when_a_job_fails(tmp_path, house, capsys):
     assert "optim.lr" in capsys.readouterr().err
 
 
-def test_train_ends_with_1_on_an_unknown_key_and_on_what_a_run_refuses(house, capsys):
+def test_train_and_prepare_end_with_1_on_what_they_refuse(house, tmp_path, capsys):
     assert "nonsense" in refused(capsys, "train", "nonsense=1")
     assert "optim.lr: got -1" in refused(capsys, "train", *tiny(house, optim__lr=-1))
-
-
-# ---------------------------------------------------------------- prepare
+    assert "nothing to prepare" in refused(capsys, "prepare", "data=synthetic")
+    assert "nosuchkey" in refused(capsys, "prepare", "data.nosuchkey=1")
+    assert "/no/such/text" in refused(capsys, "prepare", "data.source=/no/such/text", f"paths.data={tmp_path}")
+    assert "takes no overrides" in refused(capsys, "prepare", "--check", str(tmp_path), "seed=1")
 
 
 def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
@@ -135,53 +123,34 @@ def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
     assert "No documents were dropped." in said
 
 
-@pytest.mark.parametrize(
-    "name, change, complaint",
-    [
+def test_prepare_check_finds_a_fault(house, tmp_path, capsys):
+    (prepared,) = (house / "data" / "prepared").glob("text-*")
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    assert main(["prepare", "--check", str(folder)]) == 0
+    assert "sound" in capsys.readouterr().out
+    for name, change, complaint in (
         ("train/text/chunk-0-0.bin", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256"),
         ("validation/text/chunk-0-0.bin", lambda data: data[:-2], "bytes; the manifest says"),
         ("tokenizer.json", lambda data: data.replace(b'"merges": [', b'"merges": [ ["q", "z"], ', 1), "token"),
         ("manifest.json", lambda data: data[:50], "not a manifest"),
-    ],
-    ids=["flipped bit", "truncated chunk", "other tokenizer", "broken manifest"],
-)
-def test_prepare_check_finds_a_fault(house, tmp_path, capsys, name, change, complaint):
-    (prepared,) = (house / "data" / "prepared").glob("text-*")
-    folder = tmp_path / "copy"
-    shutil.copytree(prepared, folder)
-    assert main(["prepare", "--check", str(folder)]) == 0
-    assert "sound" in capsys.readouterr().out
-    data = (folder / name).read_bytes()
-    assert change(data) != data
-    (folder / name).write_bytes(change(data))
-    assert complaint in refused(capsys, "prepare", "--check", str(folder))
+    ):
+        data = (folder / name).read_bytes()
+        assert change(data) != data
+        (folder / name).write_bytes(change(data))
+        assert complaint in refused(capsys, "prepare", "--check", str(folder))
+        (folder / name).write_bytes(data)
 
 
-def test_prepare_refuses_what_cannot_be_prepared(tmp_path, capsys):
-    assert "nothing to prepare" in refused(capsys, "prepare", "data=synthetic")
-    assert "nosuchkey" in refused(capsys, "prepare", "data.nosuchkey=1")
-    assert "/no/such/text" in refused(capsys, "prepare", "data.source=/no/such/text", f"paths.data={tmp_path}")
-    assert "takes no overrides" in refused(capsys, "prepare", "--check", str(tmp_path), "seed=1")
-
-
-# ---------------------------------------------------------------- report
-
-
-def test_report_of_one_run_is_written_into_it(run, capsys):
-    assert main(["report", str(run)]) == 0
-    assert capsys.readouterr().out.strip() == str(run / "report.md")
-    assert "# first" in (run / "report.md").read_text()
-
-
-def test_report_of_several_runs_lies_beside_them_or_where_asked(house, tmp_path, capsys):
+def test_a_report_lies_in_its_run_and_of_several_beside_them_or_where_asked(house, tmp_path, capsys):
     runs = house / "logs" / "runs"
-    assert main(["report", str(runs / "first"), str(runs / "second")]) == 0
-    assert capsys.readouterr().out.strip() == str(runs / "comparison.md")
-    assert main(["report", str(runs), "--output", str(tmp_path / "side")]) == 0
-    table = (tmp_path / "side" / "comparison.md").read_text()
-    assert "first" in table
-    assert "second" in table
-
-
-def test_report_refuses_a_folder_without_runs(tmp_path, capsys):
-    assert "no run at or below" in refused(capsys, "report", str(tmp_path))
+    first, second, side = runs / "first", runs / "second", tmp_path / "side"
+    for words, report, expected in (
+        ([first], first / "report.md", ["# first"]),
+        ([first, second], runs / "comparison.md", ["first", "second"]),
+        ([runs, "--output", side], side / "comparison.md", ["first", "second"]),
+    ):
+        assert main(["report", *map(str, words)]) == 0
+        assert capsys.readouterr().out.strip() == str(report)
+        assert all(each in report.read_text() for each in expected)
+    (tmp_path / "none").mkdir()
+    assert "no run at or below" in refused(capsys, "report", str(tmp_path / "none"))

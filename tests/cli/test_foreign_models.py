@@ -1,7 +1,5 @@
 """From a Llama folder of transformers to a run and back: padded rows, BOS, padding; a run that starts from a run."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path
@@ -22,7 +20,8 @@ from tests.end_to_end.test_bad_input import advised
 transformers = pytest.importorskip("transformers")
 
 IDS, ROWS = 300, 320
-LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +29,11 @@ def theirs(tmp_path_factory) -> Path:
     """A folder as transformers writes it: more rows than ids, stretched rotation, a tokenizer that puts BOS first."""
     folder = tmp_path_factory.mktemp("theirs")
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "intermediate_size": 64,
-        "vocab_size": ROWS,
-        "max_position_embeddings": 64,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
-    }
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+    config = transformers.LlamaConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=64,
+        vocab_size=ROWS, max_position_embeddings=64, rms_norm_eps=1e-6, rope_parameters=LLAMA3,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
         # as a model that has never seen a padding row might: the likeliest of all
         model.lm_head.weight[IDS:] = 100 * model.lm_head.weight[:1]
@@ -57,19 +49,23 @@ def theirs(tmp_path_factory) -> Path:
     return folder
 
 
+def start_from(weights: Path, overrides: list[str]) -> list[str]:
+    """A run from weights, without sizes of a model."""
+    others = [each for each in overrides if not each.startswith(("model.", "data.vocab_size"))]
+    return [*others, f"initial_weights={weights}", "schedule.warmup=0"]
+
+
 @pytest.fixture(scope="module")
 def trained(theirs, tmp_path_factory) -> Path:
     """A run from those weights, with the settings that the error says and no others."""
     folder = tmp_path_factory.mktemp("trained")
-    start = [*tiny(folder, name="first"), f"initial_weights={theirs}"]
-    start = [each for each in start if not each.startswith(("model.", "data.vocab_size"))] + ["schedule.warmup=0"]
+    start = start_from(theirs, tiny(folder, name="first"))
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("sys.stderr.write", said.append)
         assert main(["train", *start]) == 1
-    advice = [shlex.split(each) for each in advised("".join(said))]
-    assert len(advice) == 1
-    assert main(["train", *start, *advice[0]]) == 0
+    (advice,) = (shlex.split(each) for each in advised("".join(said)))
+    assert main(["train", *start, *advice]) == 0
     return folder / "logs" / "runs" / "first"
 
 
@@ -84,20 +80,25 @@ def test_a_run_starts_from_a_folder_of_others_with_its_tokenizer(theirs, trained
     assert (trained.parents[2] / "text.txt").read_text().find(text) >= 0
 
 
-def test_the_export_has_the_ids_of_training_and_pads(trained, tmp_path):
+def test_the_export_has_the_ids_and_logits_of_training_and_pads(trained, tmp_path):
     assert main(["export", str(trained), str(tmp_path / "hf")]) == 0
     assert len({path.stat().st_mode for path in (tmp_path / "hf").iterdir()}) == 1
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ours, folder, _ = load_trained(trained)
+    tokenizer = Tokenizer.load(folder)
     assert model.config.vocab_size == ROWS
+    assert reader.eos_token_id == model.config.eos_token_id == tokenizer.eos_id
     texts = ["the quick", "over lazy dogs the quick brown fox"]
-    assert reader(texts)["input_ids"] == Tokenizer.load(trained / "tokenizer").encode_batch(texts)
-    alone = [model(**reader(text, return_tensors="pt")).logits[0] for text in texts]
-    for side in ("left", "right"):
-        batch = reader(texts, padding=True, padding_side=side, return_tensors="pt")
-        logits = model(**batch).logits
-        for row, expected in enumerate(alone):
-            torch.testing.assert_close(logits[row][batch["attention_mask"][row].bool()], expected, rtol=1e-4, atol=1e-4)
+    ids = tokenizer.encode_batch(texts)
+    assert reader(texts)["input_ids"] == ids
+    with torch.no_grad():
+        alone = [ours(torch.tensor([each]))[0] for each in ids]
+        for side in ("left", "right"):
+            batch = reader(texts, padding=True, padding_side=side, return_tensors="pt")
+            logits, masks = model(**batch).logits, batch["attention_mask"].bool()
+            for theirs, mask, expected in zip(logits, masks, alone, strict=True):
+                torch.testing.assert_close(theirs[mask], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_without_a_token_are_never_generated(theirs, trained, tmp_path, monkeypatch, capsys):
@@ -123,10 +124,8 @@ def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_pa
                 parameter.zero_()
         found.fill(model)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    start = [*tiny(tmp_path, name="second", budget__steps=1), f"initial_weights={trained}", "schedule.warmup=0"]
-    start = [each for each in start if not each.startswith(("model.", "data.vocab_size"))]
+    start = start_from(trained, tiny(tmp_path, name="second", budget__steps=1))
     assert main(["train", *start]) == 1
     (advice,) = (shlex.split(each) for each in advised(capsys.readouterr().err))
     assert main(["train", *start, *advice]) == 0
-    second = tmp_path / "logs" / "runs" / "second"
-    assert Tokenizer.load(second).hash == Tokenizer.load(trained).hash
+    assert Tokenizer.load(tmp_path / "logs" / "runs" / "second").hash == Tokenizer.load(trained).hash

@@ -1,8 +1,7 @@
 """Processes that a benchmark starts: waited for, ended with all that they started, and never left behind.
 
 `python -m litespark.benchmarks.child_process MODULE:FUNCTION REQUEST ANSWER` calls a function with the content of one
-JSON file and writes what it returns into the other; with a script in place of these it runs that script as Python
-would. Either ends when the process that started it is gone: one that goes on would hold the device.
+JSON file and writes what it returns into the other; `… SCRIPT WORD …` runs a script as Python would.
 """
 
 from __future__ import annotations
@@ -98,10 +97,8 @@ def ask(
     answer.unlink(missing_ok=True)
     asked.write_text(json.dumps(request), encoding="utf-8")
     ended = run([*program, str(asked), str(answer)], folder / "printed", seconds=seconds, environment=environment)
-    if ended.outcome == "stopped":
-        raise ChildError(f"did not end within {seconds:g} s; give it longer, or less to do")
-    if ended.outcome == "failed":
-        raise ChildError(str(ended.error))
+    if ended.outcome != "finished":
+        raise ChildError(ended.error or f"did not end within {seconds:g} s; give it longer, or less to do")
     try:
         return json.loads(answer.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -147,8 +144,8 @@ def _how_it_ended(status: int, printed: Path) -> str:
 
 
 def main(target: str, *words: str) -> None:
-    """Answer a request, or run a script with the words; see the head of the module."""
-    end_with_parent()
+    """See the head of the module."""
+    end_with_parent()  # one that goes on would hold the device
     decide_threads()  # before torch is imported
     module, colon, name = target.partition(":")
     if not colon:

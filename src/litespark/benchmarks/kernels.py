@@ -81,11 +81,6 @@ def compile_kernels(
         ops: names of folders of `litespark.ops`; none: all that have kernels.
         targets: names of `TARGETS`; none: all.
         every: all configurations, not only the most usual one of each kernel.
-        say: takes a line for each configuration when it is done.
-
-    Raises:
-        ValueError: kernels are interpreted in this process, Triton is missing, a name is not known, or a kernel has no
-            configuration.
     """
     if interpreting():
         raise ValueError("TRITON_INTERPRET is set, so that kernels are interpreted and not compiled; unset it")

@@ -36,12 +36,10 @@ def measured_rates(place: Place, *, seconds: float | None = None, peak_flops: fl
     """The rates of the roofline, each measured here, and the vendor's peak that MFU is quoted against.
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
-    units. Attention is the fastest of those that can run here and pass their verification, forward and backward over
-    whole causal rows of the run's length (on a CPU one of them, where all would take long); None where one call would
-    take longer than there is time for.
+    units. Attention is the fastest of those that are right here, forward and backward over whole causal rows (on a CPU
+    one of them, where all would take long); None where one call would take longer than there is time for.
 
     Args:
-        place: device, dtype and sizes of the run.
         seconds: in all, about, beside verifications and compilation; None: 1 on a CPU, 6 on a GPU.
         peak_flops: what the user states as the device's dense bf16 peak, in FLOP/s; None: by its name.
     """

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from litespark.ranges import check_number
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 Overrides = Annotated[
     list[str],
@@ -48,13 +45,6 @@ def repository() -> Path:
     from litespark.run import checkout
 
     return checkout.repository()
-
-
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The config that train.py would run with these overrides."""
-    from litespark.run import composing
-
-    return composing.compose(overrides)
 
 
 def composed_parts(overrides: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from litespark.cli.configs import compose, repository
+from litespark.cli.configs import repository
 
 _CHECK = "Write nothing; exit 1 where a record is refused or a document does not show what its records hold"
 
@@ -47,6 +47,7 @@ def page_of_settings() -> str:
 
     from litespark.config.groups import GROUPS, KIND, classes_of
     from litespark.config.page import settings_page
+    from litespark.run.composing import compose
 
     defaults: dict[tuple[str, str], dict[str, Any]] = {}
     for choices in ([], ["optim=muon", "schedule=wsd", "data=synthetic"]):

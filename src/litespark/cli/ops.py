@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from litespark.cli.configs import Overrides, compose, tell
+from litespark.cli.configs import Overrides, tell
 
 
 def verify(overrides: Overrides) -> int:
@@ -18,6 +18,7 @@ def verify(overrides: Overrides) -> int:
     widths and lengths of the config, and is right. With `auto`, every backend that can run here is. Without a GPU,
     Triton's interpreter runs the kernels at small sizes, which verifies their arithmetic and not the compiled code.
     """
+    from litespark.run.composing import compose
     from litespark.run.verify import verify_all
 
     return 0 if verify_all(compose(overrides), say=lambda line: print(line, flush=True)) else 1

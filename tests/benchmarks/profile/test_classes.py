@@ -91,21 +91,21 @@ def test_a_name_alone(name, expected):
         (MUL, ["aten::mul", scope("rope"), within("attention")], [], "rope"),
         # what a product launches beside itself
         (REDUCE, ["aten::mm", "aten::linear"], [], "gemm"),
+        # a product of codes is one, and what is made ready for it is moved
+        ("nvjet_qqtst_128x256_128x4_2x1_v_bz_coopA_TNT", ["aten::_scaled_mm"], [], "gemm"),
+        ("aten::_scaled_mm", [scope("norm")], [], "gemm"),
+        ("aten::copy_", ["aten::to", scope("copies"), scope("norm")], [], "copies"),
     ],
 )
 def test_what_launched_it(name, launched_by, forward, expected):
     assert class_of(name, launched_by, forward) == expected
 
 
-def test_the_classes_are_those_of_the_roofline_and_other():
-    assert {*CLASSES, "idle"} == {*KERNEL_CLASSES, "other"}
-
-
-def test_a_product_of_codes_is_a_product():
-    assert class_of("nvjet_qqtst_128x256_128x4_2x1_v_bz_coopA_TNT", ["aten::_scaled_mm"]) == "gemm"
-    assert class_of("aten::_scaled_mm", ["litespark.class=norm"]) == "gemm"
-    # what is made ready for one is moved
-    assert class_of("aten::copy_", ["aten::to", scope("copies"), scope("norm")]) == "copies"
+def test_a_kernel_is_told_with_the_op_that_launched_it_and_the_node_that_ran_for():
+    assert launcher(["aten::mul", "MulBackward0", ENGINE + "MulBackward0"]) == "aten::mul in MulBackward0"
+    assert launcher(["MulBackward0", ENGINE + "MulBackward0"]) == "MulBackward0"
+    assert launcher([scope("norm"), "aten::linear"]) == "aten::linear"
+    assert launcher([scope("norm")]) is None
 
 
 def test_every_launched_kernel_and_custom_op_of_ours_has_a_class():
@@ -119,14 +119,8 @@ def test_every_launched_kernel_and_custom_op_of_ours_has_a_class():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript):
                 name = getattr(node.func.value, "id", "")
                 launched |= {name} if name.endswith("kernel") else set()
+    assert {*CLASSES, "idle"} == {*KERNEL_CLASSES, "other"}
     assert len(launched) > 8
     assert len(ops) > 10
     assert launched <= set(own_names())
     assert {name for name in ops if class_of(name) == "other"} == set()
-
-
-def test_what_launched_a_kernel_is_said_with_the_node_it_ran_for():
-    assert launcher(["aten::mul", "MulBackward0", ENGINE + "MulBackward0"]) == "aten::mul in MulBackward0"
-    assert launcher(["MulBackward0", ENGINE + "MulBackward0"]) == "MulBackward0"
-    assert launcher([scope("norm"), "aten::linear"]) == "aten::linear"
-    assert launcher([scope("norm")]) is None

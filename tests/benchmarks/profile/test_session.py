@@ -7,9 +7,8 @@ import pytest
 from litespark.benchmarks.child_process import ChildError
 from litespark.benchmarks.profile.process import Answer, Profile
 from litespark.benchmarks.profile.session import MEASURE, bench_profile
-from litespark.cli.configs import compose
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
-from litespark.metrics.records.step import RoundRecord
+from litespark.run.composing import compose
 from litespark.run.config import ConfigError, parts_from
 from tests.benchmarks.step.tiny_steps import SESSION
 
@@ -28,15 +27,12 @@ class Process:
         self.request, self.program = request, program
         if self.outcome == "failed":
             raise ChildError(self.error)
-        round_ = {"round": 0, "position": 0, "outcome": self.outcome, "recompute": "none"}
-        if self.outcome != "measured":
-            return json.loads(Answer(RoundRecord(**round_, error=self.error)).check())
+        done = request.record(self.outcome, "none", error=self.error)
+        if self.outcome == "measured":
+            done = request.record("measured", "none", step_ms=[9.0], detail="ops: all reference")
         classes = [ClassRecord("attention", 6.0), ClassRecord("other", 3.0), ClassRecord("idle", 1.0)]
-        answer = Answer(
-            RoundRecord(**round_, step_ms=[9.0], detail="ops: all reference"),
-            Profile("cpu", TOKENS, PAIRS, 10.0, 9.0, classes),
-        )
-        return json.loads(answer.check())
+        profile = Profile("cpu", TOKENS, PAIRS, 10.0, 9.0, classes)
+        return json.loads(Answer(done, profile if self.outcome == "measured" else None).check())
 
 
 def _bench(folder, process, variant="litespark", *overrides, **changes):
@@ -77,9 +73,7 @@ def test_fewer_layers_and_a_combination_of_ours_are_asked_for(tmp_path):
     [
         (Process("failed", "ValueError: it broke"), "litespark", "got no profile .*: ValueError: it broke$"),
         (Process("out of memory", "CUDA out of memory."), "litespark", "try recompute=full, or --layers"),
-        (Process(), "train.py", r"train\.py … trainer\.profile=true"),
         (Process(), "compiled_fp8", "cannot be profiled here: float8 products need a GPU"),
-        (Process(), "nobody", "--variant: got 'nobody'"),
     ],
 )
 def test_what_has_no_profile_says_why_and_writes_nothing(tmp_path, process, variant, message):

@@ -1,7 +1,5 @@
 """How variants take turns; no process is started: each test hands in a launch that answers as one would."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,45 +84,37 @@ def test_every_second_round_is_reversed_and_every_process_is_a_new_one(tmp_path)
 
 
 def test_out_of_memory_is_tried_with_more_recomputation_and_kept_so(tmp_path):
-    """The first attempts stay in the record, and later rounds begin where the first ended."""
-    processes = Processes(
-        lambda request: "measured" if request.variant == "train.py" or request.recompute == "full" else "out of memory"
-    )
+    """The first attempts stay in the record, later rounds begin where the first ended; what never fits is left."""
+
+    def fits(request: Request) -> bool:
+        return request.variant == "train.py" or (request.variant, request.recompute) == ("litespark", "full")
+
+    processes = Processes(lambda request: "measured" if fits(request) else "out of memory")
     record, *_ = run(tmp_path, processes)
     assert outcomes(record, "litespark") == [
         (0, "out of memory", "none"), (0, "out of memory", "swiglu"), (0, "measured", "full"),
         (1, "measured", "full"), (2, "measured", "full"),
     ]  # fmt: skip
-    assert outcomes(record, "standard")[:2] == [(0, "out of memory", "none"), (0, "measured", "full")]
+    assert outcomes(record, "standard") == [(0, "out of memory", "none"), (0, "out of memory", "full")]
     assert outcomes(record, "train.py") == [(number, "measured", "none") for number in range(3)]
     # the other attempts keep the place of the first
     assert {each.position for each in processes.asked if each.variant == "litespark"} == {1}
-    assert record.complete
-
-
-def test_what_never_fits_is_not_tried_again(tmp_path):
-    processes = Processes(lambda request: "out of memory" if request.variant == "standard" else "measured")
-    record, *_ = run(tmp_path, processes)
-    assert outcomes(record, "standard") == [(0, "out of memory", "none"), (0, "out of memory", "full")]
     assert record.complete
     assert succeeded(record)
 
 
 def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_same_command(tmp_path):
-    broken = Processes(lambda request: "failed" if request.variant == "standard" else "measured")
+    broken, mended = Processes(lambda request: "failed" if request.variant == "standard" else "measured"), Processes()
     record, path, said = run(tmp_path, broken)
     assert outcomes(record, "standard") == [(0, "failed", "none")]
     assert len(record.variant("litespark").measured) == 3
-    assert not record.complete
-    assert not succeeded(record)
+    assert (record.complete, succeeded(record)) == (False, False)
     assert "standard: failed: it broke" in said
-    mended = Processes()
     record, again, said = run(tmp_path, mended)
     assert again == path
     assert mended.order == [(0, 0, "standard"), (1, 2, "standard"), (2, 0, "standard")]
     assert outcomes(record, "standard")[0] == (0, "failed", "none")
-    assert record.complete
-    assert succeeded(record)
+    assert (record.complete, succeeded(record)) == (True, True)
     assert any("continued, 6 processes are there" in each for each in said)
 
 
@@ -136,7 +126,7 @@ def test_an_answer_that_contradicts_the_record_is_a_failure_and_the_record_stays
 
 
 def test_every_process_is_saved_and_the_same_command_continues(tmp_path):
-    """Killed in the second round: nothing that was measured is measured again."""
+    """Killed in the second round: nothing that was measured is measured again, and what is finished not continued."""
 
     def killed(request: Request) -> str:
         if (request.round, request.variant) == (1, "litespark"):
@@ -145,65 +135,35 @@ def test_every_process_is_saved_and_the_same_command_continues(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Processes(killed))
-    (path,) = tmp_path.glob("*/*.json")
-    assert sum(len(each.rounds) for each in StepRecord.read(path).variants) == 4
-    second = Processes()
-    record, again, _ = run(tmp_path, second, minutes=5.0)
-    assert again == path
+    second, third = Processes(), Processes()
+    record, path, _ = run(tmp_path, second)
     assert second.order == [(1, 1, "litespark"), (1, 2, "standard"), (2, 0, "standard"), (2, 1, "litespark"),
                             (2, 2, "train.py")]  # fmt: skip
     assert record.complete
-    # what is finished is not continued
-    third = Processes()
-    _, new, _ = run(tmp_path, third)
-    assert new != path
+    assert run(tmp_path, third)[1] != path
     assert len(third.asked) == 9
 
 
-@pytest.mark.parametrize("change", ["code", "config", "protocol", "variants", "damaged"])
+@pytest.mark.parametrize("change", ["code", "damaged", "overrides", "steps", "variants"])
 def test_only_the_same_measurement_is_continued(tmp_path, monkeypatch, change):
     _, path, _ = run(tmp_path, Processes(lambda request: "failed"))
-    given: dict[str, object] = {}
+    given = {"overrides": [*SESSION, "optim.lr=0.5"], "steps": 3, "variants": [OURS]}
     if change == "code":
         monkeypatch.setattr(new_run, "source_hash", lambda *folders: "f" * 16)
-    elif change == "config":
-        given["overrides"] = [*SESSION, "optim.lr=0.5"]
-    elif change == "protocol":
-        given["steps"] = 3
-    elif change == "variants":
-        given["variants"] = [OURS]
-    else:
+    elif change == "damaged":
         path.write_text(path.read_text().replace('"position": 0', '"position": -1'))
-    assert run(tmp_path, Processes(), **given)[1] != path
+    assert run(tmp_path, Processes(), **{name: given[name] for name in given if name == change})[1] != path
 
 
-def test_no_process_is_begun_that_would_end_after_the_minutes(tmp_path):
-    """10 s each, 65 s: six end in time, and the seventh would take until 70 s."""
+@pytest.mark.parametrize(("seconds", "taken", "last"), [(65, 6, "standard of round 3"), (25, 2, "train.py of round 1"),
+                                                          (5, 1, "litespark of round 1")])  # fmt: skip
+def test_no_process_but_the_first_is_begun_that_would_end_after_the_minutes(tmp_path, seconds, taken, last):
+    """10 s each, of a variant that was not yet measured as long as the longest so far."""
     processes = Processes()
-    record, path, said = run(tmp_path, processes, minutes=65 / 60)
-    assert len(processes.asked) == 6
+    record, _, said = run(tmp_path, processes, minutes=seconds / 60)
+    assert len(processes.asked) == taken
     assert not record.complete
-    assert said[-1] == "stopped before standard of round 3: the same command continues"
-    later = Processes()
-    record, again, _ = run(tmp_path, later, minutes=65 / 60)
-    assert again == path
-    assert len(later.asked) == 3
-    assert record.complete
-
-
-def test_the_first_of_a_variant_is_expected_to_take_as_long_as_the_longest_so_far(tmp_path):
-    processes = Processes()
-    run(tmp_path, processes, minutes=25 / 60)
-    assert [each.variant for each in processes.asked] == ["standard", "litespark"]
-
-
-def test_every_command_takes_one_process_at_least(tmp_path):
-    """Or one whose processes take longer than the minutes would never get further."""
-    for number in range(1, 10):
-        processes = Processes()
-        record, *_ = run(tmp_path, processes, minutes=5 / 60)
-        assert len(processes.asked) == 1
-        assert record.complete is (number == 9)
+    assert said[-1] == f"stopped before {last}: the same command continues"
 
 
 def test_what_cannot_run_is_in_the_record_with_the_reason(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """What is timed and metered of a row of steps, on a clock and a meter that the test moves."""
 
-from __future__ import annotations
-
 import math
 import re
 from types import SimpleNamespace
@@ -13,7 +11,6 @@ from litespark.benchmarks.step.stepping import StepBatch, counted_joules, step_b
 from litespark.data.batch import batch_from_rows
 from litespark.device import device_of
 from litespark.launch import Ranks
-from litespark.metrics.meters import NullMeter
 from litespark.run.preflight import Machine
 from litespark.training.schedule import CosineSchedule
 from tests.benchmarks.step.tiny_steps import parts
@@ -23,31 +20,19 @@ from tests.stand_in_device import stand_in
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
-class Time:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 class Planned:
-    """Steps that take planned seconds and have planned losses."""
+    """A clock that stands but in steps, which take planned seconds and have planned losses."""
 
-    recompute, detail = "none", "planned"
+    def __init__(self, seconds: list[float], losses: list[float], log: list[str]) -> None:
+        self.now, self.seconds, self.losses, self.log = 100.0, iter(seconds), iter(losses), log
 
-    def __init__(self, time: Time, seconds: list[float], losses: list[float], log: list[str]) -> None:
-        self.time, self.seconds, self.losses, self.log = time, iter(seconds), iter(losses), log
+    def time(self) -> float:
+        return self.now
 
     def step(self, batch: StepBatch) -> torch.Tensor:
         self.log.append("step")
-        self.time.seconds += next(self.seconds)
+        self.now += next(self.seconds)
         return torch.tensor(next(self.losses) * batch.supervised, dtype=torch.float64)
-
-    def held_out_loss(self, batches: object) -> float:
-        raise AssertionError("not asked for")
 
 
 def _batch() -> StepBatch:
@@ -55,34 +40,21 @@ def _batch() -> StepBatch:
     return StepBatch([row, row], 0.1)
 
 
-def test_only_the_counted_steps_are_timed_and_metered(monkeypatch):
-    time, log = Time(), []
-    stand_in(monkeypatch, now=staticmethod(time), is_accelerator=False)
-    meter = FakeMeter([50.0], time)
-    training = Planned(time, [100.0, 7.0, 2.0, 3.0, 2.5], [5.0, 4.0, 3.0, 2.5, 2.25], log)
-    taken = take_steps(training, [_batch()] * 5, warmup=2, meter=meter, device=device_of(CPU), started=0.0)
-    assert taken["step_ms"] == pytest.approx([2000, 3000, 2500])
-    assert taken["train_loss"] == [5.0, 4.0, 3.0, 2.5, 2.25]
-    assert taken["joules"] == pytest.approx(50 * 7.5)
-    assert (taken["joules_method"], taken["joules_reason"]) == ("fake counter", None)
-
-
-def test_on_a_gpu_the_device_times_the_steps_and_nothing_waits_between_them(monkeypatch):
-    time = Time()
-    device = stand_in(monkeypatch, "cuda", now=staticmethod(time))
-    training = Planned(time, [9.0, 1.0, 2.0, 4.0], [5.0, 4.0, 3.0, 2.0], device.calls)
-    given = {"meter": FakeMeter([10.0], time), "device": device_of(CUDA), "started": 0.0}
+@pytest.mark.parametrize("gpu", [False, True])
+def test_only_the_counted_steps_are_timed_and_metered_and_on_a_gpu_nothing_waits_between_them(monkeypatch, gpu):
+    training = Planned([100.0, 1.0, 2.0, 4.0], [5.0, 4.0, 3.0, 2.5], [])
+    device = stand_in(monkeypatch, "cuda" if gpu else "cpu", now=staticmethod(training.time), is_accelerator=gpu)
+    training.log = device.calls
+    given = {"meter": FakeMeter([10.0], training.time), "device": device_of(CUDA if gpu else CPU), "started": 0.0}
     taken = take_steps(training, [_batch()] * 4, warmup=1, **given)
     assert taken["step_ms"] == pytest.approx([1000, 2000, 4000])
-    assert device.calls == ["step", "synchronise", "mark", *["step", "mark"] * 3, "synchronise"]
+    assert taken["train_loss"] == [5.0, 4.0, 3.0, 2.5]
     assert taken["joules"] == pytest.approx(70)
-
-
-def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
-    time = Time()
-    training = Planned(time, [1.0] * 3, [5.0, math.nan, 3.0], [])
+    assert (taken["joules_method"], taken["joules_reason"]) == ("fake counter", None)
+    if gpu:
+        assert device.calls == ["step", "synchronise", "mark", *["step", "mark"] * 3, "synchronise"]
     with pytest.raises(ArithmeticError, match="step 2 of 3 was nan"):
-        take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), device=device_of(CPU), started=0.0)
+        take_steps(Planned([1.0] * 3, [5.0, math.nan, 3.0], []), [_batch()] * 3, warmup=1, **given)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +94,11 @@ def test_a_step_counts_its_micro_batches_together():
 
 
 def test_the_hash_of_the_tokens_knows_every_id_and_their_order():
-    ids = torch.arange(18).view(2, 9)
-    first, second = (batch_from_rows(rows.view(1, 9), eos_id=3, document_mask=False) for rows in ids)
+    def batch(*ids):
+        return batch_from_rows(torch.tensor([ids]), eos_id=3, document_mask=False)
+
+    first, second, last_label = batch(0, 1, 2), batch(4, 5, 6), batch(4, 5, 7)
     known = tokens_hash([StepBatch([first], 0.1), StepBatch([second], 0.1)])
-    assert known == tokens_hash([StepBatch([first, second], 0.2)]), "the same rows in the same order"
+    assert known == tokens_hash([StepBatch([first, second], 0.2)])
     assert known != tokens_hash([StepBatch([second, first], 0.1)])
-    ids[1, 8] += 1  # the last label, which is no input
-    other = batch_from_rows(ids[1].view(1, 9), eos_id=3, document_mask=False)
-    assert known != tokens_hash([StepBatch([first, other], 0.1)])
+    assert known != tokens_hash([StepBatch([first, last_label], 0.1)])

@@ -1,7 +1,5 @@
 """Requests and configs for steps that take milliseconds on a CPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,10 @@ from tests.run.composed import parts as composed
 
 # few rows, seen again and again at a high rate: losses fall by a third, so that a wrong step shows in them
 TINY = (
-    "data.seq_len=32",
-    "data.micro_batch_size=2",
-    "data.training_sequences=4",
-    "data.document_length=9",
-    "data.document_mask=false",
-    "trainer.global_batch_size=4",
-    "model.hidden_size=64",
-    "model.num_layers=2",
-    "model.num_heads=4",
-    "model.num_kv_heads=2",
-    "model.intermediate_size=96",
-    "model.vocab_size=61",
-    "metrics.probe_seconds=0",
-    "optim.lr=0.01",
+    *"data.seq_len=32 data.micro_batch_size=2 data.training_sequences=4 data.document_length=9".split(),
+    *"data.document_mask=false trainer.global_batch_size=4 metrics.probe_seconds=0 optim.lr=0.01".split(),
+    *"model.hidden_size=64 model.num_layers=2 model.num_heads=4 model.num_kv_heads=2".split(),
+    *"model.intermediate_size=96 model.vocab_size=61".split(),
 )
 
 # for sessions whose processes are not started

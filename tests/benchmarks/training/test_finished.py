@@ -7,7 +7,7 @@ import pytest
 from litespark.benchmarks.training.finished import read_run
 from litespark.metrics.records.base import RecordError
 from litespark.run.record import SegmentRecord, ThroughputRecord
-from tests.benchmarks.training.finished_runs import finished, write_run
+from tests.benchmarks.training.sessions import finished, write_run
 from tests.metrics.training_records import record, variant
 
 REACHED = ((10, 1000, 5.0, 2.5), (20, 2000, 10.0, 1.9))
@@ -38,15 +38,12 @@ def test_a_run_tells_what_its_curve_took_and_how_it_went(tmp_path):
 
 
 def test_a_run_that_missed_its_target_tells_its_best_and_why_there_are_no_joules(tmp_path):
-    run = read(tmp_path, ((10, 1000, 5.0, 2.2), (20, 2000, 10.0, 2.4)))
+    """A validation counts once, as it was done last; one without bits is none."""
+    nan = float("nan")
+    run = read(tmp_path, ((10, 1000, 5.0, 2.1), (10, 1000, 5.5, 2.2), (15, 1500, 7.5, nan), (20, 2000, 10.0, 2.4)))
+    assert [(each.step, each.seconds, each.bits_per_byte) for each in run.curve] == [(10, 5.5, 2.2), (20, 10.0, 2.4)]
     assert (run.best_bits_per_byte, run.end.bits_per_byte, run.end.joules) == (2.2, 2.4, None)
     assert (run.all_in_joules, run.joules_reason) == (None, "no counter here")
-
-
-def test_a_validation_counts_once_as_it_was_done_last_and_one_without_bits_is_none(tmp_path):
-    points = (REACHED[0], (10, 1000, 5.5, 2.4), (15, 1500, 7.5, float("nan")), REACHED[1])
-    run = read(tmp_path, points)
-    assert [(each.step, each.seconds, each.bits_per_byte) for each in run.curve] == [(10, 5.5, 2.4), (20, 10.0, 1.9)]
 
 
 EARLY = ((10, 2000, 5.0, 1.9),)
@@ -55,11 +52,7 @@ EARLY = ((10, 2000, 5.0, 1.9),)
 @pytest.mark.parametrize(
     ("points", "found", "message"),
     [
-        (
-            REACHED,
-            {"manifest_hash": "other"},
-            r"data\.manifest_hash: got 'other', expected 'hash'.*cannot stand beside",
-        ),
+        (REACHED, {"manifest_hash": "other"}, r"data\.manifest_hash: got 'other', expected 'hash'.*cannot stand"),
         (REACHED, {"seed": 2}, "seed: got 2, expected 1"),
         (REACHED, {"length": 64}, "model.seq_len: got 64, expected 32"),
         (REACHED, {"target": None}, r"target\.bits_per_byte: got None, expected 2\.0"),

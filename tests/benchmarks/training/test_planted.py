@@ -1,13 +1,11 @@
 """What is planted comes again from its seed, has the shares that were asked for, and is what selection is for."""
 
-from __future__ import annotations
-
 from collections import Counter
 from random import Random
 
 import pytest
 
-from litespark.benchmarks.training.planted import CLEAN, EXACT_COPY, JUNK, NEAR_COPY, Text, plant
+from litespark.benchmarks.training.planted import CLEAN, EXACT_COPY, JUNK, NEAR_COPY, plant
 from litespark.data.select.config import QUALITY_RULES, SelectionConfig
 from litespark.data.select.duplicates import Fingerprinter, duplicates
 from litespark.data.select.select import Selector
@@ -16,34 +14,20 @@ from tests.data.select.prose import document, prose
 CLEAN_TEXTS = [prose(seed, 40) for seed in range(60)]
 
 
-def sizes(texts: list[Text]) -> Counter[str]:
-    counted: Counter[str] = Counter()
-    for text in texts:
-        counted[text.kind] += len(text.text.encode())
-    return counted
-
-
-def test_a_seed_is_a_corpus() -> None:
-    one, again, other = (plant(CLEAN_TEXTS, 2.0, seed) for seed in (1, 1, 2))
-    assert one == again
-    assert one != other
+def test_a_seed_is_a_corpus_with_every_clean_document_once_and_the_shares_asked_for() -> None:
+    texts, again, other = (plant(CLEAN_TEXTS, 2.0, seed) for seed in (1, 1, 2))
+    assert texts == again
+    assert texts != other
     # copies come behind what they copy
-    seen: set[str] = set()
-    for text in one:
-        assert text.kind != EXACT_COPY or text.text in seen
-        seen.add(text.text)
-
-
-def test_every_clean_document_is_there_once_and_the_shares_are_those_asked_for() -> None:
-    texts = plant(CLEAN_TEXTS, 2.0, 1)
-    found = sizes(texts)
+    for at, text in enumerate(texts):
+        assert text.kind != EXACT_COPY or text.text in {each.text for each in texts[:at]}
     assert Counter(text.text for text in texts if text.kind == CLEAN) == Counter(CLEAN_TEXTS)
-    assert set(found) == {CLEAN, EXACT_COPY, NEAR_COPY, *JUNK}
+    found: Counter[str] = Counter()
+    for text in texts:
+        found[text.kind] += len(text.text.encode())
     # the last document of a kind goes beyond its share
-    assert found[EXACT_COPY] / found[CLEAN] == pytest.approx(0.5, abs=0.05)
-    assert found[NEAR_COPY] / found[CLEAN] == pytest.approx(0.5, abs=0.05)
-    for kind in JUNK:
-        assert found[kind] / found[CLEAN] == pytest.approx(1 / len(JUNK), abs=0.05)
+    shares = {CLEAN: 1.0, EXACT_COPY: 0.5, NEAR_COPY: 0.5} | dict.fromkeys(JUNK, 1 / len(JUNK))
+    assert {kind: size / found[CLEAN] for kind, size in found.items()} == pytest.approx(shares, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", sorted(JUNK))

@@ -14,7 +14,7 @@ def started(monkeypatch):
     """The words of every run that was started, and what it was given."""
     found = []
     monkeypatch.setattr(module, "can_resume", lambda folder: (folder / "saved").exists())
-    monkeypatch.setattr(module, "run", lambda command, printed, **named: (found.append((command, named)), DONE)[1])
+    monkeypatch.setattr(module, "run", lambda command, printed, **named: found.append((command, named)) or DONE)
     return found
 
 
@@ -36,17 +36,11 @@ def test_a_run_is_started_with_its_name_and_continued_from_its_folder(started, t
     assert [command[-1].partition("=")[0] for command in (first, second)] == ["name", "resume"]
 
 
-def test_what_cannot_be_continued_begins_anew(started, tmp_path):
-    training = Training(tmp_path / "train.py", (), tmp_path, "run")
-    (training.folder / "half").mkdir(parents=True)
-    train(training)
-    assert not training.folder.exists()
-
-
-def test_a_finished_run_is_not_started_again(started, tmp_path):
+def test_a_finished_run_is_not_started_again_and_what_cannot_be_continued_begins_anew(started, tmp_path):
     training = Training(tmp_path / "train.py", (), tmp_path, "run")
     training.folder.mkdir(parents=True)
     for status, count in (("finished", 0), ("running", 1)):
         make_record(status=status).write(training.folder / "run.json")
         assert train(training) == DONE
         assert len(started) == count
+    assert not training.folder.exists()

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import zstandard
 
 from litespark.data.config import PrepareConfig
@@ -89,22 +88,11 @@ def _litdata_epochs(config: PrepareConfig) -> Iterator[Iterator[int]]:
 
     folder = Path(config.source)
     (domain,) = Manifest.read(folder).splits["train"].domains.values()
-    dataset = StreamingDataset(
-        str(folder / "train" / domain.folder),
-        item_loader=TokensLoader(block_size=config.seq_len + 1),
-        shuffle=config.shuffle,
-        drop_last=False,
-        seed=_SEED,
-    )
-    loader = StreamingDataLoader(dataset, batch_size=config.micro_batch_size, num_workers=config.workers)
-
-    def tokens() -> Iterator[int]:
-        for batch in loader:
-            assert isinstance(batch, torch.Tensor)
-            yield batch.shape[0] * (batch.shape[1] - 1)
-
+    chunks, rows = str(folder / "train" / domain.folder), TokensLoader(block_size=config.seq_len + 1)
+    dataset = StreamingDataset(chunks, item_loader=rows, shuffle=config.shuffle, drop_last=False, seed=_SEED)
+    loader: Any = StreamingDataLoader(dataset, batch_size=config.micro_batch_size, num_workers=config.workers)
     while True:
-        yield tokens()
+        yield (batch.shape[0] * (batch.shape[1] - 1) for batch in loader)
 
 
 def _timed(epochs: Iterator[Iterator[int]], seconds: float) -> dict[str, Any]:

@@ -72,14 +72,10 @@ def bench_data(
     say: Callable[[str], None],
     ask: Callable[..., Any] = ask,
 ) -> tuple[DataRecord, Path]:
-    """Measure, and write the record after every round.
+    """Measure, and write the record after every round, as DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in `output`.
 
-    Args:
-        overrides: of the config, as the user gave them. Of the data, the tokenizer, the vocabulary and the settings of
-            reading are taken; the text is the benchmark's own.
-        command: to reproduce it, for the record.
-        output: folder of records; the file is DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in it.
-        ask: runs a process; replaced in tests.
+    Of the config the tokenizer, the vocabulary and the settings of reading are taken; the text is the benchmark's own.
+    `command` is to reproduce it, and `ask` runs a process.
     """
     parts = compose_parts(with_defaults(overrides))
     if not isinstance(parts.data, PrepareConfig):
@@ -151,10 +147,7 @@ class _Processes:
     """The measurements, each in a process of its own; everything that they write is below `scratch`."""
 
     def __init__(self, config: PrepareConfig, scratch: Path, ask: Callable[..., Any], timeout: float) -> None:
-        self.config = config
-        self.scratch = scratch
-        self.ask = ask
-        self.timeout = timeout
+        self.config, self.scratch, self.ask, self.timeout = config, scratch, ask, timeout
         self._roots = (str(scratch / f"prepared-{number}") for number in itertools.count())
 
     def encode(self, cores: int) -> Any:
@@ -164,23 +157,11 @@ class _Processes:
     def prepare(self, cores: int, **changes: Any) -> Any:
         """The corpus on so many cores, everything in it and nothing left out, into a new folder."""
         config = replace(
-            self.config,
-            source=str(self.scratch / "text"),
-            root=next(self._roots),
-            tokenizer=str(self.scratch / "tokenizer"),
-            eos_token=None,
-            name="bench",
-            text_field="text",
-            domain_field=None,
-            max_bytes=None,
-            max_files=None,
-            packing="concat",
-            selection=SelectionConfig(),
-            processes=cores,
-            nodes=1,
-            node_rank=0,
+            self.config, source=str(self.scratch / "text"), root=next(self._roots), name="bench", text_field="text",
+            tokenizer=str(self.scratch / "tokenizer"), eos_token=None, domain_field=None, max_bytes=None,
+            max_files=None, packing="concat", selection=SelectionConfig(), processes=cores, nodes=1, node_rank=0,
             **changes,
-        )
+        )  # fmt: skip
         return self._answer("prepare_corpus", {"config": asdict(config)}, cores)
 
     def stream(self, folder: str, cases: Sequence[Any], seconds: float, cores: int) -> Any:

@@ -87,15 +87,10 @@ def profiled(
         training.step(watched[0])  # the first under annotations may take other paths through caches
         events = _traced(training, watched, device)
     wall, busy = busy_intervals(events, device.type)
-    found = Profile(
-        device_type=device.type,
-        tokens=sum(batch.tokens for batch in watched),
-        attention_pairs=sum(batch.attention_pairs for batch in watched),
-        wall_milliseconds=wall / len(watched),
-        unprofiled_milliseconds=statistics.median(step_ms),
-        classes=by_class(wall, busy, len(watched)),
-    )
-    return found, step_ms
+    tokens, pairs = sum(batch.tokens for batch in watched), sum(batch.attention_pairs for batch in watched)
+    classes = by_class(wall, busy, len(watched))
+    median = statistics.median(step_ms)
+    return Profile(device.type, tokens, pairs, wall / len(watched), median, classes), step_ms
 
 
 def is_compiled(training: Training) -> bool:

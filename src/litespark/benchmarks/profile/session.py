@@ -38,15 +38,12 @@ def bench_profile(
     say: Callable[[str], None],
     launch: Callable[..., Any] = answer,
 ) -> tuple[ProfileRecord, Path]:
-    """Profile one variant and write the record.
+    """Profile one variant and write the record, DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in `output`.
 
     Args:
-        overrides: of the config, as the user gave them; command: to reproduce it.
         variant: a word that `litespark.benchmarks.step.variants.parse` takes.
         steps: under the profiler; as many are taken without it before.
         layers: of the model; None: all, or as many as the device can train.
-        output: folder of records; the file is DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in it.
-        launch: runs the process; replaced in tests.
     """
     chosen = parse(variant)
     if chosen.kind == "train.py":

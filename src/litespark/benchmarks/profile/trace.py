@@ -58,10 +58,7 @@ class _Op:
     def ops_within(self) -> Iterator[_Op]:
         """The nearest ops inside, whatever annotations lie between."""
         for child in self.children:
-            if child.annotation:
-                yield from child.ops_within()
-            else:
-                yield child
+            yield from child.ops_within() if child.annotation else (child,)
 
 
 def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[float, list[Busy]]:

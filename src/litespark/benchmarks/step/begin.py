@@ -107,9 +107,9 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
     """The record without rates and rooflines, which take seconds to measure."""
     parts, length = decided.parts, decided.parts.data.seq_len
     causal = causal_mean_keys(length)
-    data = "synthetic"
-    if isinstance(parts.data, PrepareConfig):  # without folders of the machine
-        data = parts.data.name or Path(parts.data.source).name
+    prepared = parts.data if isinstance(parts.data, PrepareConfig) else None
+    # without folders of the machine
+    data = "synthetic" if prepared is None else prepared.name or Path(prepared.source).name
     return StepRecord(
         provenance=provenance(parts, overrides, command, decided.device, decided.precision),
         model=StepModel(
@@ -144,13 +144,16 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
 def add_rates(record: StepRecord, decided: Decided) -> None:
     """Measure what the device reaches, where the record has no rates; from it the roofline of each variant.
 
-    It is that of a step over whole causal rows. The casts of ours in fp8 are told beside it.
+    It is that of a step over whole causal rows. What the casts of ours in fp8 move is told beside it.
     """
     if record.rates.matmul_flops is not None:
         return
-    parts = decided.parts
+    parts, accumulate = decided.parts, record.protocol.accumulate
     place = place_of(parts, decided.device, decided.precision)
     record.rates = measured_rates(place, peak_flops=parts.metrics.peak_flops)
+    # products are measured in one precision; the head is in bf16 where the rest is in fp8
+    wide = "bf16" if activation_dtype(decided.precision, decided.device) == torch.bfloat16 else "fp32"
+    measured = ("bf16", "fp8") if wide == "bf16" else ("fp32",)
     for index, (_, theirs) in enumerate(decided.variants):
         variant = record.variants[index]
         if variant.reason is not None:
@@ -158,29 +161,17 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
         theirs_in_fp8 = variant.kind == "huggingface" and variant.name.endswith("_fp8")
         precision: RooflinePrecision = "fp8" if theirs_in_fp8 else precision_of(theirs, decided.device)
         bounds, about = [], variant.about
-        if _rate_is_of(precision, decided) and type(theirs.optim) is AdamWConfig:  # the bound is of AdamW's work
+        if precision in measured and type(theirs.optim) is AdamWConfig:  # the bound is of AdamW's work
             by_class = roofline(
-                parts.llama, place.shapes, record.rates, precision=precision, accumulate=record.protocol.accumulate,
+                parts.llama, place.shapes, record.rates, precision=precision, accumulate=accumulate,
                 mean_keys=causal_mean_keys(record.protocol.seq_len),
             )  # fmt: skip
             bounds = [RooflinePart(kernel_class, milliseconds) for kernel_class, milliseconds in by_class.items()]
         if variant.kind != "huggingface" and precision == "fp8":
-            about += f"; {_casts(theirs, record, decided)}"
+            casts = cast_bytes(parts.llama, place.shapes, theirs.fp8, accumulate=accumulate)
+            added = sum(cast.added for cast in casts)
+            about += "; fp8 SIMULATED, whose speed says nothing" if theirs.fp8.simulate else ""
+            about += f"; its casts move {added / 1e9:+.3g} GB a step against bf16"
+            if record.rates.copy_bytes is not None:
+                about += f", {1e3 * added / record.rates.copy_bytes:+.3g} ms at the rate of copies"
         record.variants[index] = dataclasses.replace(variant, about=about, roofline=bounds)
-
-
-def _rate_is_of(precision: RooflinePrecision, decided: Decided) -> bool:
-    """Whether products were measured in this precision, whose head is in bf16 where the rest is in fp8."""
-    wide = "bf16" if activation_dtype(decided.precision, decided.device) == torch.bfloat16 else "fp32"
-    return precision == wide or (precision, wide) == ("fp8", "bf16")
-
-
-def _casts(theirs: Parts, record: StepRecord, decided: Decided) -> str:
-    """What a variant of ours in fp8 moves beside bf16, in words."""
-    shapes = place_of(decided.parts, decided.device, decided.precision).shapes
-    casts = cast_bytes(decided.parts.llama, shapes, theirs.fp8, accumulate=record.protocol.accumulate)
-    added = sum(cast.added for cast in casts)
-    words = f"its casts move {added / 1e9:+.3g} GB a step against bf16"
-    if record.rates.copy_bytes is not None:
-        words += f", {1e3 * added / record.rates.copy_bytes:+.3g} ms at the rate of copies"
-    return f"fp8 SIMULATED, whose speed says nothing; {words}" if theirs.fp8.simulate else words

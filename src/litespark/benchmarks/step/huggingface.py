@@ -51,14 +51,9 @@ class HuggingFaceTraining(TextbookTraining):
         if setup.fp8:
             convert_to_fp8(self.model)
         optim = parts.optim
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, optim.weight_decay),
-            lr=optim.lr,
-            betas=optim.betas,
-            eps=optim.eps,
-            # without it PyTorch chooses: foreach on a GPU, a loop on a CPU
-            fused=True if setup.fused else None,
-        )
+        groups = parameter_groups(self.model, optim.weight_decay)
+        fused = True if setup.fused else None  # PyTorch chooses: foreach on a GPU, a loop on a CPU
+        self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused)
         self._forward: Any = torch.compile(self.model) if setup.compiled else self.model
         self.detail = _detail(setup)
         self.model.train()
@@ -106,21 +101,16 @@ def convert_to_fp8(model: nn.Module) -> None:
     """Let the blocks' products compute in torchao's tensorwise float8, in place; the head's stays as it is."""
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
-    convert_to_float8_training(
-        model,
-        config=Float8LinearConfig.from_recipe_name("tensorwise"),
-        module_filter_fn=lambda module, name: ".layers." in f".{name}",
-    )
+    config = Float8LinearConfig.from_recipe_name("tensorwise")
+    convert_to_float8_training(model, config=config, module_filter_fn=lambda module, name: ".layers." in f".{name}")
 
 
 def _detail(setup: HuggingFaceSetup) -> str:
     import transformers
 
-    words = [f"transformers {transformers.__version__}", f"{setup.attention} attention"]
-    words.append("fused AdamW" if setup.fused else "PyTorch's default AdamW")
-    if setup.compiled:
-        words.append("torch.compile")
-    for used, package in ((setup.fp8, "torchao"), (setup.liger, "liger-kernel")):
-        if used:
-            words.append(f"{package} {version(package)}")
+    adamw = "fused AdamW" if setup.fused else "PyTorch's default AdamW"
+    words = [f"transformers {transformers.__version__}", f"{setup.attention} attention", adamw]
+    words += ["torch.compile"] if setup.compiled else []
+    words += [f"torchao {version('torchao')}"] if setup.fp8 else []
+    words += [f"liger-kernel {version('liger-kernel')}"] if setup.liger else []
     return ", ".join(words)

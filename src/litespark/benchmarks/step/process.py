@@ -52,9 +52,7 @@ def measured(parts: Parts, request: Request) -> RoundRecord:
     return out_of_memory_answered(parts, request, run_training_script if request.kind == "train.py" else _measure)
 
 
-def out_of_memory_answered(
-    parts: Parts, request: Request, take: Callable[[Parts, Request], RoundRecord]
-) -> RoundRecord:
+def out_of_memory_answered(parts: Parts, request: Request, take: Callable[..., RoundRecord]) -> RoundRecord:
     """What `take` comes to with the asked config, or that the device's memory did not suffice, which is an answer."""
     parts = asked_parts(parts, request)
     try:
@@ -85,16 +83,13 @@ def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule, Tra
     torch.manual_seed(parts.seed)
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
-    return machine, data, build(parts, machine, data.manifest, request)
-
-
-def build(parts: Parts, machine: Machine, manifest: Manifest, request: Request) -> Training:
-    """The variant with its optimizer."""
     if request.kind == "huggingface":
-        weights = initial_weights(parts, machine, manifest)
-        return HuggingFaceTraining(SETUPS[request.variant], parts, machine, weights, _recompute(parts, request))
-    module, detail = _module(parts, machine, manifest)
-    return (BareTraining if request.kind == "bare" else LitesparkTraining)(module, parts, machine, detail)
+        weights = initial_weights(parts, machine, data.manifest)
+        setup = SETUPS[request.variant]
+        return machine, data, HuggingFaceTraining(setup, parts, machine, weights, _recompute(parts, request))
+    module, detail = _module(parts, machine, data.manifest)
+    training = BareTraining if request.kind == "bare" else LitesparkTraining
+    return machine, data, training(module, parts, machine, detail)
 
 
 def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama:

@@ -19,15 +19,11 @@ MEASURE = call("litespark.benchmarks.step.process:measure")
 
 @dataclass(frozen=True)
 class Request:
-    """What one process is to measure.
+    """What one process is to measure; `overrides` are of the benchmark and after them of the variant.
 
     Attributes:
-        variant, kind: of the variant; overrides: of the benchmark and after them of the variant.
-        recompute: in place of the variant's own; None: its own.
-        layers: of the model, in place of the config's; None: the config's.
-        warmup_steps, steps: optimizer steps that are not counted, and those that are.
+        recompute, layers: in place of the variant's own and of the config's; None: these.
         loss_rows: held-out rows for the loss after all steps.
-        round, position: of the process in the benchmark, from 0.
         folder: for what it writes; started: seconds since the epoch when it was; both are filled in by `answer`.
     """
 

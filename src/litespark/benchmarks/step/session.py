@@ -43,10 +43,8 @@ def bench_step(
     """Measure, and write the record after every process.
 
     Args:
-        overrides: of the config, as the user gave them; command: to reproduce it.
-        variants: in the order in which they take turns.
+        overrides: of the config, as the user gave them; command: to reproduce it; `launch` and `clock` are for tests.
         output: folder of records; the file is DEVICE/DATE_bench-step_MODEL_PRECISION.json in it.
-        launch, clock: replaced in tests.
     """
     began = clock()
     decided = decide(overrides, variants, settings)
@@ -57,12 +55,8 @@ def bench_step(
 
 def begin_steps(new: S, output: Path, what: str, say: Callable[[str], None]) -> tuple[S, Path]:
     """See `litespark.benchmarks.session.begin`."""
-
-    def done(record: S) -> str:
-        return f"{sum(len(variant.measured) for variant in record.variants)} processes"
-
     path = record_path(output, new.provenance, what, new.model.name, new.protocol.precision)
-    return begin(new, path, done=done, say=say)
+    return begin(new, path, done=lambda old: f"{sum(len(one.measured) for one in old.variants)} processes", say=say)
 
 
 @dataclass

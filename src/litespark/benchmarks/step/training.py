@@ -113,11 +113,6 @@ class BareTraining(TextbookTraining):
         self.detail = detail
 
     def loss(self, batch: TokenBatch, tokens: Tensor, *, compiled: bool) -> Tensor:
-        total: Tensor = self.model(
-            batch.tokens,
-            batch.labels,
-            positions=batch.positions,
-            documents=batch.documents,
-            cu_seqlens=batch.cu_seqlens,
-        )
+        where = {"positions": batch.positions, "documents": batch.documents, "cu_seqlens": batch.cu_seqlens}
+        total: Tensor = self.model(batch.tokens, batch.labels, **where)
         return total / tokens

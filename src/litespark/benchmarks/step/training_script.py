@@ -1,8 +1,7 @@
 """train.py as a variant: the program itself, run on the same steps, and what its own records say of them.
 
-Its figures are what a user gets: data loading, metrics and Lightning's loop are in them. A run tells its speed by
-windows, which close at the log interval with a synchronisation; the time of each counted step is the mean of its
-window, so their sum is the time that train.py really took.
+A run tells its speed by windows, which close at the log interval with a synchronisation; the time of each counted step
+is the mean of its window, so their sum is the time that train.py really took.
 """
 
 from __future__ import annotations
@@ -42,12 +41,8 @@ def run_training_script(parts: Parts, request: Request, program: Sequence[str] =
     window = window_steps(parts.trainer.log_every, request.warmup_steps, request.steps)
     # below the benchmark's own folder, so that a killed benchmark leaves nothing elsewhere
     with tempfile.TemporaryDirectory(prefix="train-", dir=request.folder or None) as temporary:
-        ended = subprocess.run(
-            [*program, *request.overrides, *script_overrides(parts, request, window, Path(temporary))],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            check=False,
-        )
+        command = [*program, *request.overrides, *script_overrides(parts, request, window, Path(temporary))]
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
         folder = Path(temporary) / "runs" / _NAME
         if not (folder / RECORD).is_file():
             raise RuntimeError(f"train.py ended with status {ended.returncode} before its first step")

@@ -37,23 +37,16 @@ class Variant:
 class HuggingFaceSetup:
     """How a Hugging Face baseline trains, beyond the config.
 
-    Attributes:
-        about: one line that says what it is.
-        attention: transformers' attention implementation; `causal` is SDPA that is never given a mask, see
-            `litespark.benchmarks.step.huggingface`.
-        recompute: `full` is transformers' gradient checkpointing of every layer.
-        fused: AdamW as one kernel; else PyTorch's default (foreach on a GPU, a loop on a CPU).
-        compiled: `torch.compile` of the whole model, the loss included.
-        fp8: products of the blocks in torchao's tensorwise float8, the head's not.
-        liger: patched with Liger's kernels.
+    `attention` is transformers' implementation; `causal` is SDPA that is never given a mask, see
+    `litespark.benchmarks.step.huggingface`.
     """
 
     about: str
     attention: str
     recompute: Recompute
-    fused: bool
-    compiled: bool = False
-    fp8: bool = False
+    fused: bool  # AdamW as one kernel; else PyTorch's default (foreach on a GPU, a loop on a CPU)
+    compiled: bool = False  # the whole model, the loss included
+    fp8: bool = False  # torchao's tensorwise float8, but in the head
     liger: bool = False
 
 
@@ -141,7 +134,6 @@ def masks_documents(parts: Parts) -> bool:
 
 
 def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: Parts) -> str | None:
-    model = parts.llama
     if not _installed("transformers"):
         return "transformers is not installed; pip install transformers"
     if masks_documents(parts):
@@ -151,27 +143,23 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             "the baselines train with AdamW, and the config has another optimizer; leave optim=adamw and give the "
             "other one to a variant of Litespark ('NAME:optim=…')"
         )
-    if (reason := why_not_transformers(model)) is not None:
+    if (reason := why_not_transformers(parts.llama)) is not None:
         return f"{reason}; change model.hidden_size or model.num_heads"
     if parts.precision == "fp8" or (parts.precision == "auto" and precision_of(parts, device) == "fp8"):
         return (
             "the baselines compute in bf16, and compiled_fp8 is one of them; set precision=bf16 and give the other to "
             "a variant of Litespark ('litespark_fp8:precision=fp8')"
         )
-    if setup.fp8:
-        if device.type == "cpu":
-            return "float8 products need a GPU with fp8 units"
-        if (reason := without_units(device)) is not None:
-            return reason
-        if not _installed("torchao"):
-            return "torchao is not installed; pip install torchao"
-        if parts.precision == "fp32":
-            return "float8 is measured beside bf16; set precision=bf16"
-    if setup.liger:
-        if device.type == "cpu":
-            return "Liger's kernels need a GPU"
-        if not _installed("liger_kernel"):
-            return "Liger is not installed; pip install liger-kernel"
+    if (setup.fp8 or setup.liger) and device.type == "cpu":
+        return "float8 products need a GPU with fp8 units" if setup.fp8 else "Liger's kernels need a GPU"
+    if setup.fp8 and (reason := without_units(device)) is not None:
+        return reason
+    for needed, package in ((setup.fp8, "torchao"), (setup.liger, "liger_kernel")):
+        if needed and not _installed(package):
+            name = package.replace("_", "-")
+            return f"{name} is not installed; pip install {name}"
+    if setup.fp8 and parts.precision == "fp32":
+        return "float8 is measured beside bf16; set precision=bf16"
     return None
 
 

@@ -74,7 +74,10 @@ def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path
         "train": plant(training, settings.planted, settings.planted_seed),
         "validation": [Text(CLEAN, text) for text in validation],
     }
-    lines = {split: [_line(text) for text in texts] for split, texts in splits.items()}
+    lines = {
+        split: [json.dumps({TEXT_FIELD: text, KIND_FIELD: kind}, ensure_ascii=False) for kind, text in texts]
+        for split, texts in splits.items()
+    }
     digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
     folder = below / f"corpus-{digest[:12]}"
     _write(folder, lines)
@@ -123,10 +126,6 @@ def _documents(config: PrepareConfig, files: Files) -> Iterator[str]:
         ordered = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
         for document in reader.documents(ordered):
             yield prose(document.text) if document.file.endswith(".py") else document.text
-
-
-def _line(text: Text) -> str:
-    return json.dumps({TEXT_FIELD: text.text, KIND_FIELD: text.kind}, ensure_ascii=False)
 
 
 def _write(folder: Path, lines: dict[str, list[str]]) -> None:

@@ -34,10 +34,8 @@ def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed
     }
     for name, (got, wanted) in expected.items():
         if got != wanted:
-            raise RecordError(
-                f"{folder / RECORD}: {name}: got {got!r}, expected {wanted!r}; its figures cannot stand beside "
-                "those of the other runs"
-            )
+            place = f"{folder / RECORD}: {name}"
+            raise RecordError(f"{place}: got {got!r}, expected {wanted!r}; it cannot stand beside the other runs")
     reason = None if end.joules is not None else found.energy.reason or "the meter did not read all of the time"
     with as_record_error():
         return TrainedRun(
@@ -62,11 +60,8 @@ def validations(folder: Path) -> list[Validation]:
         if bits is None or not math.isfinite(bits):
             continue
         with as_record_error():
+            tokens, seconds = row[names.PROGRESS_TOKENS], row[names.TRAIN_SECONDS]
             found[row["step"]] = Validation(
-                step=row["step"],
-                tokens=row[names.PROGRESS_TOKENS],
-                seconds=row[names.TRAIN_SECONDS],
-                bits_per_byte=bits,
-                joules=row.get(names.TRAIN_JOULES),
+                step=row["step"], tokens=tokens, seconds=seconds, bits_per_byte=bits, joules=row.get(names.TRAIN_JOULES)
             )
     return [found[step] for step in sorted(found)]

@@ -42,18 +42,16 @@ def plant(clean: Sequence[str], share: float, seed: int) -> list[Text]:
     size = sum(len(text.encode()) for text in clean) * share
     places = [(random.random(), Text(CLEAN, text)) for text in clean]
     copied = random.sample(range(len(clean)), max(1, len(clean) // _COPIED))
-    for kind, part in _SHARES.items():
+    junk = dict.fromkeys(JUNK, (1 - sum(_SHARES.values())) / len(JUNK))
+    for kind, part in (_SHARES | junk).items():
         left = size * part
         while left > 0:
-            place, original = places[random.choice(copied)]
-            text = original.text if kind == EXACT_COPY else _nearly(original.text, random)
-            places.append((random.uniform(place, 1), Text(kind, text)))
-            left -= len(text.encode())
-    for kind, junk in JUNK.items():
-        left = size * (1 - sum(_SHARES.values())) / len(JUNK)
-        while left > 0:
-            text = junk(random)
-            places.append((random.random(), Text(kind, text)))
+            if kind in junk:
+                behind, text = 0.0, JUNK[kind](random)
+            else:
+                behind, original = places[random.choice(copied)]
+                text = original.text if kind == EXACT_COPY else _nearly(original.text, random)
+            places.append((random.uniform(behind, 1), Text(kind, text)))
             left -= len(text.encode())
     return [text for _, text in sorted(places, key=lambda entry: entry[0])]
 

@@ -1,8 +1,7 @@
 """A benchmark of variants × seeds from start to end: runs that take turns, saved one by one.
 
-Every variant trains once with each seed, in a process of its own, to equal tokens or to a target of bits per byte. The
-same command continues what was stopped: runs that are in the record stay, one that was under way goes on from where it
-was saved.
+The same command continues what was stopped: runs that are in the record stay, one that was under way goes on from where
+it was saved.
 """
 
 from __future__ import annotations
@@ -69,16 +68,13 @@ def bench_training(
     launch: Callable[[Training], Ended] = train,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[TrainingRecord, Path]:
-    """Train, and write the record after every run.
+    """Train, and write the record after every run, as DEVICE/DATE_bench-QUESTION_MODEL_PRECISION.json in `output`.
 
     Args:
         overrides: of the config, as the user gave them. With a corpus, `data.source` is where clean text is taken from,
             and what they state of `data.selection` makes the second variant.
         variants: in place of the question's; the first is what the others are held against.
-        command: to reproduce it, for the record.
-        script: `train.py`.
-        output: folder of records; the file is DEVICE/DATE_bench-QUESTION_MODEL_PRECISION.json in it.
-        launch, clock: replaced in tests.
+        command: to reproduce it; script: `train.py`; `launch` and `clock` are for tests.
     """
     began = clock()
     plain, variants = overrides, variants or question.variants
@@ -97,7 +93,7 @@ def bench_training(
         check_variants(made[0].parts, made)
     new = new_record(made, settings, corpus, parts, overrides, command)
     path = record_path(output, new.provenance, f"bench-{question.name}", new.model.name, new.precision)
-    record, path = begin(new, path, done=_runs, say=say)
+    record, path = begin(new, path, done=lambda old: f"{sum(len(one.runs) for one in old.variants)} runs", say=say)
     overrides_of = {each.variant.name: each.words for each in made}
     deadline = None if settings.minutes is None else began + 60 * settings.minutes
     Turns(record, path, overrides_of, parts, script, logs, say, launch, clock, deadline).take()
@@ -134,7 +130,3 @@ def new_record(
         bound=settings.bound,
         corpus=corpus,
     )
-
-
-def _runs(record: TrainingRecord) -> str:
-    return f"{sum(len(variant.runs) for variant in record.variants)} runs"

@@ -9,33 +9,32 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from litespark.cli.configs import repository
+from litespark.cli.configs import repository, tell
 
 Output = Annotated[Path | None, Option(help="Folder of records; logs/bench")]
 Publish = Annotated[bool, Option("--publish", help="Write the record and its page into results/")]
-# what of the words that were typed does not change what is measured
-_ELSEWHERE = ("--output", "--publish")
 
 
-def records_folder(output: Path | None, publish: bool) -> Path:
-    """The folder that the arguments name.
+def recording(context: typer.Context, output: Path | None, publish: bool) -> dict[str, Any]:
+    """What every benchmark is given: the words to reproduce it, the folder of its record, and where it tells of itself.
 
     Raises:
-        typer.BadParameter: they name two.
+        typer.BadParameter: the arguments name two folders.
     """
     if output is not None and publish:
         raise typer.BadParameter("got --output and --publish, expected one of the two")
-    return output or repository() / ("results" if publish else "logs/bench")
+    folder = output or repository() / ("results" if publish else "logs/bench")
+    return {"command": _typed(context.obj), "output": folder, "say": tell}
 
 
-def typed(context: typer.Context) -> list[str]:
-    """The command to reproduce a record: the words as they were typed, but where the record goes."""
-    words = iter(context.obj)
+def _typed(typed: Sequence[str]) -> list[str]:
+    """The command as it was typed, but where the record goes."""
+    words = iter(typed)
     kept = ["litespark"]
     for word in words:
         if word == "--output":
             next(words, None)
-        elif word.partition("=")[0] not in _ELSEWHERE:
+        elif word.partition("=")[0] not in ("--output", "--publish"):
             kept.append(word)
     return kept
 

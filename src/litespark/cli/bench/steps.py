@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from typer import Context, Option
 
-from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
-from litespark.cli.configs import Overrides, composed_parts, tell
+from litespark.cli.bench.records import Output, Publish, recording, show
+from litespark.cli.configs import Overrides, composed_parts
 
 # a GPU may be lent for ten minutes at a time, and the same command continues
 _MINUTES = 9.0
@@ -46,8 +46,7 @@ def step(
     if not variants:
         variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
     settings = _settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
-    folder = records_folder(output, publish)
-    record, path = bench_step(overrides, variants, settings, command=typed(context), output=folder, say=tell)
+    record, path = bench_step(overrides, variants, settings, **recording(context, output, publish))
     show(publish, tables(record), path, complete=record.complete)
     return 0 if succeeded(record) else 1
 
@@ -75,17 +74,11 @@ def ablation(
 
     plain = shlex.split(baseline)
     device = _device([*overrides, *plain])
+    settings = _settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
     record, path = bench_ablation(
-        overrides,
-        baseline=plain,
-        target=shlex.split(target),
-        grouped=switch,
-        order=[name for name in order.split(",") if name],
-        settings=_settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers),
-        command=typed(context),
-        output=records_folder(output, publish),
-        say=tell,
-    )
+        overrides, baseline=plain, target=shlex.split(target), settings=settings, grouped=switch,
+        order=[name for name in order.split(",") if name], **recording(context, output, publish),
+    )  # fmt: skip
     figure = waterfall(from_record(record), record.model.name)
     show(publish, [of_record(record)], path, figure, complete=record.complete)
     return 1 if failures(record) else 0

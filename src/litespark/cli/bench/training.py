@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from typer import Context, Option
 
-from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
-from litespark.cli.configs import Overrides, repository, tell
+from litespark.cli.bench.records import Output, Publish, recording, show
+from litespark.cli.configs import Overrides, repository
 
 
 def _variant(usual: str) -> Any:
@@ -89,15 +89,10 @@ def _run(
     from litespark.benchmarks.training.variants import parse
     from litespark.reports.training import all_within, figure, tables
 
-    record, path = session.bench_training(
-        question,
-        overrides,
-        session.TrainingSettings(**given | {"seeds": session.seeds_of(given["seeds"])}),
-        [parse(each, question.variants) for each in variants],
-        command=typed(context),
-        script=repository() / "train.py",
-        output=records_folder(output, publish),
-        say=tell,
-    )
+    settings = session.TrainingSettings(**given | {"seeds": session.seeds_of(given["seeds"])})
+    chosen = [parse(each, question.variants) for each in variants]
+    where = recording(context, output, publish)
+    script = repository() / "train.py"
+    record, path = session.bench_training(question, overrides, settings, chosen, script=script, **where)
     show(publish, tables(record), path, figure(record))
     return 0 if record.complete and all_within(record) else 1

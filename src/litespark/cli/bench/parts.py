@@ -1,0 +1,73 @@
+"""`litespark bench data`, `ops` and `profile`: the parts of training, each by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Context, Option
+
+from litespark.cli.bench.records import Output, Publish, recording, show
+from litespark.cli.configs import Overrides, composed_parts, number
+from litespark.ranges import Repeats, Seconds
+
+_VARIANT = "What to profile: a baseline, litespark, or 'NAME:override override'"
+
+
+def data(
+    context: Context,
+    overrides: Overrides,
+    *,
+    rounds: Annotated[int, Option(help="In which all take turns")] = 3,
+    megabytes: Annotated[float, Option(help="Of text to prepare")] = 24.0,
+    seconds: Annotated[float, Option(help="To read each stream for")] = 2.0,
+    timeout: Annotated[float, Option(help="Seconds of a measurement")] = 900.0,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure the speed of preparing and reading data."""
+    from litespark.benchmarks.data.session import DataSettings, bench_data
+    from litespark.reports.data import tables
+
+    settings = DataSettings(rounds=rounds, megabytes=megabytes, seconds=seconds, timeout=timeout)
+    record, path = bench_data(overrides, settings, **recording(context, output, publish))
+    show(publish, tables(record), path)
+    return 0
+
+
+def ops(
+    context: Context,
+    overrides: Overrides,
+    *,
+    op: Annotated[list[str], Option(default_factory=list, help="Measure this one; give it again for more; all")],
+    seconds: Annotated[float | None, number(Seconds, "Length of each measurement; 4 on a GPU")] = None,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure each op and backend against PyTorch and Liger."""
+    from litespark.benchmarks.ops.session import bench_ops
+    from litespark.reports.op_speeds import tables
+
+    given = recording(context, output, publish)
+    record, path = bench_ops(composed_parts(overrides), overrides, ops=op, seconds=seconds, **given)
+    show(publish, tables(record), path)
+    return 0 if record.complete and not record.red else 1
+
+
+def profile(
+    context: Context,
+    overrides: Overrides,
+    *,
+    variant: Annotated[str, Option(help=_VARIANT)] = "litespark",
+    steps: Annotated[int, number(Repeats, "Steps under the profiler")] = 5,
+    layers: Annotated[int | None, number(Repeats, "Of the model; as many as the device can train")] = None,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure where the time of a step goes, by kernel class."""
+    from litespark.benchmarks.profile.session import bench_profile
+    from litespark.reports.profile import figure, table
+
+    given = recording(context, output, publish)
+    record, path = bench_profile(overrides, variant=variant, steps=steps, layers=layers, **given)
+    show(publish, [table(record)], path, figure(record))
+    return 0
