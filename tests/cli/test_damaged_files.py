@@ -171,12 +171,14 @@ def test_a_value_of_another_kind_in_a_file_of_a_run_is_one_message(copies, capsy
     [["report", "{w}"], ["generate", "{w}", "--prompt", "a"], ["export", "{w}", "{o}"], ["prepare", "--check", "{w}"]],
 )
 def test_a_folder_that_is_none_is_one_message(tmp_path, capsys, words):
-    places = {name: tmp_path / "run" / name for name in ("nothing", "file", "pipe", "link", "empty")}
-    places["empty"].mkdir(parents=True)
+    places = {name: tmp_path / name / "run" for name in ("nothing", "file", "pipe", "link", "empty")}
+    for place in places.values():
+        place.parent.mkdir()
+    places["empty"].mkdir()
     places["file"].write_text("x")
     places["link"].symlink_to(places["link"])
     os.mkfifo(places["pipe"])
-    for name in (*map(str, places.values()), f"{tmp_path}/run/{'x' * 5000}", f"{tmp_path}/\udcff", f"{tmp_path}/\0"):
+    for name in (*map(str, places.values()), f"{tmp_path}/{'x' * 5000}", f"{tmp_path}/\udcff", f"{tmp_path}/\0"):
         assert main([word.format(w=name, o=tmp_path / "exported") for word in words]) in (1, 2)
         said = capsys.readouterr().err
         assert "Traceback" not in said

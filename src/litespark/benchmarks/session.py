@@ -1,7 +1,4 @@
-"""How a benchmark begins, finds what an earlier start left unfinished, and takes turns.
-
-A record is DEVICE/DATE_WHAT_MODEL_PRECISION.json in the folder of results; one more on the same day gets a number.
-"""
+"""How a benchmark begins, finds what an earlier start left unfinished, and takes turns."""
 
 from __future__ import annotations
 
@@ -101,9 +98,9 @@ def begin(new: R, path: Path, *, done: Callable[[R], str], say: Callable[[str], 
 
 
 def record_path(output: Path, origin: Provenance, what: str, model: str, precision: str) -> Path:
-    """A file below `output` that is not there yet; `what` is the benchmark, such as `bench-step`.
+    """DEVICE/DATE_WHAT_MODEL_PRECISION.json in `output`; one more on the same day gets a number.
 
-    Its folder is the first device's name in lower case with hyphens, for a CPU with the number of its cores.
+    DEVICE is the first one's name in lower case with hyphens, for a CPU with the number of its cores.
     """
     name = origin.environment.devices[0].name + (f" {os.cpu_count()} cores" if origin.environment.on_cpu else "")
     folder = output / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -119,12 +119,9 @@ def test_a_compiled_model_is_known_by_its_forward(tmp_path):
     assert is_compiled(theirs)
 
 
-def test_every_piece_has_a_class():
+def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_not():
     methods = {name for name, _ in inspect.getmembers(Pieces, inspect.isfunction) if not name.startswith("_")}
     assert set(_PIECES) == methods
-
-
-def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_not():
     mine = annotated_pieces(PIECES)
     arguments = (torch.randn(16, 32), None, torch.ones(32), 1e-5, Quantisation(E4M3))
     dtypes = {"stream_dtype": torch.float32, "dtype": torch.float32}
@@ -134,7 +131,7 @@ def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_
         found = mine.add_rms_norm(*arguments, **dtypes)
         Pieces().cast(arguments[0], Quantisation(E4M3))
     assert torch.equal(found[1].rows.values.view(torch.uint8), expected[1].rows.values.view(torch.uint8))
-    events = {each.name: each for each in profiler.events() if each.name.startswith(scope(""))}
+    events = {each.name: each.time_range for each in profiler.events() if each.name.startswith(scope(""))}
     assert set(events) == {scope("norm"), scope("copies")}
-    around, within = events[scope("norm")].time_range, events[scope("copies")].time_range
+    around, within = events[scope("norm")], events[scope("copies")]
     assert around.start <= within.start <= within.end <= around.end

@@ -82,11 +82,11 @@ def test_a_selection_that_selects_nothing_is_refused(session: Selecting) -> None
 
 
 def test_without_a_word_about_selection_it_is_that_for_the_web() -> None:
-    others, (everything, selected) = with_and_without(["data=text", "optim.lr=1e-3"])
-    assert others == ["data=text", "optim.lr=1e-3"]
-    assert (everything.settings, selected.settings) == (("data/selection=none",), ("data/selection=web",))
-    others, (_, selected) = with_and_without(["data=text", *RULES])
-    assert (others, selected.settings) == (["data=text"], RULES)
+    web, none = ("data/selection=web",), ("data/selection=none",)
+    for given, expected in (((), web), (RULES, RULES)):
+        others, (everything, selected) = with_and_without(["data=text", "optim.lr=1e-3", *given])
+        assert others == ["data=text", "optim.lr=1e-3"]
+        assert (everything.settings, selected.settings) == (none, expected)
 
 
 @pytest.mark.slow

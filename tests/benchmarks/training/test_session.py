@@ -25,26 +25,22 @@ def house(tmp_path_factory):
     return tmp_path_factory.mktemp("house")
 
 
-@pytest.fixture(params=[TO_LOSS, PARITY], ids=lambda question: question.name)
-def session(request, house):
-    made = Session(cleared(house), request.param)
-    return lambda *words, variants=TWO, **more: (made(*words, variants=variants, **more), made)
-
-
 @pytest.fixture
 def to_loss(house):
     return Session(cleared(house), TO_LOSS)
 
 
-def test_variants_take_turns_and_each_run_is_kept(session):
-    (record, path), taken = session()
+@pytest.mark.parametrize("question", [TO_LOSS, PARITY], ids=lambda question: question.name)
+def test_variants_take_turns_and_each_run_is_kept(house, question):
+    taken = Session(cleared(house), question)
+    record, path = taken(variants=TWO)
     assert taken.started == [("reference", 1), ("ours", 1), ("ours", 2), ("reference", 2)]
     assert TrainingRecord.read(path) == record
     assert record.complete
-    assert path.name.endswith(f"_bench-{taken.question.name}_tiny_fp32.json")
+    assert path.name.endswith(f"_bench-{question.name}_tiny_fp32.json")
     assert [[run.position for run in variant.runs] for variant in record.variants] == [[0, 1], [1, 0]]
     assert record.variants[0].runs[0].end.tokens == record.stream.budget_tokens == 512
-    assert record.target_bits_per_byte == (2.0 if taken.question is TO_LOSS else None)
+    assert record.target_bits_per_byte == (2.0 if question is TO_LOSS else None)
     assert not list(taken.house.glob("logs/*/runs/*/checkpoints"))
 
 

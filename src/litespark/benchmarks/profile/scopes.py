@@ -61,9 +61,7 @@ def annotated(model: nn.Module) -> Iterator[None]:
 
 
 def _annotate_ours(model: Llama, replace: _Replacements) -> None:
-    functions: dict[str, Any] = {
-        op: _wrapped(getattr(model.ops, op), scope(kernel_class)) for op, kernel_class in _OPS.items()
-    }
+    functions: Any = {op: _wrapped(getattr(model.ops, op), scope(_OPS[op])) for op in _OPS}
     ops = dataclasses.replace(model.ops, fp8=annotated_pieces(model.ops.fp8), **functions)
     for module in model.modules():
         if isinstance(getattr(module, "ops", None), Ops):
@@ -110,11 +108,9 @@ class _Replacements(ExitStack):
     """Attributes that are other ones for a while."""
 
     def annotate(self, owner: Any, name: str, annotation: str) -> None:
-        """Let a function of `owner` run under an annotation."""
         self.set(owner, name, _wrapped(getattr(owner, name), annotation))
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Give `owner` another value by that name."""
         if isinstance(getattr(type(owner), name, None), property) or name in vars(owner):
             self.callback(setattr, owner, name, getattr(owner, name))
         else:

@@ -64,9 +64,8 @@ class StepTurns:
     """Measures the rates and runs the processes that a record lacks, round by round.
 
     A variant that runs out of memory is tried again at once with the next kind of recomputation, and keeps it. One
-    that fails in another way is left out until the same command is given again. Attempts of both kinds stay in the
-    record. With `settings.minutes` no process but the first is begun that would end later than these after `began`,
-    going by the last of its variant, or by the longest of all where it is the first of its variant.
+    that fails in another way is left out until the same command is given again. With `settings.minutes` no process but
+    the first is begun that would end later, going by the last of its variant, or the longest of all.
     """
 
     record: StepRecord

@@ -12,7 +12,6 @@ from litespark.benchmarks.training.corpus import KIND_FIELD, TEXT_FIELD, CorpusS
 from litespark.benchmarks.training.variants import SELECTION, Composed, Variant
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import FILE as MANIFEST_FILE
-from litespark.data.manifest import Manifest
 from litespark.data.select.select import check_selection
 from litespark.data.stream.modules import TokenDataModule, build_data_module
 from litespark.metrics.records.training import Corpus, Dropped, PreparedCorpus
@@ -33,12 +32,9 @@ def with_and_without(overrides: Sequence[str]) -> tuple[list[str], list[Variant]
 
 
 def prepare_variants(
-    overrides: Sequence[str],
-    variants: Sequence[Variant],
-    settings: CorpusSettings,
-    logs: Path,
+    overrides: Sequence[str], variants: Sequence[Variant], settings: CorpusSettings, logs: Path,
     say: Callable[[str], None],
-) -> tuple[Corpus, list[Composed]]:
+) -> tuple[Corpus, list[Composed]]:  # fmt: skip
     """Write the corpus and prepare it for each variant, or find that done.
 
     All have one tokenizer, the first variant's: with another a token would be other bytes.
@@ -83,10 +79,13 @@ def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:
     seconds = time.perf_counter() - began
     assert isinstance(data, TokenDataModule)
     check_vocabulary(parts, data.manifest)
-    split = data.manifest.splits["train"]
+    split, held_out = data.manifest.splits["train"], data.manifest.splits["validation"].domains
+    # of all tokens that are validated on, and what ids mean: equal for equal text under one tokenizer
+    chunks = [[name, [chunk.sha256 for chunk in held_out[name].chunks]] for name in sorted(held_out)]
+    digest = hashlib.sha256(json.dumps([data.manifest.tokenizer_hash, chunks]).encode()).hexdigest()
     return data.folder, PreparedCorpus(
         manifest_hash=data.manifest.hash,
-        validation_hash=validation_hash(data.manifest),
+        validation_hash=digest,
         train_documents=split.documents,
         train_tokens=split.tokens,
         prepare_seconds=None if data.folder / MANIFEST_FILE in before else seconds,
@@ -96,10 +95,3 @@ def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:
             if row.split == "train" and row.rule.startswith(_RULE)
         ],
     )  # fmt: skip
-
-
-def validation_hash(manifest: Manifest) -> str:
-    """Of all tokens that are validated on, and what ids mean: equal for equal text under one tokenizer."""
-    domains = manifest.splits["validation"].domains
-    chunks = [[name, [chunk.sha256 for chunk in domains[name].chunks]] for name in sorted(domains)]
-    return hashlib.sha256(json.dumps([manifest.tokenizer_hash, chunks]).encode()).hexdigest()
