@@ -13,13 +13,10 @@ from tests.cli.tiny_run import tiny
 TARGET = 2.5
 
 
-def overrides(house, target=TARGET):
-    return tiny(house, budget__steps=60, trainer__validate_every=4, trainer__log_every=5, optim__lr="1e-2",
-                budget__target_bpb=target)  # fmt: skip
-
-
 def test_it_ends_at_the_first_validation_that_reaches_the_target_and_goes_on_to_a_lower_one(tmp_path, capsys):
-    assert main(["train", *overrides(tmp_path), "name=ended"]) == 0
+    every = {"budget__steps": 60, "trainer__validate_every": 4, "trainer__log_every": 5, "optim__lr": "1e-2"}
+    train = ["train", *tiny(tmp_path, **every, budget__target_bpb=TARGET)]
+    assert main([*train, "name=ended"]) == 0
     run = tmp_path / "logs" / "runs" / "ended"
     record = RunRecord.read(run / "run.json")
     reached = record.target.reached
@@ -37,9 +34,9 @@ def test_it_ends_at_the_first_validation_that_reaches_the_target_and_goes_on_to_
     assert reached.train_seconds == pytest.approx(record.throughput.train_seconds, abs=0.2)
     assert (run / "checkpoints" / f"step-{reached.step:08d}").is_dir()
     step = reached.step
-    assert main(["train", *overrides(tmp_path), f"resume={run}"]) == 1
+    assert main([*train, f"resume={run}"]) == 1
     assert f"bits per byte at step {step}; lower budget.target_bpb=2.5" in capsys.readouterr().err
-    assert main(["train", *overrides(tmp_path, target=2.0), f"resume={run}"]) == 0
+    assert main([*train, "budget.target_bpb=2.0", f"resume={run}"]) == 0
     record = RunRecord.read(run / "run.json")
     assert record.target.bits_per_byte == 2.0
     assert record.target.reached.step > step

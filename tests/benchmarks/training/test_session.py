@@ -176,36 +176,23 @@ def test_variants_are_named_or_spelled_out_and_those_of_a_question_compose():
         assert [parts_from(compose([*each.settings])).precision for each in question.variants] == expected
 
 
-def trained(session, *words, **given):
-    """The record of a session whose runs are real."""
+def test_runs_of_train_py_are_read_as_it_writes_them(house):
+    """A run that ends at a target is read in test_finished, and written in tests/cli/test_target."""
 
     def launch(training):
         assert main(["train", *training.overrides, f"paths.logs={training.logs}", f"name={training.name}"]) == 0
         return Ended("finished")
 
+    session = Session(cleared(house), PARITY)
     session.launch = launch
-    record, _ = session(*words, seeds=(1,), **given)
-    assert record.complete
-    runs = [variant.runs[0] for variant in record.variants]
-    assert all((run.end.joules is None) == bool(run.joules_reason) for run in runs)
-    return record, *runs
-
-
-def test_parity_of_runs_of_train_py_in_fp32_and_fp8(house):
     simulated = parse("fp8: precision=fp8 precision.fp8.simulate=true", PARITY.variants)
-    variants = (Variant("fp32", ("precision=fp32",)), simulated)
-    record, first, ours = trained(Session(cleared(house), PARITY), variants=variants, bound=0.05)
+    record, _ = session(variants=(Variant("fp32", ("precision=fp32",)), simulated), seeds=(1,), bound=0.05)
+    assert record.complete
+    first, ours = (variant.runs[0] for variant in record.variants)
     assert first.end.tokens == ours.end.tokens == 512
     assert (first.precision, first.fp8) == ("fp32", None)
     assert (ours.precision, ours.fp8.simulated, ours.fp8.in_fp8) == ("fp8", True, ours.fp8.linears)
     # another rounding gives another loss: were it the same the two would be one training
     assert first.end.bits_per_byte != ours.end.bits_per_byte
+    assert (first.end.joules is None) == bool(first.joules_reason)
     assert all_within(record)
-
-
-def test_a_run_of_train_py_ends_at_the_target(house):
-    words = ("budget.steps=40", "optim.lr=1e-2")
-    reference = Variant("reference", ("ops=reference",))
-    _, run = trained(Session(cleared(house), TO_LOSS), *words, variants=(reference,), target=3.5)
-    assert run.end.bits_per_byte <= 3.5 < run.curve[-2].bits_per_byte
-    assert run.end.tokens == run.end.step * 4 * 32 < 40 * 4 * 32
