@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 
 def changed(**groups: Any) -> dict[str, Any]:
     """The baseline with other settings of its groups."""
-    return CONFIG | {name: CONFIG[name] | new if isinstance(new, dict) else new for name, new in groups.items()}
+    return CONFIG | {name: (CONFIG[name] or {}) | new if isinstance(new, dict) else new for name, new in groups.items()}
 
 
 FAST = changed(optim={"fused": True}, recompute={"mode": "none"}, ops={"attention": "auto", "rope": "auto"})
