@@ -1,13 +1,14 @@
 """Files of a run, of prepared data and of results that are damaged or of something else: one short message, never a
 traceback, and no command waits for a file that never ends."""
 
+from __future__ import annotations
+
+import copy
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from litespark.reports import report
 from tests.properties import HealthCheck, given, settings, st
 
 LONGEST = 8
-FILES_OF_DATA = ("manifest.json", "tokenizer.json", "tokenizer_config.json", "train/text/index.json")
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "half of it": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -52,23 +52,21 @@ def no_pictures(monkeypatch):
 
 @pytest.fixture(scope="module")
 def copies(house, tmp_path_factory) -> Path:
-    """A run, the prepared data and a record, to be damaged and mended."""
+    """A run and the prepared data, to be damaged and mended."""
     folder = tmp_path_factory.mktemp("damaged")
     shutil.copytree(house / "logs" / "runs" / "first", folder / "run")
     (prepared,) = (house / "data").rglob("manifest.json")
     shutil.copytree(prepared.parent, folder / "prepared")
     (folder / "run" / "energy.jsonl").touch()
-    (folder / "results" / "cpu").mkdir(parents=True)
-    (folder / "results" / "cpu" / "bench-step.json").write_text('{"schema": "litespark.bench-step/1", "seal": "0"}')
     return folder
 
 
 @contextmanager
-def damaged(path: Path) -> Iterator[None]:
+def damaged(path: Path) -> Iterator[Path]:
     """Puts a file back as it was at the end of the block."""
     before = path.read_bytes()
     try:
-        yield
+        yield path
     finally:
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
@@ -87,21 +85,25 @@ def files_of_a_run(run: Path) -> list[Path]:
 
 
 def commands_of_a_run(folder: Path) -> list[list[str]]:
-    run, more = folder / "run", ["--prompt", "the", "--tokens", "1"]
-    exported = ["export", str(run), str(folder / "exported")]
-    return [["report", str(run)], ["generate", str(run), *more], ["generate", str(checkpoint(run)), *more], exported]
+    run = folder / "run"
+    return [
+        ["report", str(run)],
+        ["generate", str(run), "--prompt", "the", "--tokens", "1"],
+        ["generate", str(checkpoint(run)), "--prompt", "the", "--tokens", "1"],
+        ["export", str(run), str(folder / "exported")],
+    ]
 
 
 def refused_or_done(words: list[str], capsys: Any) -> None:
     status = main(words)
     said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.strip()]
     assert status in (0, 1), said
     assert "Traceback" not in said
     if status:
-        assert len([line for line in said.splitlines() if line.strip()]) <= LONGEST, said
+        assert len(lines) <= LONGEST, said
         assert any(place in said for place in ("/run", "/prepared", "/results")), said
-    if words[0] == "export":
-        shutil.rmtree(words[-1], ignore_errors=True)
+    shutil.rmtree(Path(words[-1]), ignore_errors=True) if words[0] == "export" else None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -116,15 +118,13 @@ def test_a_damaged_file_of_a_run_is_one_message(copies, capsys, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_prepared_data_or_a_record_of_results_is_one_message(copies, capsys, damage):
-    prepared, record = copies / "prepared", copies / "results" / "cpu" / "bench-step.json"
-    check = ["prepare", "--check", str(prepared)]
-    results = [["results", "--root", str(copies)], ["results", "--check", "--root", str(copies)]]
-    for path in (*(prepared / name for name in FILES_OF_DATA), record):
-        with damaged(path):
+def test_a_damaged_file_of_prepared_data_is_one_message(copies, capsys, damage):
+    prepared = copies / "prepared"
+    for name in ("manifest.json", "tokenizer.json", "tokenizer_config.json", "train/index.json"):
+        found = sorted(prepared.rglob(Path(name).name))
+        with damaged(found[0]) as path:
             DAMAGES[damage](path)
-            for words in results if path == record else [check]:
-                refused_or_done(words, capsys)
+            refused_or_done(["prepare", "--check", str(prepared)], capsys)
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -133,19 +133,29 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from paths(inner, (*path, key))
 
 
+def with_value(values: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    if not path:
+        return odd
+    changed = copy.deepcopy(values)
+    node = changed
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = odd
+    return changed
+
+
 def as_json(values: Any) -> bytes:
     return json.dumps(values).encode()
 
 
-# how a file is read and written, and which of the commands read it
+def as_lines(rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows) if isinstance(rows, list) else b"x"
+
+
 KINDS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes], list[int]]] = {
     "run.json": (json.loads, as_json, [0]),
     "data.json": (json.loads, as_json, [0]),
-    "metrics.jsonl": (
-        lambda text: [json.loads(line) for line in text.splitlines()],
-        lambda rows: b"".join(as_json(row) + b"\n" for row in rows) if isinstance(rows, list) else b"x",
-        [0],
-    ),
+    "metrics.jsonl": (lambda text: [json.loads(line) for line in text.splitlines()], as_lines, [0]),
     "config.yaml": (yaml.safe_load, lambda values: yaml.safe_dump(values).encode("utf-8", "backslashreplace"), [0]),
     "checkpoint.json": (json.loads, as_json, [1, 2]),
 }
@@ -158,28 +168,41 @@ def test_a_value_of_another_kind_in_a_file_of_a_run_is_one_message(copies, capsy
     read, written, which = KINDS[name]
     (path,) = [each for each in files_of_a_run(copies / "run") if each.name == name]
     with damaged(path):
-        root = {"": read(path.read_bytes())}
-        *keys, last = ("", *data.draw(st.sampled_from(list(paths(root[""])))))
-        reduce(getitem, keys, root)[last] = data.draw(ODD_VALUES)
-        path.write_bytes(written(root[""]))
+        values = read(path.read_bytes())
+        place = data.draw(st.sampled_from(list(paths(values))))
+        path.write_bytes(written(with_value(values, place, data.draw(ODD_VALUES))))
         for index in which:
             refused_or_done(commands_of_a_run(copies)[index], capsys)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_of_results_is_one_message(tmp_path, capsys, damage):
+    (tmp_path / "results" / "cpu").mkdir(parents=True)
+    record = tmp_path / "results" / "cpu" / "bench-step.json"
+    record.write_text('{"schema": "litespark.bench-step/1", "seal": "0"}')
+    DAMAGES[damage](record)
+    for words in (["results", "--root", str(tmp_path)], ["results", "--check", "--root", str(tmp_path)]):
+        refused_or_done(words, capsys)
 
 
 @pytest.mark.parametrize(
     "words",
     [["report", "{w}"], ["generate", "{w}", "--prompt", "a"], ["export", "{w}", "{o}"], ["prepare", "--check", "{w}"]],
 )
-def test_a_folder_that_is_none_is_one_message(tmp_path, capsys, words):
-    places = {name: tmp_path / name / "run" for name in ("nothing", "file", "pipe", "link", "empty")}
-    for place in places.values():
-        place.parent.mkdir()
-    places["empty"].mkdir()
-    places["file"].write_text("x")
-    places["link"].symlink_to(places["link"])
-    os.mkfifo(places["pipe"])
-    for name in (*map(str, places.values()), f"{tmp_path}/{'x' * 5000}", f"{tmp_path}/\udcff", f"{tmp_path}/\0"):
-        assert main([word.format(w=name, o=tmp_path / "exported") for word in words]) in (1, 2)
-        said = capsys.readouterr().err
-        assert "Traceback" not in said
-        assert len(said.splitlines()) <= LONGEST
+@pytest.mark.parametrize("what", ["nothing", "file", "pipe", "link", "long", "surrogate", "nul", "empty"])
+def test_a_folder_that_is_none_is_one_message(tmp_path, capsys, words, what):
+    place = tmp_path / "run" / what
+    place.parent.mkdir()
+    if what == "file":
+        place.write_text("x")
+    elif what == "pipe":
+        os.mkfifo(place)
+    elif what == "link":
+        place.symlink_to(place)
+    elif what == "empty":
+        place.mkdir()
+    name = {"long": str(place) + "x" * 5000, "surrogate": f"{place}\udcff", "nul": f"{place}\0"}.get(what, str(place))
+    assert main([word.format(w=name, o=tmp_path / "exported") for word in words]) in (1, 2)
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= LONGEST

@@ -1,5 +1,7 @@
 """Whatever stands on the command line: an exit code and a short message, never another exception or a traceback."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from litespark.cli import COMMANDS, main
 from litespark.run.config import parts_from
 from tests.properties import HealthCheck, given, settings, st
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+ROOT = Path(__file__).parents[2]
 # Hydra's own messages list the choices of a group, one a line
 LONGEST = 24
 WORDS = [
@@ -43,7 +45,7 @@ def answer(words: list[str], capsys) -> None:
 
 
 @pytest.mark.parametrize("word", WORDS, ids=[ascii(word)[:30] for word in WORDS])
-def test_an_odd_word_for_train_is_one_message(capsys, word):
+def test_an_odd_word_for_train_is_one_message(capsys, tmp_path, monkeypatch, word):
     answer(["train", word], capsys)
 
 
@@ -61,22 +63,29 @@ def test_any_words_behind_any_command_are_refused_or_explained(capsys, name, wor
 @pytest.mark.parametrize(
     "encoding", [{"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}, {"COLUMNS": "0"}]
 )
-def test_a_terminal_of_another_kind_is_written_to(encoding):
+def test_a_terminal_of_another_kind_is_written_to(tmp_path, encoding):
     """Help and errors hold characters and the user's own words that such a terminal does not have."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **encoding}
     for words in (["--help"], ["report", b"no \xff\xe2\x80\x93 folder"], ["generate", "--help"]):
-        command = [sys.executable, "-m", "litespark.cli", *words]
-        done = subprocess.run(command, env=ENVIRONMENT | encoding, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-m", "litespark.cli", *words],
+            env=environment,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
         assert done.returncode in (0, 1)
         assert b"Traceback" not in done.stderr
         assert b"rror" not in done.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_traceback():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     code = "import sys, os, time; os.close(0); from litespark.cli import main; sys.exit(main(['prepare', '--help']))"
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as gone:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdout=gone, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False, timeout=60
+            [sys.executable, "-c", code], stdout=gone, stderr=subprocess.PIPE, env=environment, check=False, timeout=60
         )
     assert done.stderr == b""
