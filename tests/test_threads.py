@@ -63,8 +63,13 @@ def test_a_child_does_not_take_our_number_for_the_users(cores, tmp_path):
 
 
 def test_tasks_that_slurm_bound_to_cores_take_their_own(cores, tmp_path):
-    tasks = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_PROCID": "1",
-             "SLURM_LOCALID": "1"}  # fmt: skip
+    tasks = {
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_TASKS_PER_NODE": "4",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "1",
+    }
     assert decided(tasks | {"SLURM_CPUS_ON_NODE": "8"}, tmp_path)["OMP_NUM_THREADS"] == "2"
     assert "OMP_NUM_THREADS" not in decided(tasks | {"SLURM_CPUS_ON_NODE": "32"}, tmp_path)
 

@@ -11,8 +11,11 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 # what Hydra would take for a number, a truth value or nothing
-_NOT_TEXT = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9_]*)?(e[+-]?[0-9_]+)?|[+-]?\.[0-9_]+(e[+-]?[0-9_]+)?"
-                       r"|[+-]?(inf|nan)|true|false|null", re.IGNORECASE)  # fmt: skip
+_NOT_TEXT = re.compile(
+    r"[+-]?[0-9][0-9_]*(\.[0-9_]*)?(e[+-]?[0-9_]+)?|[+-]?\.[0-9_]+(e[+-]?[0-9_]+)?"
+    r"|[+-]?(inf|nan)|true|false|null",
+    re.IGNORECASE,
+)
 
 
 def override(key: str, value: Any) -> str:

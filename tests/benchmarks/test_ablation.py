@@ -63,7 +63,9 @@ def test_every_key_that_differs_is_a_switch_in_the_order_of_the_config_or_as_it_
         (CONFIG, (), (), r"got the same config for --baseline and --target, expected settings in which they differ"),
         (changed(model={"hidden_size": 16}), (), (), r"model\.hidden_size: 8 and 16\), expected differences in ops"),
         (
-            changed(optim={"kind": "muon", "momentum": 0.9}), (), (),
+            changed(optim={"kind": "muon", "momentum": 0.9}),
+            (),
+            (),
             r"optim\.kind: 'adamw' and 'muon'.*optim\.momentum: None and 0\.9.*litespark bench to-loss",
         ),
         (changed(ops={"rope": "a b"}), (), (), r"ops\.rope: got 'a b', expected a name, a number"),
@@ -72,7 +74,7 @@ def test_every_key_that_differs_is_a_switch_in_the_order_of_the_config_or_as_it_
         (FAST, ("k=ops.rope", "k=ops.attention"), (), r"--switch: got the name k for two switches"),
         (FAST, (), ("rope",), r"--order: got rope, expected each of rope,attention,recompute,fused once"),
     ],
-)  # fmt: skip
+)
 def test_another_training_and_groups_and_orders_that_cannot_be_are_refused(target, grouped, order, message):
     with pytest.raises(ConfigError, match=message):
         switches(target, grouped, order)
@@ -161,8 +163,12 @@ def test_baseline_and_target_may_be_experiments_and_others_are_refused_before_an
         run(tmp_path, Processes(), target=[*TARGET, "optim.lr=1"])
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, Processes(most=0), baseline=["experiment=llama3b_baseline"],
-            target=["experiment=llama3b_litespark"])  # fmt: skip
+        run(
+            tmp_path,
+            Processes(most=0),
+            baseline=["experiment=llama3b_baseline"],
+            target=["experiment=llama3b_litespark"],
+        )
     record = AblationRecord.read(next(tmp_path.glob("*/*.json")))
     assert record.names[0] == "rms_norm"
     assert record.names[-2:] == ["recompute", "fused"]
@@ -170,8 +176,13 @@ def test_baseline_and_target_may_be_experiments_and_others_are_refused_before_an
 
 def test_the_gain_of_fp8_is_measured_beside_its_loss(tmp_path):
     """Simulated on a CPU, which shows that it runs and what it does to the loss."""
-    record, _ = run(tmp_path, lambda request, *_, **__: measured(composed(*request.overrides), request), FP8,
-                    baseline=["precision=fp32"], target=["precision=fp8"])  # fmt: skip
+    record, _ = run(
+        tmp_path,
+        lambda request, *_, **__: measured(composed(*request.overrides), request),
+        FP8,
+        baseline=["precision=fp32"],
+        target=["precision=fp8"],
+    )
     assert record.complete
     assert [each.name for each in record.switches] == ["precision"]
     wide, narrow = (each.measured[0] for each in record.variants)

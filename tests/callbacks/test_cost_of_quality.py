@@ -35,9 +35,13 @@ class Run:
         self.validated = []
         small = small_run(folder, self.module, validate_every=every, phases=phases, callbacks=[energy, saver])
         self.quality = CostOfQuality(
-            target_bpb=target, record=self.record, throughput=small.throughput, energy=energy,
-            checkpointer=saver, phases=phases,
-        )  # fmt: skip
+            target_bpb=target,
+            record=self.record,
+            throughput=small.throughput,
+            energy=energy,
+            checkpointer=saver,
+            phases=phases,
+        )
         small.trainer.callbacks.append(self.quality)
         self.small = clock.drive(small)
 

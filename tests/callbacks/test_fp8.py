@@ -174,8 +174,9 @@ def test_a_resume_goes_on_as_if_nothing_had_happened(tmp_path):
     for step in (3, 6, 8):
         state = tmp_path / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
         # with a run record that was written after the checkpoint
-        resumed = Fp8Run(tmp_path / f"from-{step}", fp8_config(), steps=12, plant=plant, record=whole.record.fp8,
-                         resume=state)  # fmt: skip
+        resumed = Fp8Run(
+            tmp_path / f"from-{step}", fp8_config(), steps=12, plant=plant, record=whole.record.fp8, resume=state
+        )
         assert resumed.record.fp8 == whole.record.fp8
         assert resumed.monitor.policy.state_dict() == whole.monitor.policy.state_dict()
         assert all(what_was_measured(row) == expected[row["step"]] for row in resumed.rows)

@@ -40,8 +40,13 @@ def bar(folder, *, terminal=False, width=300, notes=(), latest=()):
 
 
 def start(shown, step=0, steps=100, zero=True):
-    module = SimpleNamespace(steps_taken=step, tokens_seen=step * PER_STEP, planned_steps=steps,
-                             planned_tokens=steps * PER_STEP, finished=False)  # fmt: skip
+    module = SimpleNamespace(
+        steps_taken=step,
+        tokens_seen=step * PER_STEP,
+        planned_steps=steps,
+        planned_tokens=steps * PER_STEP,
+        finished=False,
+    )
     trainer = SimpleNamespace(is_global_zero=zero)
     shown.on_train_start(trainer, module)
 

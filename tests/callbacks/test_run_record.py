@@ -58,8 +58,11 @@ def test_the_record_follows_the_run_and_says_how_it_ended(tmp_path, clock):
     assert [record["throughput"]["steps"] for record in watch.seen_records] == [0, 1, 2, 3]
     assert all(record["ended"] is None for record in watch.seen_records)
     first = watch.seen_records[0]
-    for section, figure in (("throughput", "tokens_per_second"), ("throughput", "step_ms_median"),
-                            ("quality", "train_loss")):  # fmt: skip
+    for section, figure in (
+        ("throughput", "tokens_per_second"),
+        ("throughput", "step_ms_median"),
+        ("quality", "train_loss"),
+    ):
         assert first[section][figure] is None
 
     recorder.update("finished")

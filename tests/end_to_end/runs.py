@@ -76,9 +76,13 @@ def train_apart(*overrides: str, processes: int = 1, timeout: float = 300, expec
 def train_and_kill(folder: Path, after_step: int, *overrides: str, processes: int = 1, timeout: float = 300) -> None:
     """Start a run that writes into `folder`, and kill all its processes with SIGKILL once a checkpoint is there."""
     started = subprocess.Popen(
-        command(*overrides, processes=processes), cwd=ROOT, env=environment(), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        command(*overrides, processes=processes),
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + timeout
     while not (folder / "checkpoints" / f"step-{after_step:08d}").is_dir():
         assert started.poll() is None, f"the run ended before step {after_step} with {started.returncode}"

@@ -207,8 +207,9 @@ def test_a_payload_would_have_run_if_it_had_been_unpickled(tmp_path):
     assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(("case", "train_py"), [("unknown experiment", runs.train),
-                                                ("pickle for a checkpoint", runs.train_apart)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "train_py"), [("unknown experiment", runs.train), ("pickle for a checkpoint", runs.train_apart)]
+)
 def test_train_py_prints_the_error_and_exits_with_1(world, case, train_py):
     overrides, *says = TABLE[case]
     before = world.everything()

@@ -52,8 +52,13 @@ class Started:
         self.folder, self.output = logs / "runs" / "run", logs / "output.txt"
         words = [*TINY, "strategy=ddp", "budget.steps=1000000", "name=run", f"paths.logs={logs}", f"paths.data={logs}"]
         with self.output.open("wb") as file:
-            self.torchrun = subprocess.Popen([*command(processes=2)[:-1], *more, "train.py", *words], cwd=ROOT,
-                                             env=environment(), stdout=file, stderr=file)  # fmt: skip
+            self.torchrun = subprocess.Popen(
+                [*command(processes=2)[:-1], *more, "train.py", *words],
+                cwd=ROOT,
+                env=environment(),
+                stdout=file,
+                stderr=file,
+            )
         deadline = time.monotonic() + 180
         metrics = self.folder / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):

@@ -39,8 +39,10 @@ def test_sweep_writes_one_folder_a_run_and_survives_a_failed_job(tmp_path: Path)
         [lr, seed] for lr in ("0.001", "-1", "0.0003") for seed in ("1", "2")
     ]
     assert [("finished" in row, "failed: " in row and "optim.lr: got" in row) for row in table[1:7]] == [
-        *[(True, False)] * 2, *[(False, True)] * 2, *[(True, False)] * 2
-    ]  # fmt: skip
+        *[(True, False)] * 2,
+        *[(False, True)] * 2,
+        *[(True, False)] * 2,
+    ]
     assert all(run.name in printed.split("Sweep of")[1] for run in runs)
 
     settings = yaml.safe_load((runs[0] / "config.yaml").read_text())
@@ -51,8 +53,10 @@ def test_a_sweep_of_variants_is_an_ablation(tmp_path: Path):
     printed = train(
         "sweep=ops_ablation",
         f"hydra.sweeper.params.variant='{VARIANTS}'",  # in place of all of them
-        *TINY, *places(tmp_path), "budget.steps=6",
-    )  # fmt: skip
+        *TINY,
+        *places(tmp_path),
+        "budget.steps=6",
+    )
     runs = sorted((tmp_path / "logs/runs").iterdir())
     assert [run.name.split("_", 2)[2] for run in runs] == ["baseline", "target"], printed
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]

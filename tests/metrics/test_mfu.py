@@ -20,10 +20,15 @@ def meter(peak=None, in_use=None, measured=None, most=1.0) -> MfuMeter:
 
 def test_shares_are_of_all_devices_and_recompute_counts_for_hardware_only():
     one = meter(PEAK, None, 5e8)
-    assert one.shares(1e3, 4.0) == pytest.approx({
-        names.MFU_CAUSAL: 4e-3, names.MFU_FULL: 6e-3, names.HFU_CAUSAL: 5e-3, names.MFU_MEASURED_PEAK: 8e-3,
-        names.MEASURED_PEAK_FLOPS: 5e8,
-    })  # fmt: skip
+    assert one.shares(1e3, 4.0) == pytest.approx(
+        {
+            names.MFU_CAUSAL: 4e-3,
+            names.MFU_FULL: 6e-3,
+            names.HFU_CAUSAL: 5e-3,
+            names.MFU_MEASURED_PEAK: 8e-3,
+            names.MEASURED_PEAK_FLOPS: 5e8,
+        }
+    )
     assert one.shares(1e3, 4.0, devices=2)[names.MFU_CAUSAL] == pytest.approx(2e-3)
     one.devices = 4
     assert one.shares(1e3, 4.0)[names.MFU_CAUSAL] == pytest.approx(1e-3)

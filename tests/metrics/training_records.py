@@ -34,11 +34,14 @@ def run(seed: int, *points: Point, watts: float | None = None, fp8: Fp8Record | 
     """A run with these validations, and `watts` joules a second or none."""
     curve = [
         Validation(
-            step=tokens // 10, tokens=tokens, seconds=seconds, bits_per_byte=bits,
+            step=tokens // 10,
+            tokens=tokens,
+            seconds=seconds,
+            bits_per_byte=bits,
             joules=None if watts is None else watts * seconds,
         )
         for tokens, seconds, bits in points
-    ]  # fmt: skip
+    ]
     values: dict[str, Any] = {
         "position": 0,
         "precision": "fp32" if fp8 is None else "fp8",
@@ -59,14 +62,23 @@ def variant(name: str, *runs: TrainedRun, settings: str = "", **more: Any) -> Tr
 
 def record(*variants: TrainedVariant, seeds: tuple[int, ...] = (1, 2), budget: int, **more: Any) -> TrainingRecord:
     stream = Stream(
-        name="text", manifest_hash="hash", seq_len=10, global_batch_size=1, validation_sequences=64, validate_every=10,
+        name="text",
+        manifest_hash="hash",
+        seq_len=10,
+        global_batch_size=1,
+        validation_sequences=64,
+        validate_every=10,
         budget_tokens=budget,
-    )  # fmt: skip
+    )
     return TrainingRecord(
         provenance(command=["litespark", "bench", "parity"], overrides=["optim.lr=1e-3", "paths.data=/somewhere"]),
-        model=TrainedModel(name="tiny", parameters=1_300_000), stream=stream, precision="fp32",
-        seeds=list(seeds), variants=list(variants), **more,
-    )  # fmt: skip
+        model=TrainedModel(name="tiny", parameters=1_300_000),
+        stream=stream,
+        precision="fp32",
+        seeds=list(seeds),
+        variants=list(variants),
+        **more,
+    )
 
 
 def equal_tokens() -> TrainingRecord:
@@ -108,19 +120,26 @@ def selecting(watts: float | None = 10.0) -> TrainingRecord:
 
     def prepared(documents: int, tokens: int, *dropped: tuple[str, str, int, int]) -> PreparedCorpus:
         return PreparedCorpus(
-            manifest_hash=f"of {documents}", validation_hash="held out", train_documents=documents, train_tokens=tokens,
+            manifest_hash=f"of {documents}",
+            validation_hash="held out",
+            train_documents=documents,
+            train_tokens=tokens,
             prepare_seconds=tokens / 100,
             dropped=[
                 Dropped(rule=rule, kind=kind, documents=count, bytes=size, tokens=None)
                 for rule, kind, count, size in dropped
             ],
-        )  # fmt: skip
+        )
 
     rules = ("c4/curly_bracket", "junk", 10, 300), ("exact_duplicate", "clean", 4, 40), ("language", "junk", 18, 600)
     corpus = Corpus(
-        source="sources", seed=1, sha256="hash", validation_documents=7, validation_bytes=700,
+        source="sources",
+        seed=1,
+        sha256="hash",
+        validation_documents=7,
+        validation_bytes=700,
         kinds=[Kind(kind="clean", documents=60, bytes=1000), Kind(kind="junk", documents=40, bytes=1000)],
-    )  # fmt: skip
+    )
     return record(
         variant(
             "all", one(1, 3.0, 2.5), one(2, 3.0, 2.0), settings="data/selection=none", prepared=prepared(100, 2000)

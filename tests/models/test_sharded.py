@@ -16,9 +16,12 @@ def test_two_processes_have_the_weights_loss_gradients_and_export_of_one(tmp_pat
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.run(
         [*torchrun, "-m", "tests.models.sharded_worker", str(tmp_path / "exported")],
-        cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
         timeout=180,
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr[-4000:]
     assert len(list((tmp_path / "exported").glob("model-*.safetensors"))) > 1
     exported = load_huggingface(tmp_path / "exported", resolve(SDPA)).state_dict()

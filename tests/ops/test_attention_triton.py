@@ -51,10 +51,14 @@ def _assert_matches(inputs, dtype, documents=None, window=None):
 @pytest.mark.parametrize(
     ("length", "heads", "num_kv_heads", "width", "dtype"),
     [
-        (37, 2, 2, 16, torch.float32), (37, 2, 1, 64, torch.bfloat16), (37, 4, 1, 24, torch.float16),
-        (18, 1, 1, 96, torch.bfloat16), (18, 1, 1, 256, torch.bfloat16), (18, 1, 1, 7, torch.bfloat16),
+        (37, 2, 2, 16, torch.float32),
+        (37, 2, 1, 64, torch.bfloat16),
+        (37, 4, 1, 24, torch.float16),
+        (18, 1, 1, 96, torch.bfloat16),
+        (18, 1, 1, 256, torch.bfloat16),
+        (18, 1, 1, 7, torch.bfloat16),
     ],
-)  # fmt: skip
+)
 def test_it_equals_the_reference(length, heads, num_kv_heads, width, dtype):
     _assert_matches(_inputs(length, heads, num_kv_heads, width), dtype)
 
@@ -62,11 +66,15 @@ def test_it_equals_the_reference(length, heads, num_kv_heads, width, dtype):
 @pytest.mark.parametrize(
     ("queries", "keys", "lengths", "window"),
     [
-        (16, 16, None, 6), (16, 16, LENGTHS, None), (16, 32, LENGTHS, 6), (32, 16, LENGTHS, 6),
+        (16, 16, None, 6),
+        (16, 16, LENGTHS, None),
+        (16, 32, LENGTHS, 6),
+        (32, 16, LENGTHS, 6),
         # what begins within a block before the diagonal
-        (16, 16, [48], 20), (16, 16, [5, 43], None),
+        (16, 16, [48], 20),
+        (16, 16, [5, 43], None),
     ],
-)  # fmt: skip
+)
 def test_documents_and_windows_equal_the_reference_whatever_the_blocks(queries, keys, lengths, window):
     inputs = _inputs(sum(lengths or LENGTHS), 2, 1, 16)
     with _blocks(queries, keys):

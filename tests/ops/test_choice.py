@@ -264,8 +264,9 @@ def products(monkeypatch, distance: float) -> None:
     monkeypatch.setattr(choice, "verify_products", lambda place: [found])
 
 
-@pytest.mark.parametrize(("verifying", "idle", "verified"), [(True, False, ["units"]), (False, False, []),
-                                                             (True, True, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("verifying", "idle", "verified"), [(True, False, ["units"]), (False, False, []), (True, True, None)]
+)
 def test_products_of_fp8_are_verified_where_a_run_computes_with_them(monkeypatch, verifying, idle, verified):
     products(monkeypatch, 0.01)
     without = frozenset({"fp8"}) if idle else frozenset()
@@ -274,8 +275,10 @@ def test_products_of_fp8_are_verified_where_a_run_computes_with_them(monkeypatch
     assert found.get("fp8") == verified
 
 
-@pytest.mark.parametrize(("distance", "ranks", "why"), [(0.5, Mesh(), "output is 5.0e-01"),
-                                                        (0.01, Ranks(False), "it failed on another rank")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("distance", "ranks", "why"),
+    [(0.5, Mesh(), "output is 5.0e-01"), (0.01, Ranks(False), "it failed on another rank")],
+)
 def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, distance, ranks, why):
     products(monkeypatch, distance)
     config = OpsConfig(fp8=AUTO, on_failed_verification="fallback")

@@ -44,8 +44,10 @@ def as_tuple(outputs) -> tuple[torch.Tensor, ...]:
 
 def leaves_of(case: Case, device=DEVICE) -> list[torch.Tensor]:
     """Inputs that want gradients, but for those that are fixed."""
-    return [x.to(device, copy=True).requires_grad_(x.is_floating_point() and not name.startswith("fixed"))
-            for name, x in case.inputs.items()]  # fmt: skip
+    return [
+        x.to(device, copy=True).requires_grad_(x.is_floating_point() and not name.startswith("fixed"))
+        for name, x in case.inputs.items()
+    ]
 
 
 @ALL
@@ -152,8 +154,10 @@ class _CustomOps(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function.namespace == "litespark":
             learned = "backward" not in function.name()
-            copies = [x.detach().clone().requires_grad_(learned and x.requires_grad) if torch.is_tensor(x) else x
-                      for x in args]  # fmt: skip
+            copies = [
+                x.detach().clone().requires_grad_(learned and x.requires_grad) if torch.is_tensor(x) else x
+                for x in args
+            ]
             self.calls.append((function, copies, kwargs or {}))
         return function(*args, **(kwargs or {}))
 

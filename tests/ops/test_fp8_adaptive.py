@@ -37,8 +37,11 @@ def test_a_layer_that_keeps_losing_leaves_comes_back_and_stays_away_twice_as_lon
         (15, "delayed", "bf16"),
     ]
     assert [(move.reason, move.readings) for move in moves[:4]] == [
-        ("overflow", 2), ("return", 3), ("overflow", 2), ("return", 6),
-    ]  # fmt: skip
+        ("overflow", 2),
+        ("return", 3),
+        ("overflow", 2),
+        ("return", 6),
+    ]
     assert (moves[0].tensor, moves[0].share, moves[0].bound) == (f"{DOWN}.input", 0.5, 0.001)
     assert moves[1].described() == (
         f"step 5: {DOWN} goes from bf16 to delayed: its recipe is tried again, after 3 readings in a row"
@@ -75,8 +78,12 @@ def test_the_tensor_that_loses_most_against_its_bound_is_named():
 
 # ---------------------------------------------------------------- every course
 
-TENSORS = [f"blocks.{block}.mlp.{linear}.{kind}" for block in (0, 1) for linear in ("gate_up", "down")
-           for kind in ("input", "gradient")]  # fmt: skip
+TENSORS = [
+    f"blocks.{block}.mlp.{linear}.{kind}"
+    for block in (0, 1)
+    for linear in ("gate_up", "down")
+    for kind in ("input", "gradient")
+]
 SHARE = st.sampled_from([0.0, 0.0005, 0.001, 0.002, 0.25, 0.3, 1.0])
 COURSES = st.lists(st.lists(st.tuples(SHARE, SHARE), min_size=len(TENSORS), max_size=len(TENSORS)), max_size=40)
 CONFIGS = st.builds(

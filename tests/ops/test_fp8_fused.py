@@ -130,8 +130,10 @@ def test_results_are_the_same_bits_each_time(name):
 def test_nothing_gives_nothing(name, sizes):
     piece = piece_of(name, 4, 8)
     # cut from inputs of some size: scales come from the largest value, and nothing has none
-    cut = {each: x[: sizes[0], : x.shape[1] * sizes[1] // 8] if x.ndim > 1 else x[: sizes[1]]
-           for each, x in piece.inputs.items()}  # fmt: skip
+    cut = {
+        each: x[: sizes[0], : x.shape[1] * sizes[1] // 8] if x.ndim > 1 else x[: sizes[1]]
+        for each, x in piece.inputs.items()
+    }
     found = results(piece, **cut)
     assert found["rows"].numel() == found["columns"].numel() == found["amax"] == 0
     assert not found["counts"].any()

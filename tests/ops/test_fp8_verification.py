@@ -53,10 +53,12 @@ def test_the_reference_pieces_are_like_themselves(dtype, autocast):
     [
         (Fp8Config(), {"delayed", "tensorwise", PLAIN}),
         (Fp8Config(recipe="tensorwise", adaptive=AdaptiveConfig(fallback="none")), {"tensorwise"}),
-        (Fp8Config(recipe="tensorwise", linears=("down",), adaptive=AdaptiveConfig(fallback="none")),
-         {"tensorwise", PLAIN}),
+        (
+            Fp8Config(recipe="tensorwise", linears=("down",), adaptive=AdaptiveConfig(fallback="none")),
+            {"tensorwise", PLAIN},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_run_verifies_what_its_layers_may_become_and_no_more(config, kinds):
     """What another recipe needs may be missing on a device, which is no reason to stop a run without it."""
     trials = [
@@ -125,12 +127,14 @@ def test_a_fault_in_a_piece_is_caught_and_named(fault, cases, tensors):
     [
         (lambda made, fast, to: made * 1.03, "output"),
         (lambda made, fast, to: made * (1.0 if fast else 1.01), "gradient of the input"),
-        (lambda made, fast, to: made.bfloat16().to(to) * 1.01 if to == torch.float32 else made,
-         "gradient of the weight"),
+        (
+            lambda made, fast, to: made.bfloat16().to(to) * 1.01 if to == torch.float32 else made,
+            "gradient of the weight",
+        ),
         (lambda made, fast, to: made.float() if fast else made, "output"),
     ],
     ids=["all", "slow", "wide", "dtype"],
-)  # fmt: skip
+)
 def test_wrong_products_are_caught(monkeypatch, wrong, tensor):
     units = torch._scaled_mm
 
@@ -152,8 +156,10 @@ def test_products_are_verified_where_there_are_units_only(monkeypatch):
     (verification,) = verify_products(replace(place, fp8=Fp8Config(gradients="e4m3")))
     assert (verification.backend, verification.passed) == ("units", True), str(verification)
     assert [each.tensor for each in verification.differences] == [
-        "output", "gradient of the input", "gradient of the weight",
-    ]  # fmt: skip
+        "output",
+        "gradient of the input",
+        "gradient of the weight",
+    ]
     assert verify_products(replace(place, fp8=Fp8Config(simulate=True))) == []
 
 

@@ -67,9 +67,12 @@ def losses_of(op, **options):
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=3, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 11), st.integers(1, 24), st.integers(1, 75), st.sampled_from(BACKEND_NAMES),
+    st.integers(1, 11),
+    st.integers(1, 24),
+    st.integers(1, 75),
+    st.sampled_from(BACKEND_NAMES),
     st.sampled_from(["sum", "mean", "none"]),
-)  # fmt: skip
+)
 def test_matches_the_reference_at_any_size(dtype, tokens, width, vocab_size, name, reduction):
     run, reference = (losses_of(load("linear_cross_entropy", each), reduction=reduction) for each in (name, REFERENCE))
     assert_op_matches(run, reference, draw(tokens, width, vocab_size), dtype)
@@ -78,10 +81,13 @@ def test_matches_the_reference_at_any_size(dtype, tokens, width, vocab_size, nam
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "options",
-    [{"reduction": "sum"}, {"reduction": "none", "softcap": 3.0},
-     {"reduction": "mean", "z_loss": 0.1, "softcap": 2.0, "ignore_index": 5}],
+    [
+        {"reduction": "sum"},
+        {"reduction": "none", "softcap": 3.0},
+        {"reduction": "mean", "z_loss": 0.1, "softcap": 2.0, "ignore_index": 5},
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_matches_the_reference_with_every_option(op, options, dtype):
     inputs = draw(ignored=(0, 3), ignore_index=options.get("ignore_index", -100))
     assert_op_matches(losses_of(op, **options), losses_of(linear_cross_entropy, **options), inputs, dtype)

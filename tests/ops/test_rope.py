@@ -50,9 +50,13 @@ def _of(op, num_kv_heads):
 # a failure is not made smaller: that takes minutes in the interpreter
 @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
-    st.integers(1, 2), st.integers(1, 4), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 3, 16, 48, 128]),
+    st.integers(1, 2),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from([1, 3, 16, 48, 128]),
     st.booleans(),
-)  # fmt: skip
+)
 def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_kv_heads, half, per_row):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = _inputs(batch, length, heads, num_kv_heads, 2 * half, device, rows=batch if per_row else 1)

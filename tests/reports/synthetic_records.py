@@ -16,10 +16,12 @@ def step_record(milliseconds: dict[str, float], *, device="NVIDIA H200", day="20
         variants.append(variant(name, measured, kind=kind, roofline=[]))
     where = environment(device, precision="bf16")
     return record(
-        *variants, provenance=provenance(time=f"{day}T12:00:00+00:00", git_dirty=dirty, environment=where),
-        model=StepModel("tiny", 10, 2, 2, 50.0, 60.0), rates=RatesRecord(matmul_flops=1e9),
+        *variants,
+        provenance=provenance(time=f"{day}T12:00:00+00:00", git_dirty=dirty, environment=where),
+        model=StepModel("tiny", 10, 2, 2, 50.0, 60.0),
+        rates=RatesRecord(matmul_flops=1e9),
         protocol=Protocol(4, 1, 9, 1, 2, 1, "synthetic", False, "bf16", 8),
-    )  # fmt: skip
+    )
 
 
 def results_folder(root: Path, *records: StepRecord) -> Path:

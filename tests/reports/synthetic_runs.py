@@ -40,8 +40,13 @@ def write_run(
     name = name or folder.name
     rows = metric_rows(steps, learning_rate, seed, gpu)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"name": name, "seed": seed, "model": {"name": "tiny", "hidden_size": 192},
-              "optim": {"lr": learning_rate, "betas": [0.9, 0.95]}, "paths": {"run": str(folder)}}  # fmt: skip
+    config = {
+        "name": name,
+        "seed": seed,
+        "model": {"name": "tiny", "hidden_size": 192},
+        "optim": {"lr": learning_rate, "betas": [0.9, 0.95]},
+        "paths": {"run": str(folder)},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "samples.md").write_text("# Step 200\n\n```\ndef read(self):\n```\n")
     run_record(name, rows, steps, seed, gpu, status, entropy).write(folder / "run.json")
@@ -68,17 +73,26 @@ def metric_rows(steps: int, learning_rate: float, seed: int, gpu: bool) -> list[
         }  # fmt: skip
         if gpu:
             row |= {
-                names.MFU_FULL: speed / 45_500, names.HFU_CAUSAL: speed / 38_000, names.PEAK_MEMORY_GIB: 61.4,
-                names.JOULES_PER_TOKEN: 690 / speed, names.POWER_WATTS: 690.0,
-                names.TRAIN_JOULES: 690 / 33_000 * tokens, names.ALL_IN_JOULES: 690 / 33_000 * tokens * 1.08 + 900,
-            }  # fmt: skip
+                names.MFU_FULL: speed / 45_500,
+                names.HFU_CAUSAL: speed / 38_000,
+                names.PEAK_MEMORY_GIB: 61.4,
+                names.JOULES_PER_TOKEN: 690 / speed,
+                names.POWER_WATTS: 690.0,
+                names.TRAIN_JOULES: 690 / 33_000 * tokens,
+                names.ALL_IN_JOULES: 690 / 33_000 * tokens * 1.08 + 900,
+            }
         rows.append(row)
         if step % (steps // 4) == 0:
             nats = loss + 0.08
-            rows.append(at | {
-                names.VALIDATION_LOSS: nats, names.VALIDATION_PERPLEXITY: math.exp(nats),
-                names.VALIDATION_BITS_PER_BYTE: nats / math.log(2) / 3.1, names.VALIDATION_TOKEN_ACCURACY: 0.41,
-            })  # fmt: skip
+            rows.append(
+                at
+                | {
+                    names.VALIDATION_LOSS: nats,
+                    names.VALIDATION_PERPLEXITY: math.exp(nats),
+                    names.VALIDATION_BITS_PER_BYTE: nats / math.log(2) / 3.1,
+                    names.VALIDATION_TOKEN_ACCURACY: 0.41,
+                }
+            )
     return rows
 
 
@@ -133,10 +147,14 @@ def run_record(name, rows, steps, seed, gpu, status, entropy) -> RunRecord:
 def strip(folder: Path) -> Path:
     """Turn a run folder into that of a run that ended before it measured anything."""
     empty = dataclasses.replace(
-        RunRecord.read(folder / "run.json"), status="failed", error="out of memory in the first step",
-        throughput=ThroughputRecord(), energy=EnergyRecord(reason="the run ended before the first reading"),
-        projection=ProjectionRecord(), quality=QualityRecord(),
-    )  # fmt: skip
+        RunRecord.read(folder / "run.json"),
+        status="failed",
+        error="out of memory in the first step",
+        throughput=ThroughputRecord(),
+        energy=EnergyRecord(reason="the run ended before the first reading"),
+        projection=ProjectionRecord(),
+        quality=QualityRecord(),
+    )
     empty.write(folder / "run.json")
     for name in ("metrics.jsonl", "config.yaml", "samples.md"):
         (folder / name).unlink()

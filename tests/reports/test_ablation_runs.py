@@ -17,15 +17,21 @@ from tests.reports.synthetic_runs import write_run
 # switch -> its keys, each with its value when off and when on
 SWITCHES = {
     "norm": {"ops.rms_norm": ("reference", "auto"), "ops.add_rms_norm": ("reference", "auto")},
-    "attention": {"ops.attention": ("reference", "auto")}, "recompute": {"recompute.mode": ("full", "none")},
+    "attention": {"ops.attention": ("reference", "auto")},
+    "recompute": {"recompute.mode": ("full", "none")},
     "fused": {"optim.fused": (False, True)},
-}  # fmt: skip
+}
 # tokens/s, in the order in which the runs of the sweep are started
 SPEEDS = {
-    "baseline": 100.0, "attention": 200.0, "attention norm": 220.0, "attention norm recompute": 330.0,
-    "attention norm recompute fused": 396.0, "norm recompute fused": 198.0, "attention recompute fused": 360.0,
+    "baseline": 100.0,
+    "attention": 200.0,
+    "attention norm": 220.0,
+    "attention norm recompute": 330.0,
+    "attention norm recompute fused": 396.0,
+    "norm recompute fused": 198.0,
+    "attention recompute fused": 360.0,
     "attention norm fused": 264.0,
-}  # fmt: skip
+}
 
 
 def write(folder: Path, on: str, speed: float, *, seed: int = 1, minute: int = 0, **changes: Any) -> Path:
@@ -39,10 +45,12 @@ def write(folder: Path, on: str, speed: float, *, seed: int = 1, minute: int = 0
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     record = RunRecord.read(folder / "run.json")
     values = {
-        "provenance.time": f"2026-01-31T12:{minute:02d}:00+00:00", "throughput.tokens_per_second": speed,
-        "energy.joules_per_token_train": 10 / speed, "quality.validation_loss": 2.0,
+        "provenance.time": f"2026-01-31T12:{minute:02d}:00+00:00",
+        "throughput.tokens_per_second": speed,
+        "energy.joules_per_token_train": 10 / speed,
+        "quality.validation_loss": 2.0,
         **{name.replace("__", "."): value for name, value in changes.items()},
-    }  # fmt: skip
+    }
     for where, value in values.items():
         record = changed(record, where, value)
     record.write(folder / "run.json")
@@ -93,8 +101,12 @@ def test_runs_in_which_the_same_backends_ran_are_marked_and_incomparable_ones_ar
     write(tmp_path / "a", "", 100.0, ops=ops)
     write(tmp_path / "b", "attention", 150.0, ops=ops)
     assert found(tmp_path).rows[1].unchanged
-    of_others = {"data__manifest_hash": "ffff", "throughput__tokens": 5, "provenance__environment__world_size": 2,
-                 "provenance__environment__devices": []}  # fmt: skip
+    of_others = {
+        "data__manifest_hash": "ffff",
+        "throughput__tokens": 5,
+        "provenance__environment__world_size": 2,
+        "provenance__environment__devices": [],
+    }
     write(tmp_path / "c", "attention", 150.0, **of_others)
     assert ablation_of(load_runs([tmp_path])) == (
         "The runs differ only in attention, but are no ablation: they have different devices, numbers of processes, "

@@ -74,8 +74,10 @@ def test_examples_name_file_and_place_and_stay_on_a_line_of_a_fence():
     assert lines[2].startswith("    unknown  train/a.jsonl:3  ")
     begin = lines.index(f"train  {QUALITY}/symbols")
     assert [line.split("  ")[2:4] for line in lines[begin + 1 : begin + 4]] == [
-        ["Common|Crawl", "a:0"], ["Wiki", "b:15"], ["Common|Crawl", "a:1"],
-    ]  # fmt: skip
+        ["Common|Crawl", "a:0"],
+        ["Wiki", "b:15"],
+        ["Common|Crawl", "a:1"],
+    ]
     assert lines[begin + 1].startswith("    Common|Crawl  a:0  buy ```now``` \\x1b[31m 0 and again very")
     assert lines[begin + 1].endswith("…")
     assert lines[begin + 4].startswith("validation")

@@ -101,9 +101,12 @@ def test_what_surrounds_the_tables_is_of_the_record(reports):
 
 def test_energy_lost_partial_coverage_random_ids_and_a_loss_above_the_entropy_are_said(tmp_path):
     folder = write_run(tmp_path / "run", entropy=2.0)
-    change(folder, energy={"all_in_joules": 50_000.0, "coverage": 0.5, "reason": "device 1: counter missing"},
-           data={"name": "synthetic", "unigram_bits_per_byte": None},
-           quality={"bits_per_byte": None, "sample": "```\n# not a heading\n````"})  # fmt: skip
+    change(
+        folder,
+        energy={"all_in_joules": 50_000.0, "coverage": 0.5, "reason": "device 1: counter missing"},
+        data={"name": "synthetic", "unigram_bits_per_byte": None},
+        quality={"bits_per_byte": None, "sample": "```\n# not a heading\n````"},
+    )
     report = write_report(folder).read_text()
     energy, absent = section(report, "Energy"), section(report, "What was not measured, and why")
     assert cells(energy, "in no phase (steps lost to a crash)") == ["12.10 kJ", "24.2 %"]
@@ -140,8 +143,10 @@ def test_loss_is_beside_speed(reports):
     assert header == "| step | tokens | train loss | validation loss | tokens/s | MFU (C) of measured peak |"
 
 
-@pytest.mark.parametrize("status, text", [("running", "the run has not ended, or it was killed"),
-                                          ("interrupted", "interrupted after step 200")])  # fmt: skip
+@pytest.mark.parametrize(
+    "status, text",
+    [("running", "the run has not ended, or it was killed"), ("interrupted", "interrupted after step 200")],
+)
 def test_how_a_run_ended_comes_first_and_resumes_are_listed(tmp_path, status, text):
     folder = write_run(tmp_path / "run", status=status)
     first = SegmentRecord("2026-01-31T12:00:00+00:00", 0, None, None, "start")

@@ -54,8 +54,9 @@ def test_the_newest_complete_record_is_shown_with_the_history(tmp_path):
     newest, history = results.page(results_folder(tmp_path, OLD, NEW, UNFINISHED)).split("Others:")
     assert "[bench-step tiny bf16](nvidia-h200/2026-02-01_bench-step_tiny_bf16.json), 2026-02-01, commit " in newest
     assert re.findall(r"^- \[(\S+)\]\(nvidia-h200/\S+\.json\), commit c0ffee1(.*?):", history, re.M) == [
-        ("2026-02-02", ", NOT complete"), ("2026-01-31", ""),
-    ]  # fmt: skip
+        ("2026-02-02", ", NOT complete"),
+        ("2026-01-31", ""),
+    ]
     assert "tokens/s litespark 100.0 k, sdpa 40.00 k" in history
     other = changed(step_record({"litespark": 1.0}, day="2026-02-04"), "protocol.micro_batch_size", 8)
     assert "Others:" not in results.page(results_folder(tmp_path / "other shapes", NEW, other))

@@ -13,12 +13,15 @@ from tests.reports.rows import row
 
 TABLE = Table(
     [*texts("name"), Column("tokens/s", quantities.rate), Column("J/token", quantities.plain)],
-    [("a|b", Interval(20_000, 10_000, 30_000, 3), Absent("no counter")), ("long name", 5.0, Absent("no counter")),
-     ("none", None, math.nan)],
+    [
+        ("a|b", Interval(20_000, 10_000, 30_000, 3), Absent("no counter")),
+        ("long name", 5.0, Absent("no counter")),
+        ("none", None, math.nan),
+    ],
     title="Speeds",
     about=["on a CPU"],
     notes=["a note"],
-)  # fmt: skip
+)
 
 
 def test_both_forms_have_the_same_cells_and_words():
@@ -38,8 +41,12 @@ def test_both_forms_have_the_same_cells_and_words():
 
 
 def test_a_fact_has_its_reason_in_place_of_what_is_known_of_it():
-    table = facts([Fact("speed", 0.0, quantities.rate, "a second", "too short"),
-                   Fact("energy", None, quantities.plain, "of the board", "no counter")])  # fmt: skip
+    table = facts(
+        [
+            Fact("speed", 0.0, quantities.rate, "a second", "too short"),
+            Fact("energy", None, quantities.plain, "of the board", "no counter"),
+        ]
+    )
     assert table.cells == [["speed", "0", "a second"], ["energy", "not measured", "no counter"]]
     assert facts([Fact("what", "it is")]).header == ["what", "value"]
 

@@ -52,11 +52,21 @@ def test_the_cost_to_a_target_is_a_median_over_seeds_and_its_ratio_is_taken_seed
     assert ours.ratio("seconds") == about(0.125, 0.1, 0.15, 2)
     (table,) = tables(to_target())
     assert row(table, "ours") == [
-        "1.850", "50.00 (× 5.000)", "3.000 (× 0.300)", "2 of 2", "1.000 k (× 0.625 (0.500 to 0.750))",
-        "20.0 s (× 0.125 (0.100 to 0.150))", "3.000 kJ (× 0.188 (0.150 to 0.225))",
-    ]  # fmt: skip
-    for part in ("To 2 bits per byte: tiny (1.300 M parameters), text, 1 sequences of 10 tokens", "every 100 tokens",
-                 "budget of 100,000 tokens", "ours: ops=litespark optim=muon", "Medians over seeds 1, 2"):  # fmt: skip
+        "1.850",
+        "50.00 (× 5.000)",
+        "3.000 (× 0.300)",
+        "2 of 2",
+        "1.000 k (× 0.625 (0.500 to 0.750))",
+        "20.0 s (× 0.125 (0.100 to 0.150))",
+        "3.000 kJ (× 0.188 (0.150 to 0.225))",
+    ]
+    for part in (
+        "To 2 bits per byte: tiny (1.300 M parameters), text, 1 sequences of 10 tokens",
+        "every 100 tokens",
+        "budget of 100,000 tokens",
+        "ours: ops=litespark optim=muon",
+        "Medians over seeds 1, 2",
+    ):
         assert part in notes(table), part
 
 
@@ -104,8 +114,13 @@ def test_what_is_missing_is_told():
     found.variants[1].failures[:] = [RunFailure(seed=1, error="first"), RunFailure(seed=1, error="out of memory")]
     (table,) = tables(found)
     assert row(table, "ours")[3] == "no run"
-    for part in ("NOT complete", f"no joules: {NO_JOULES}", "ours FAILED: out of memory",
-                 "of 1, 2 (reference 1, 2; ours none)", "reference with seed 1 in 3 processes"):  # fmt: skip
+    for part in (
+        "NOT complete",
+        f"no joules: {NO_JOULES}",
+        "ours FAILED: out of memory",
+        "of 1, 2 (reference 1, 2; ours none)",
+        "reference with seed 1 in 3 processes",
+    ):
         assert part in notes(table), part
     found = to_target()
     found.variants[0].runs[:] = to_target(watts=None).variants[0].runs

@@ -15,8 +15,13 @@ from litespark.run.initial_weights import InitialWeights
 from litespark.run.load import load_for_generation
 from tests.models.small import small_model
 
-FILES = [INDEX, *(f"{name}.json" for name in ("config", "generation_config", "special_tokens_map", "tokenizer",
-                                              "tokenizer_config"))]  # fmt: skip
+FILES = [
+    INDEX,
+    *(
+        f"{name}.json"
+        for name in ("config", "generation_config", "special_tokens_map", "tokenizer", "tokenizer_config")
+    ),
+]
 BYTES = [b"", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b"NaN", b'{"a": 1e999}', b"[1]"]
 VALUES = [None, True, -1, 2**70, 1e308, "32", "\ud800", "../x", [[]], {"a": 1}]
 

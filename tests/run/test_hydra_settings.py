@@ -56,7 +56,7 @@ FILES = {
     "optim: {_target_: planted_package.X}",
     "overrides of a sweep": "hydra: {mode: MULTIRUN, sweeper: {params: {+hydra.job_logging.handlers.x: "
     "'{class:logging.FileHandler,filename:{to}}'}}}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("plant", FILES)
@@ -105,7 +105,7 @@ COMMANDS = {
     "a group in another place": ("train", "--config-dir={w}", "+experiment@hydra.callbacks=node"),
     "showing the config": ("train", "--cfg=job", "{callback}"),
     "a pickle": ("train", "--experimental-rerun", "{w}/job.pickle"),
-}  # fmt: skip
+}
 
 
 class Touch:
@@ -144,10 +144,14 @@ def test_no_command_line_makes_hydra_do_anything(way, world, capfd, monkeypatch)
 @pytest.mark.parametrize(
     "override",
     [
-        "hydra.run.dir=/somewhere", "hydra.verbose=true", "hydra.job.name=mine", "hydra.job_logging.root.level=DEBUG",
-        "hydra/job_logging=disabled", "hydra.job_logging.formatters.simple.format='%(levelname)s %(message)s'",
+        "hydra.run.dir=/somewhere",
+        "hydra.verbose=true",
+        "hydra.job.name=mine",
+        "hydra.job_logging.root.level=DEBUG",
+        "hydra/job_logging=disabled",
+        "hydra.job_logging.formatters.simple.format='%(levelname)s %(message)s'",
     ],
-)  # fmt: skip
+)
 def test_what_calls_nothing_may_be_set(override):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         check_hydra(compose("train", overrides=[override], return_hydra_config=True))

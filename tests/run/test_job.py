@@ -69,9 +69,13 @@ def test_a_sweep_of_two_processes_is_refused_with_what_to_do(tmp_path):
     root = Path(job.__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "train.py", "--multirun", "sweep=ops_ablation", "strategy=ddp", f"paths.logs={tmp_path}"],
-        cwd=root, env={"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin"} | environment,
-        text=True, capture_output=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=root,
+        env={"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin"} | environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (1, "")
     message = json.loads(error.read_text())["message"]["message"]
     assert "got a sweep and 2 processes started by torchrun, expected one process" in message

@@ -39,8 +39,9 @@ def quick(monkeypatch):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lease."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "2.0"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), "2.0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

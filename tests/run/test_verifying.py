@@ -96,8 +96,13 @@ def test_a_resume_computes_with_the_backends_of_its_run(tmp_path, monkeypatch):
     used = _train(tmp_path, "ops=litespark", "ops.linear_cross_entropy=reference")
     assert {op.op: op.used for op in used.ops}["attention"] == "sdpa"
     monkeypatch.setitem(BACKENDS, "attention", dict(reversed(BACKENDS["attention"].items())))
-    again = _train(tmp_path, "ops=litespark", "ops.linear_cross_entropy=reference", "budget.steps=4",
-                   f"resume={tmp_path}/runs/small")  # fmt: skip
+    again = _train(
+        tmp_path,
+        "ops=litespark",
+        "ops.linear_cross_entropy=reference",
+        "budget.steps=4",
+        f"resume={tmp_path}/runs/small",
+    )
     assert [(op.op, op.used) for op in again.ops] == [(op.op, op.used) for op in used.ops]
     fresh = _train(tmp_path / "fresh", "ops=litespark")
     assert {op.op: op.used for op in fresh.ops}["attention"] == REFERENCE

@@ -50,9 +50,14 @@ def small_llama(**changes: Any) -> LlamaConfig:
 def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
     # documents make the micro-batches differ in supervised tokens
     settings = {
-        "seq_len": LENGTH, "micro_batch_size": micro_batch_size, "workers": 0, "vocab_size": VOCABULARY,
-        "synthetic_sequences": 64, "synthetic_validation_sequences": 5, "document_length": 5,
-    }  # fmt: skip
+        "seq_len": LENGTH,
+        "micro_batch_size": micro_batch_size,
+        "workers": 0,
+        "vocab_size": VOCABULARY,
+        "synthetic_sequences": 64,
+        "synthetic_validation_sequences": 5,
+        "document_length": 5,
+    }
     return SyntheticDataModule(SyntheticConfig(**(settings | changes)), seed=3)
 
 

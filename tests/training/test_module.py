@@ -52,8 +52,10 @@ def plain_loop(steps, rows, optimizer_config, schedule):
     config = optimizer_config
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        betas=config.betas, eps=config.eps, foreach=False,
-    )  # fmt: skip
+        betas=config.betas,
+        eps=config.eps,
+        foreach=False,
+    )
     losses, norms, loader = [], [], iter(batches(rows).train_dataloader())
     for step in range(1, steps + 1):
         batch = next(loader)
@@ -78,9 +80,13 @@ def test_training_is_that_of_a_plain_loop_however_the_batch_is_cut(tmp_path, mic
     optimizer = replace(FEELS_SCALE, **changes)
     model, losses, norms = plain_loop(4, 8, optimizer, schedule)
     run = fit(
-        tmp_path, micro_batch_size=micro_batch_size, accumulate=accumulate, steps=4,
-        optimizer=optimizer, schedule=schedule,
-    )  # fmt: skip
+        tmp_path,
+        micro_batch_size=micro_batch_size,
+        accumulate=accumulate,
+        steps=4,
+        optimizer=optimizer,
+        schedule=schedule,
+    )
     for name, expected in model.named_parameters():
         assert (run.module.model.get_parameter(name) - expected).norm() / expected.norm() < 2e-6, name
     rows = rows_of(run)

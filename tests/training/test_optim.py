@@ -118,14 +118,22 @@ class Separate:
         self.muon = torch.optim.Muon(
             [part for _, parts in self.views for part in parts],
             lr=config.lr if config.matrix_lr is None else config.matrix_lr,
-            weight_decay=config.weight_decay, momentum=config.momentum, nesterov=config.nesterov,
-            ns_steps=config.newton_schulz_steps, adjust_lr_fn=config.adjust_lr,
-        )  # fmt: skip
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            ns_steps=config.newton_schulz_steps,
+            adjust_lr_fn=config.adjust_lr,
+        )
         self.adamw = torch.optim.AdamW(
-            [{"params": [p for p in others if p.ndim == 2], "weight_decay": config.weight_decay},
-             {"params": [p for p in others if p.ndim == 1], "weight_decay": 0.0}],
-            lr=config.lr, betas=config.betas, eps=config.eps, fused=True,
-        )  # fmt: skip
+            [
+                {"params": [p for p in others if p.ndim == 2], "weight_decay": config.weight_decay},
+                {"params": [p for p in others if p.ndim == 1], "weight_decay": 0.0},
+            ],
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            fused=True,
+        )
 
     def step(self):
         for parameter, parts in self.views:
@@ -260,10 +268,12 @@ def test_the_host_reads_nothing_from_the_device_in_a_step():
 
 @pytest.mark.parametrize(
     "was, now",
-    [(MuonConfig(lr=0.02), MuonConfig(lr=0.02, matrix_lr=0.01, momentum=0.5, weight_decay=0.4, betas=(0.7, 0.8))),
-     (AdamWConfig(lr=0.02), AdamWConfig(lr=0.02, weight_decay=0.4, betas=(0.7, 0.8)))],
+    [
+        (MuonConfig(lr=0.02), MuonConfig(lr=0.02, matrix_lr=0.01, momentum=0.5, weight_decay=0.4, betas=(0.7, 0.8))),
+        (AdamWConfig(lr=0.02), AdamWConfig(lr=0.02, weight_decay=0.4, betas=(0.7, 0.8))),
+    ],
     ids=["muon", "adamw"],
-)  # fmt: skip
+)
 def test_a_loaded_state_brings_no_settings_and_another_optimizer_does_not_take_it(was, now):
     def settings():
         return [{key: value for key, value in group.items() if key != "params"} for group in changed.param_groups]

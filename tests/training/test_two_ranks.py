@@ -21,8 +21,13 @@ def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.two_ranks_worker", str(folder)],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True, timeout=590, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=590,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
@@ -37,8 +42,10 @@ def test_both_ranks_have_the_same_bits_after_every_step(ranks, case):
     assert len(left["weights"]) == len(right["weights"]) == STEPS
     assert all(same(a, b) for a, b in zip(left["weights"], right["weights"], strict=True))
     assert (left["skipped"], left["tokens"], left["validation"]) == (
-        right["skipped"], right["tokens"], right["validation"]
-    )  # fmt: skip
+        right["skipped"],
+        right["tokens"],
+        right["validation"],
+    )
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "nothing" not in case])
@@ -58,9 +65,13 @@ def alone(tmp_path_factory):
     results = {}
     for kind, what in itertools.product(SETTINGS, ("nothing", "loss")):
         module = training_module(
-            steps=STEPS, rows=8, task=Planted(lambda micro_batch: micro_batch == 9 and what != "nothing"),  # noqa: B023
-            optimizer=SETTINGS[kind], fp8=FP8.get(kind), **SIZES.get(kind, {}),
-        )  # fmt: skip
+            steps=STEPS,
+            rows=8,
+            task=Planted(lambda micro_batch: micro_batch == 9 and what != "nothing"),  # noqa: B023
+            optimizer=SETTINGS[kind],
+            fp8=FP8.get(kind),
+            **SIZES.get(kind, {}),
+        )
         run = small_run(tmp_path_factory.mktemp(what), module, accumulate=4, validate_every=STEPS)
         run.trainer.fit(module, batches(2))
         results[kind, what] = ([parameter.detach() for parameter in module.model.parameters()], module.validation)

@@ -60,9 +60,14 @@ def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None 
     strategy, phases = StrategyConfig(name), Phases()  # type: ignore[arg-type]
     task = Planted(lambda micro_batch: what != "nothing" and rank == 1 and micro_batch == BAD, what)
     module = training_module(
-        steps=STEPS, rows=8, task=task, optimizer=SETTINGS[kind], strategy=strategy, fp8=FP8.get(kind),
+        steps=STEPS,
+        rows=8,
+        task=task,
+        optimizer=SETTINGS[kind],
+        strategy=strategy,
+        fp8=FP8.get(kind),
         **SIZES.get(kind, {}),
-    )  # fmt: skip
+    )
     saver = Checkpointer(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
     run = small_run(
         folder, module, accumulate=2, validate_every=STEPS, strategy=strategy, devices=2, phases=phases,

@@ -89,8 +89,9 @@ def switches_between(
             "to both, as overrides of the whole benchmark; two ways to train are compared by litespark bench to-loss"
         )
     places = [*flatten(baseline), *flatten(target)]
-    keys = {key: KeyRecord(key, *(_text(key, value) for value in found[key]))
-            for key in sorted(found, key=places.index)}  # fmt: skip
+    keys = {
+        key: KeyRecord(key, *(_text(key, value) for value in found[key])) for key in sorted(found, key=places.index)
+    }
     name_of = {key: default_name(key) for key in keys}
     for word in grouped:
         name, _, members = word.partition("=")

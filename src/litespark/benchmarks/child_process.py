@@ -44,9 +44,13 @@ class ChildError(ValueError):
 
 
 def run(
-    command: Sequence[str], printed: Path, *, seconds: float | None = None, grace: float = 0.0,
+    command: Sequence[str],
+    printed: Path,
+    *,
+    seconds: float | None = None,
+    grace: float = 0.0,
     environment: Mapping[str, str] | None = None,
-) -> Ended:  # fmt: skip
+) -> Ended:
     """Run a command to its end, in a group of its own; an interrupt or a termination of this process stops it first.
 
     Args:
@@ -61,9 +65,13 @@ def run(
     stopped = False
     with printed.open("w") as output, _termination_raises():
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=variables,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=variables,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -82,9 +90,13 @@ def run(
 
 
 def ask(
-    program: Sequence[str], request: object, folder: Path, *, seconds: float,
+    program: Sequence[str],
+    request: object,
+    folder: Path,
+    *,
+    seconds: float,
     environment: Mapping[str, str] | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """What `program REQUEST ANSWER` answers to plain values, such as `call("module:function")` for a program.
 
     Both files, and what it prints, are in `folder`.

@@ -37,7 +37,7 @@ _SAME = {
     "optim": "optimizer",
     "schedule": "lr_scheduler lr_scheduler_type scheduler",
     "data/selection": "selection",
-}  # fmt: skip
+}
 # and those whose value cannot be taken over: what to do
 _OTHERWISE = {
     "set budget.tokens=TOKENS or budget.steps=STEPS: the length of a run is in tokens or steps, not epochs": (

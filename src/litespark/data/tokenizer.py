@@ -27,7 +27,7 @@ from litespark.data.tokenizer_files import (
     named_tokenizer,
     stated_beside,
     text_of_token,
-)  # fmt: skip
+)
 
 # once its threads ran, `tokenizers` prints a warning in each forked loader worker unless this is set
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -148,8 +148,12 @@ class EnergyJournal:
                 stream.write("\n" + json.dumps({"time": time, "totals": totals.to_dict()}))
         except OSError as error:
             if not self._failed:
-                log.warning("cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be "
-                            "missing from the all-in sum", self.path, error)  # fmt: skip
+                log.warning(
+                    "cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be "
+                    "missing from the all-in sum",
+                    self.path,
+                    error,
+                )
             self._failed = True
 
     def last(self) -> EnergyTotals | None:

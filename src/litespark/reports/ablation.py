@@ -85,9 +85,11 @@ class Ablation:
 
 
 def ablation(
-    switches: Mapping[str, Sequence[str]], combinations: Mapping[Switches, Combination], repeat: str,
+    switches: Mapping[str, Sequence[str]],
+    combinations: Mapping[Switches, Combination],
+    repeat: str,
     joules_reason: str | None = None,
-) -> Ablation:  # fmt: skip
+) -> Ablation:
     """The ablation of `switches` (names with their config keys), in the order in which they were switched on.
 
     `combinations` is what was measured with which of them on; one that is missing has no figures.
@@ -110,15 +112,19 @@ def ablation(
         # without the last switch is the row before
         unlike = [_unlike(now, before), None if without is before else _unlike(without, target)]
         notes += [*now.notes, *without.notes, *filter(None, unlike)]
-        rows.append(Row(
-            name, now.repeats, tuple(dict.fromkeys(notes)),
-            gain=_compared(now, before, "tokens_per_second"),
-            added=_compared(now, before, "tokens_per_second", sub),
-            lost_without=_compared(without, target, "tokens_per_second", lambda part, whole: 1 - part / whole),
-            joules_ratio=_compared(now, before, "joules_per_token"),
-            loss_difference=now.repeats.over(baseline.repeats, "loss", sub),
-            unchanged=unchanged,
-        ))  # fmt: skip
+        rows.append(
+            Row(
+                name,
+                now.repeats,
+                tuple(dict.fromkeys(notes)),
+                gain=_compared(now, before, "tokens_per_second"),
+                added=_compared(now, before, "tokens_per_second", sub),
+                lost_without=_compared(without, target, "tokens_per_second", lambda part, whole: 1 - part / whole),
+                joules_ratio=_compared(now, before, "joules_per_token"),
+                loss_difference=now.repeats.over(baseline.repeats, "loss", sub),
+                unchanged=unchanged,
+            )
+        )
     gain, joules_ratio = (_compared(target, baseline, figure) for figure in ("tokens_per_second", "joules_per_token"))
     reason = None if any(row.joules_per_token for row in rows) else joules_reason or "not measured"
     return Ablation(rows, gain, joules_ratio, repeat, reason)
@@ -183,10 +189,16 @@ def table(ablation: Ablation, about: Sequence[str] = ()) -> Table:
     vendors = any(row.repeats.of("mfu_causal") for row in ablation.rows)
     mfu, title = ("mfu_causal", "MFU C") if vendors else ("mfu_measured", "MFU C of matmul")
     columns = [
-        *texts("switched on"), Column("tokens/s", rate), Column("× before", TIMES), Column("lost without it", percent),
-        Column(title, percent), Column("J/token", lambda joules: scaled(joules, "J")), Column("J × before", TIMES),
-        Column("peak MiB", "{:,.0f}".format), Column("Δ loss", lambda nats: "0" if nats == 0 else f"{nats:+.1e}"),
-    ]  # fmt: skip
+        *texts("switched on"),
+        Column("tokens/s", rate),
+        Column("× before", TIMES),
+        Column("lost without it", percent),
+        Column(title, percent),
+        Column("J/token", lambda joules: scaled(joules, "J")),
+        Column("J × before", TIMES),
+        Column("peak MiB", "{:,.0f}".format),
+        Column("Δ loss", lambda nats: "0" if nats == 0 else f"{nats:+.1e}"),
+    ]
     rows = []
     for row in ablation.rows:
         memory = row.repeats.of("peak_memory_mib")
@@ -221,12 +233,18 @@ def waterfall(ablation: Ablation, title: str = "") -> Figure:
     Whiskers go from the lowest repeat to the highest. A switch whose gain was not measured has no bar, but words.
     """
     rows, energy = ablation.rows, any(row.joules_per_token for row in ablation.rows)
-    figure, panels = new_figure(6.6 if energy else 4.6, *["tokens/s", "J/token"][: 1 + energy],
-                                title=f"What bought what{f': {title}' if title else ''}")  # fmt: skip
+    figure, panels = new_figure(
+        6.6 if energy else 4.6,
+        *["tokens/s", "J/token"][: 1 + energy],
+        title=f"What bought what{f': {title}' if title else ''}",
+    )
     speed = panels[0]
     tops = [row.tokens_per_second.high for row in rows if row.tokens_per_second]
-    tops += [before.tokens_per_second.median + row.added.high for before, row in pairwise(rows)
-             if before.tokens_per_second and row.added]  # fmt: skip
+    tops += [
+        before.tokens_per_second.median + row.added.high
+        for before, row in pairwise(rows)
+        if before.tokens_per_second and row.added
+    ]
     speed.set_ylim(0, 1.1 * max(tops, default=1.0))
     speed.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     for place, row in ((0, rows[0]), (len(rows), rows[-1])):

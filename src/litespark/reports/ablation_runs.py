@@ -45,8 +45,11 @@ def ablation_of(runs: Sequence[Run]) -> Ablation | str | None:
         return f"The runs differ only in {', '.join(names.values())}, but are no ablation: {reason}."
     keys_of = {name: together[switched] for switched, name in names.items()}
     switches = {name: keys_of[name] for name in _order(list(keys_of), list(by_switches))}
-    combinations = {each.on: _combination(each.name, by_switches[each.on]) for each in planned(list(switches))
-                    if each.on in by_switches}  # fmt: skip
+    combinations = {
+        each.on: _combination(each.name, by_switches[each.on])
+        for each in planned(list(switches))
+        if each.on in by_switches
+    }
     reasons = [run.record.energy.reason for run in runs]
     return ablation(switches, combinations, "seed", next(filter(None, reasons), None))
 
@@ -85,5 +88,8 @@ def _combination(name: str, records: Sequence[RunRecord]) -> Combination:
 def _figures(record: RunRecord) -> dict[str, float | None]:
     figures = {name: figure.of(record) for name, figure in FIGURES.items()}
     memory = figures["peak_memory_gib"]
-    return figures | {"mfu_measured": figures["mfu_measured_peak"], "loss": figures["validation_loss"],
-                      "peak_memory_mib": memory and 1024 * memory}  # fmt: skip
+    return figures | {
+        "mfu_measured": figures["mfu_measured_peak"],
+        "loss": figures["validation_loss"],
+        "peak_memory_mib": memory and 1024 * memory,
+    }

@@ -31,8 +31,13 @@ def _preparation(record: DataRecord) -> Table:
         "medians of the rounds; a ratio is taken within a round. The bare tokenizer gets texts that are in memory; "
         "preparation reads, parses, counts and writes as well."
     )
-    columns = [*texts("preparation"), Column("cores"), Column("tokens/s", rate), Column("MB/s", plain),
-               Column("speed over the tokenizer's", short)]  # fmt: skip
+    columns = [
+        *texts("preparation"),
+        Column("cores"),
+        Column("tokens/s", rate),
+        Column("MB/s", plain),
+        Column("speed over the tokenizer's", short),
+    ]
     return Table(columns, rows, about=[about], notes=[note])
 
 
@@ -42,16 +47,25 @@ def _streaming(record: DataRecord) -> Table:
     for reader, workers, shuffle in product((OURS, LITDATA), workers_of_runs, (True, False)):
         if runs := record.streamed(reader, workers, shuffle=shuffle):
             ratios = record.stream_ratios(workers, shuffle=shuffle) if reader == OURS else []
-            rows.append((
-                reader, str(workers) if workers else "in process", "yes" if shuffle else "no",
-                median(run.tokens_per_second for run in runs), interval(ratios),
-                median(run.first_batch_seconds for run in runs),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    reader,
+                    str(workers) if workers else "in process",
+                    "yes" if shuffle else "no",
+                    median(run.tokens_per_second for run in runs),
+                    interval(ratios),
+                    median(run.first_batch_seconds for run in runs),
+                )
+            )
     pinned = ", copied to page-locked memory" if record.pinned else ""
     note = (
         f"streams: batches of {record.micro_batch_size} rows of {record.seq_len} tokens{pinned}, documents "
         f"marked by litespark and not by LitData {record.litdata}, on the same chunks."
     )
-    columns = [*texts("streaming", "workers", "shuffled"), Column("tokens/s", rate),
-               Column("over LitData", short), Column("first batch", duration)]  # fmt: skip
+    columns = [
+        *texts("streaming", "workers", "shuffled"),
+        Column("tokens/s", rate),
+        Column("over LitData", short),
+        Column("first batch", duration),
+    ]
     return Table(columns, rows, notes=[note])

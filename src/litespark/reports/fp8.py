@@ -32,9 +32,13 @@ def parity(runs: Sequence[Run]) -> Table | None:
     """Each run in fp8 beside every run that differs from it in precision alone; None where there are none."""
     named = permutations(zip(labels(runs), runs, strict=True), 2)
     rows = [_beside(*one, *other) for one, other in named if _are_a_pair(one[1], other[1])]
-    columns = [*texts("fp8", "beside"), Column("validation loss", plain, ABSENT), Column("without fp8", plain, ABSENT),
-               Column("difference", lambda share: ("+" if share > 0 else "") + percent(share), ABSENT),
-               *texts(f"within {100 * PARITY:g} %", "tokens/s")]  # fmt: skip
+    columns = [
+        *texts("fp8", "beside"),
+        Column("validation loss", plain, ABSENT),
+        Column("without fp8", plain, ABSENT),
+        Column("difference", lambda share: ("+" if share > 0 else "") + percent(share), ABSENT),
+        *texts(f"within {100 * PARITY:g} %", "tokens/s"),
+    ]
     return Table(columns, rows) if rows else None
 
 
@@ -54,15 +58,17 @@ def _facts(run: Run, record: Fp8Record) -> Table:
     )
     in_fp8 = f"{count(record.in_fp8)} of {count(record.linears)} ({percent(record.in_fp8 / record.linears)})"
     loss = plain(quality.validation_loss, "nats/token")
-    return facts([
-        Fact("recipe", record.recipe, about=f"activations and weights e4m3, gradients {record.gradients}"),
-        Fact("linear layers in fp8 now", in_fp8, about=which),
-        Fact("products", "simulated" if record.simulated else "fp8", about=products),
-        Fact("casts", record.backend, about="what casts to fp8, see Ops"),
-        Fact("validation loss", loss, about="of this run"),
-        Fact("tokens/s", speed.tokens_per_second, rate, "simulated" if record.simulated else "of this run"),
-        Fact("readings", record.readings, count, readings),
-    ])  # fmt: skip
+    return facts(
+        [
+            Fact("recipe", record.recipe, about=f"activations and weights e4m3, gradients {record.gradients}"),
+            Fact("linear layers in fp8 now", in_fp8, about=which),
+            Fact("products", "simulated" if record.simulated else "fp8", about=products),
+            Fact("casts", record.backend, about="what casts to fp8, see Ops"),
+            Fact("validation loss", loss, about="of this run"),
+            Fact("tokens/s", speed.tokens_per_second, rate, "simulated" if record.simulated else "of this run"),
+            Fact("readings", record.readings, count, readings),
+        ]
+    )
 
 
 def _moves(record: Fp8Record) -> Table:

@@ -17,10 +17,15 @@ def tables(record: OpsRecord) -> list[Table]:
     if record.widths or record.pays:
         made.append(_widths(record))
     if record.optimizer:
-        rows = [(each.name, each.time.median_ms, _spread(each.time), each.bytes_per_parameter)
-                for each in record.optimizer]  # fmt: skip
-        columns = [*texts("optimizer step"), Column("ms", _MS), Column("p10 to p90"),
-                   Column("bytes a parameter", "{:.1f}".format)]  # fmt: skip
+        rows = [
+            (each.name, each.time.median_ms, _spread(each.time), each.bytes_per_parameter) for each in record.optimizer
+        ]
+        columns = [
+            *texts("optimizer step"),
+            Column("ms", _MS),
+            Column("p10 to p90"),
+            Column("bytes a parameter", "{:.1f}".format),
+        ]
         made.append(Table(columns, rows, f"optimizer step ({record.optimizer_parameters} parameters)"))
     goals = [(goal.op, goal.goal, goal.value, goal.verdict, goal.reason) for goal in record.goals]
     failures = [f"{failure.op} FAILED: {failure.error}" for failure in record.failures]
@@ -35,10 +40,15 @@ def _case(case: CaseRecord) -> Table:
     rows = [_variant(variant, case.figures(variant), times.get(base)) for variant in case.variants]
     rows += [(each.name, None, each.time.median_ms, None, None, None, None, "") for each in case.yardsticks]
     columns = [
-        *texts("variant"), Column("forward ms", _MS), Column("and backward ms", _MS), Column("p10 to p90"),
-        Column(f"times {base}", "{:.2f}".format), Column("of copy, or TFLOP/s"), Column("peak MiB", "{:.0f}".format),
+        *texts("variant"),
+        Column("forward ms", _MS),
+        Column("and backward ms", _MS),
+        Column("p10 to p90"),
+        Column(f"times {base}", "{:.2f}".format),
+        Column("of copy, or TFLOP/s"),
+        Column("peak MiB", "{:.0f}".format),
         *texts("why absent"),
-    ]  # fmt: skip
+    ]
     return Table(columns, rows, f"{case.case} ({case.sizes})")
 
 

@@ -126,8 +126,11 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
 
 
 def plot_energy(runs: Sequence[Run]) -> Figure:
-    unread = {name: no_energy(run.record) for name, run in zip(labels(runs), runs, strict=True)
-              if not _logged([run], "energy")}  # fmt: skip
+    unread = {
+        name: no_energy(run.record)
+        for name, run in zip(labels(runs), runs, strict=True)
+        if not _logged([run], "energy")
+    }
     if len(unread) == len(runs):
         return message("Energy over tokens", "energy was not measured: " + "\n".join(dict.fromkeys(unread.values())))
     alone = len(runs) == 1
@@ -148,8 +151,11 @@ def plot_energy(runs: Sequence[Run]) -> Figure:
 
 
 PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
-    "loss": plot_loss, "throughput": plot_throughput, "mfu": plot_mfu, "energy": plot_energy,
-}  # fmt: skip
+    "loss": plot_loss,
+    "throughput": plot_throughput,
+    "mfu": plot_mfu,
+    "energy": plot_energy,
+}
 
 
 def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[str, Path]:

@@ -54,28 +54,41 @@ def domains(data: PreparedData) -> Table:
     rows = []
     for split in data.split_names:
         parts = data.domains_of(split)
-        whole = PreparedDomain(split, ALL, *(sum(getattr(row, figure) for row in parts)
-                                             for figure in ("documents", "tokens", "bytes", "text_bytes")))  # fmt: skip
+        whole = PreparedDomain(
+            split,
+            ALL,
+            *(sum(getattr(row, figure) for row in parts) for figure in ("documents", "tokens", "bytes", "text_bytes")),
+        )
         rows += [
             (row.split, one_line(row.domain), row.documents, row.tokens, _share(row.tokens, whole.tokens),
              row.text_bytes, _share(row.bytes, row.tokens), _share(row.tokens, row.documents))
             for row in ([*parts, whole] if len(parts) > 1 else parts)
         ]  # fmt: skip
-    columns = [*texts("split", "domain"), Column("documents", count), Column("tokens", count),
-               Column("of the split", percent, NONE), Column("text", _size), Column("bytes/token", plain, NONE),
-               Column("tokens/document", plain, NONE)]  # fmt: skip
+    columns = [
+        *texts("split", "domain"),
+        Column("documents", count),
+        Column("tokens", count),
+        Column("of the split", percent, NONE),
+        Column("text", _size),
+        Column("bytes/token", plain, NONE),
+        Column("tokens/document", plain, NONE),
+    ]
     return Table(columns, rows)
 
 
 def lengths(data: PreparedData) -> Table:
     """How long the documents are, in tokens: the mean, and the ranges between powers of two that hold the quantiles."""
     rows = [
-        (row.split, one_line(row.domain), row.tokens / row.documents,
-         *(_range_of(row.lengths, quantile) for quantile in (0.5, 0.95, 1.0)))
+        (
+            row.split,
+            one_line(row.domain),
+            row.tokens / row.documents,
+            *(_range_of(row.lengths, quantile) for quantile in (0.5, 0.95, 1.0)),
+        )
         for split in data.split_names
         for row in data.domains_of(split)
         if row.lengths and row.documents
-    ]  # fmt: skip
+    ]
     columns = [*texts("split", "domain"), Column("mean", short), *map(Column, ("median", "95th percentile", "longest"))]
     return Table(columns, rows, title="" if rows else NO_LENGTHS)
 
@@ -129,8 +142,11 @@ def examples(data: PreparedData, most: int = 3) -> str:
     for split in data.split_names:
         for rule in sorted({row.rule for row in data.left_out_of(split)}):
             lines.append(f"{split}  {rule}")
-            by_domain = [[(one_line(row.domain), example) for example in row.examples]
-                         for row in data.left_out_of(split) if row.rule == rule]  # fmt: skip
+            by_domain = [
+                [(one_line(row.domain), example) for example in row.examples]
+                for row in data.left_out_of(split)
+                if row.rule == rule
+            ]
             # the first of each domain, then the second of each, and so on
             in_turns = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*by_domain)))
             for domain, example in itertools.islice(in_turns, most):

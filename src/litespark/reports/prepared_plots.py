@@ -32,10 +32,13 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     for index, (row, powers) in enumerate(zip(rows, filled, strict=True)):
         span = range(powers[0], powers[-1] + 1)
         axes.plot(
-            [2 ** (power + 0.5) for power in span], [row.lengths[power] / row.documents for power in span],
-            LINE_STYLES[index // len(COLOURS)], marker=".", color=COLOURS[index % len(COLOURS)],
+            [2 ** (power + 0.5) for power in span],
+            [row.lengths[power] / row.documents for power in span],
+            LINE_STYLES[index // len(COLOURS)],
+            marker=".",
+            color=COLOURS[index % len(COLOURS)],
             label=_short(row.domain),
-        )  # fmt: skip
+        )
     axes.set_xscale("log")
     # all of the outer ranges and a little more, within which lies at least one round number
     first, last = min(powers[0] for powers in filled), max(powers[-1] for powers in filled)
@@ -70,9 +73,14 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
     for index, rule in enumerate(sorted({row.rule for row in rows})):
         lost = [by_rule.get(rule, 0.0) for by_rule in shares.values()]
         axes.barh(
-            range(len(shares)), lost, left=list(ends.values()), color=COLOURS[index % len(COLOURS)],
-            hatch=_HATCHES[(index // len(COLOURS)) % len(_HATCHES)], edgecolor="white", label=rule,
-        )  # fmt: skip
+            range(len(shares)),
+            lost,
+            left=list(ends.values()),
+            color=COLOURS[index % len(COLOURS)],
+            hatch=_HATCHES[(index // len(COLOURS)) % len(_HATCHES)],
+            edgecolor="white",
+            label=rule,
+        )
         ends = {domain: end + share for (domain, end), share in zip(ends.items(), lost, strict=True)}
     axes.set_yticks(range(len(shares)), map(_short, shares))
     for place, end in enumerate(ends.values()):

@@ -23,8 +23,14 @@ def table(record: ProfileRecord) -> Table:
     roofline = sum(rooflines) if rooflines else None
     gap = None if roofline is None else record.wall_milliseconds - roofline
     rows.append(("step", record.wall_milliseconds, 1.0, roofline, gap, ""))
-    columns = [*texts("class"), Column("ms a step", short), Column("share", percent), Column("roofline ms", short),
-               Column("above it ms", short), *texts("longest kernels (ms, calls a step)")]  # fmt: skip
+    columns = [
+        *texts("class"),
+        Column("ms a step", short),
+        Column("share", percent),
+        Column("roofline ms", short),
+        Column("above it ms", short),
+        *texts("longest kernels (ms, calls a step)"),
+    ]
     protocol, model = record.protocol, record.model
     layers = f"{model.num_layers} of {model.layers_whole} layers" if model.num_layers < model.layers_whole else "whole"
     about = [
@@ -46,8 +52,14 @@ def figure(record: ProfileRecord) -> Figure:
         axes.barh(place + 0.19, roofline, 0.36, color="white", edgecolor=GREY, hatch="////", linewidth=0.8, zorder=2)
         if roofline:
             label += f" (roofline {short(roofline)})"
-        axes.annotate(label, (max(each.milliseconds, roofline), place), (4, 0), textcoords="offset points",
-                      va="center", fontsize=9)  # fmt: skip
+        axes.annotate(
+            label,
+            (max(each.milliseconds, roofline), place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axes.set_yticks(range(len(classes)), [each.kernel_class for each in classes])
     axes.invert_yaxis()  # the largest gap on top
     axes.grid(visible=False, axis="y")

@@ -74,18 +74,30 @@ def _variants(record: StepRecord, table: Sequence[Row]) -> Table:
 
     cells = [
         (
-            row.name + (" (!)" if row.doubts else ""), row.tokens_per_second, row.step_ms, row.p95_ms,
+            row.name + (" (!)" if row.doubts else ""),
+            row.tokens_per_second,
+            row.step_ms,
+            row.p95_ms,
             *(cell(row, figure) for figure in figures),
-            Absent(_NO_ROOFLINE) if row.roofline_ms is None else row.roofline_ms, row.share_of_roofline, row.recompute,
+            Absent(_NO_ROOFLINE) if row.roofline_ms is None else row.roofline_ms,
+            row.share_of_roofline,
+            row.recompute,
             f"{len(row.repeats.figures)}/{record.protocol.rounds}",
         )
-        for row in table if row.absent is None
-    ]  # fmt: skip
+        for row in table
+        if row.absent is None
+    ]
     columns = [
-        *texts("variant"), Column("tokens/s", rate), Column("step ms", plain), Column("p95", plain),
+        *texts("variant"),
+        Column("tokens/s", rate),
+        Column("step ms", plain),
+        Column("p95", plain),
         *(column for column, _ in figures.values()),
-        Column("roofline ms", plain), Column("of roofline", percent), *texts("recompute"), Column("rounds"),
-    ]  # fmt: skip
+        Column("roofline ms", plain),
+        Column("of roofline", percent),
+        *texts("recompute"),
+        Column("rounds"),
+    ]
     return Table(columns, cells, about=_about(record), notes=_notes(record, table))
 
 
@@ -175,6 +187,11 @@ def _ratios(record: StepRecord, table: Sequence[Row]) -> list[Table]:
             else:
                 energy = found.joules_per_token or Absent(found.joules_reason or "not measured")
                 cells.append((row.name, baseline, found.tokens_per_second, energy, found.tokens_per_second.count, ""))
-    columns = [*texts("variant", "over"), Column("× tokens/s", TIMES), Column("× J/token", TIMES), Column("rounds"),
-               *texts("why absent")]  # fmt: skip
+    columns = [
+        *texts("variant", "over"),
+        Column("× tokens/s", TIMES),
+        Column("× J/token", TIMES),
+        Column("rounds"),
+        *texts("why absent"),
+    ]
     return [Table(columns, cells)] if cells else []

@@ -88,8 +88,12 @@ def energy(run: Run) -> Table:
     total, phases = energy.all_in_joules, energy.phases
     if total is None and energy.train_joules is None:
         return Table([], [], title=f"Energy was not measured: {no_energy(run.record)}.")
-    parts = {"training steps": phases.train, "evaluation": phases.evaluate, "checkpoints": phases.checkpoint,
-             "idle and start-up": phases.idle}  # fmt: skip
+    parts = {
+        "training steps": phases.train,
+        "evaluation": phases.evaluate,
+        "checkpoints": phases.checkpoint,
+        "idle and start-up": phases.idle,
+    }
     measured = [value for value in parts.values() if value is not None]
     if total and len(measured) == len(parts) and total - math.fsum(measured) > 0.001 * total:
         # steps that a crash threw away are in the all-in sum and in no phase of the surviving run

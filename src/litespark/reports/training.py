@@ -104,14 +104,17 @@ def _row(variant: TrainedVariant, record: TrainingRecord) -> TrainingRow:
         for run in missed
     ]
     return TrainingRow(
-        variant, repeats, theirs, difference,
+        variant,
+        repeats,
+        theirs,
+        difference,
         late_difference=max((each for pair in pairs for each in _late_differences(*pair)), key=abs, default=None),
         within=None if difference is None or record.bound is None else difference.high <= record.bound,
         reached=len(variant.runs) - len(missed),
         judged=len(pairs) if equal_tokens else len(variant.runs),
         missed=() if equal_tokens else tuple(missed_at),
         joules_reason=next(iter(reasons), None),
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- for a reader
@@ -121,15 +124,31 @@ def tables(record: TrainingRecord) -> list[Table]:
     prepared = [(variant.name, variant.prepared) for variant in record.variants if variant.prepared is not None]
     if record.corpus is None or not prepared:
         return [_variants(record)]
-    columns = [*texts("variant"), Column("documents", count), Column("tokens", scaled),
-               Column("epochs", "{:.2f}".format), Column("preparation", duration, "found")]  # fmt: skip
+    columns = [
+        *texts("variant"),
+        Column("documents", count),
+        Column("tokens", scaled),
+        Column("epochs", "{:.2f}".format),
+        Column("preparation", duration, "found"),
+    ]
     left = [
-        (name, each.train_documents, each.train_tokens, record.stream.budget_tokens / each.train_tokens,
-         each.prepare_seconds)
+        (
+            name,
+            each.train_documents,
+            each.train_tokens,
+            record.stream.budget_tokens / each.train_tokens,
+            each.prepare_seconds,
+        )
         for name, each in prepared
-    ]  # fmt: skip
-    kinds = [*texts("kind"), Column("documents", count), Column("bytes", partial(scaled, unit="B")),
-             Column("dropped", percent), Column("of its bytes", percent), *texts("by")]  # fmt: skip
+    ]
+    kinds = [
+        *texts("kind"),
+        Column("documents", count),
+        Column("bytes", partial(scaled, unit="B")),
+        Column("dropped", percent),
+        Column("of its bytes", percent),
+        *texts("by"),
+    ]
     dropped = [
         Table(kinds, [_dropped(kind, each.dropped) for kind in record.corpus.kinds], f"{name}: dropped documents")
         for name, each in prepared[1:]
@@ -206,8 +225,11 @@ def _variants(record: TrainingRecord) -> Table:
 
     cells = []
     for name, row in table.items():
-        beside = [_DIFFERENCE.cell(row.difference), _DIFFERENCE.cell(row.late_difference),
-                  {True: "yes", False: "NO", None: None}[row.within]]  # fmt: skip
+        beside = [
+            _DIFFERENCE.cell(row.difference),
+            _DIFFERENCE.cell(row.late_difference),
+            {True: "yes", False: "NO", None: None}[row.within],
+        ]
         cells.append((
             name, row.repeats.median("bits_per_byte"), *([NONE] * 3 if name == first else beside)[:compared],
             figure(row, "tokens_per_second", rate), figure(row, "joules_per_token", plain),
@@ -252,8 +274,12 @@ def _notes(record: TrainingRecord, table: Mapping[str, TrainingRow]) -> list[str
     notes += [f"{name} NOT reached, {missed}" for name, row in table.items() for missed in row.missed]
     notes += [f"no joules: {why}" for why in dict.fromkeys(row.joules_reason for row in table.values()) if why]
     continued = "stopped and continued, warm-up included each time:"
-    return notes + [f"{continued} {variant.name} with seed {run.seed} in {run.processes} processes"
-                    for variant in record.variants for run in variant.runs if run.processes > 1]  # fmt: skip
+    return notes + [
+        f"{continued} {variant.name} with seed {run.seed} in {run.processes} processes"
+        for variant in record.variants
+        for run in variant.runs
+        if run.processes > 1
+    ]
 
 
 def _seeds(record: TrainingRecord) -> str:

@@ -167,8 +167,10 @@ def _check_target(parts: Parts, problems: list[str]) -> None:
     """What `budget.target_bpb` needs."""
     against = []
     if parts.trainer.validate_every is None:
-        against.append("got trainer.validate_every=null, expected steps between validations, which alone can tell that "
-                       "it is reached; set trainer.validate_every=100")  # fmt: skip
+        against.append(
+            "got trainer.validate_every=null, expected steps between validations, which alone can tell that "
+            "it is reached; set trainer.validate_every=100"
+        )
     if isinstance(parts.data, SyntheticConfig):
         against.append("got data=synthetic, whose random ids have no bits per byte; set data=standard_library")
     if not parts.task.measures_text:

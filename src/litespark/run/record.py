@@ -219,9 +219,11 @@ class RunRecord(Record):
         """Figures that do not follow from each other; such a record is not published, but no run stops for it."""
         speed, energy = self.throughput, self.energy
         for section, name, other in (
-            ("throughput", "step_ms_median", "step_ms_p95"), ("throughput", "mfu_causal", "mfu_full"),
-            ("throughput", "mfu_causal", "hfu_causal"), ("energy", "train_joules", "all_in_joules"),
-        ):  # fmt: skip
+            ("throughput", "step_ms_median", "step_ms_p95"),
+            ("throughput", "mfu_causal", "mfu_full"),
+            ("throughput", "mfu_causal", "hfu_causal"),
+            ("energy", "train_joules", "all_in_joules"),
+        ):
             lower, upper = (getattr(getattr(self, section), figure) for figure in (name, other))
             if lower is not None and upper is not None and lower > upper * (1 + 1e-9):
                 yield f"{section}.{name}: got {lower}, expected at most {other} = {upper}"

@@ -40,8 +40,14 @@ def table() -> str | None:
         return None
     settings = [dict(map(_setting, job.telling)) for job in JOBS]
     keys = list(dict.fromkeys(key for each in settings for key in each))
-    columns = [*texts(*keys), Column("loss", plain), Column("bits/byte", plain), Column("tokens/s", rate),
-               Column("J/token", lambda joules: scaled(joules, "J")), *texts("status", "folder")]  # fmt: skip
+    columns = [
+        *texts(*keys),
+        Column("loss", plain),
+        Column("bits/byte", plain),
+        Column("tokens/s", rate),
+        Column("J/token", lambda joules: scaled(joules, "J")),
+        *texts("status", "folder"),
+    ]
     rows = [[*(each.get(key) for key in keys), *_figures(job)] for job, each in zip(JOBS, settings, strict=True)]
     return Table(columns, rows, f"Sweep of {len(rows)} jobs:").text()
 
@@ -71,7 +77,11 @@ def _figures(job: Job) -> Sequence[float | str | None]:
         found = RunRecord.read(job.folder / RECORD)
     except ValueError as error:
         return [None] * 4 + [f"damaged: {one_line(str(error), _LONGEST_ERROR)}", NONE]
-    figures = [found.quality.validation_loss, found.quality.bits_per_byte, found.throughput.tokens_per_second,
-               found.energy.joules_per_token_train]  # fmt: skip
+    figures = [
+        found.quality.validation_loss,
+        found.quality.bits_per_byte,
+        found.throughput.tokens_per_second,
+        found.energy.joules_per_token_train,
+    ]
     folder = min(os.path.relpath(job.folder), str(job.folder), key=len)
     return [*figures, found.status if job.error is None else ended, folder]

@@ -217,8 +217,11 @@ def test_torchao_is_absent_with_the_reason_and_converted_as_the_baseline_is(monk
     seen = []
 
     def convert(model, config, module_filter_fn):
-        seen.extend((config, name) for name, module in model.named_modules()
-                    if isinstance(module, nn.Linear) and module_filter_fn(module, name))  # fmt: skip
+        seen.extend(
+            (config, name)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module_filter_fn(module, name)
+        )
 
     module = types.ModuleType("torchao.float8")
     module.convert_to_float8_training = convert

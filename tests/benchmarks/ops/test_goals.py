@@ -15,7 +15,7 @@ from litespark.metrics.records.ops import (
     WidthRecord,
     YardstickRecord,
     least_paying,
-)  # fmt: skip
+)
 from litespark.reports.op_speeds import tables
 from tests.metrics.records.hand_made import provenance
 from tests.reports.rows import row
@@ -69,8 +69,9 @@ def test_the_loss_and_documents_are_held_against_their_yardsticks(op, case, yard
     assert (goal.value, goal.verdict) == (pytest.approx(value), verdict)
 
 
-@pytest.mark.parametrize("taken, value, verdict", [("reference", 2.5, "not met"), ("sdpa", 1.0, "met"),
-                                                   (None, None, "not measured")])  # fmt: skip
+@pytest.mark.parametrize(
+    "taken, value, verdict", [("reference", 2.5, "not met"), ("sdpa", 1.0, "met"), (None, None, "not measured")]
+)
 def test_a_choice_of_auto_that_is_slower_than_pytorch_is_not_met(taken, value, verdict):
     variants = [variant("triton", 3.0), variant("sdpa", 4.0), variant("reference", 10.0)]
     record = record_of(CaseRecord("attention", "attention", "", variants=variants, auto=taken))
@@ -102,9 +103,11 @@ def test_the_table_shows_figures_reasons_and_verdicts():
     assert row(case, "reference")[3] == "1.00"
     assert row(case, "liger")[-1] == "Liger is not installed"
     assert row(judged, "swiglu") == [
-        "at least 85% of the copy bandwidth, forward and backward", "0.800", "not met",
+        "at least 85% of the copy bandwidth, forward and backward",
+        "0.800",
+        "not met",
         "triton: 90% forward, 80% backward",
-    ]  # fmt: skip
+    ]
 
 
 # ---------------------------------------------------------------- fp8
@@ -119,8 +122,12 @@ def casts(norm=0.5, casts=0.1):
         variants = [VariantRecord(each, False, True, time(ms), time(ms)) for each, ms in times.items()]
         return CaseRecord("fp8", name, "", variants=variants)
 
-    return [case(NORM, bf16=0.48, fused=norm), case(SWIGLU, bf16=0.9, fused=0.91), case(CASTS, delayed=casts),
-            case(WEIGHTS, bf16=0.1, delayed=0.11)]  # fmt: skip
+    return [
+        case(NORM, bf16=0.48, fused=norm),
+        case(SWIGLU, bf16=0.9, fused=0.91),
+        case(CASTS, delayed=casts),
+        case(WEIGHTS, bf16=0.1, delayed=0.11),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,14 @@ def test_all_variants_see_whole_rows_where_hugging_face_takes_part():
         (["precision=fp8"], ["litespark"], {}, "no fp8 units"),
         ([], ["litespark"], {"steps": 0}, "--steps: got 0, expected"),
         pytest.param(
-            ["trainer.accelerator=gpu"], ["litespark"], {}, "got no gpu",
+            ["trainer.accelerator=gpu"],
+            ["litespark"],
+            {},
+            "got no gpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_compared_is_refused(overrides, words, settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         decide([*SESSION, *overrides], [parse(word) for word in words], StepSettings(**settings))

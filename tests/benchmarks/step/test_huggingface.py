@@ -89,8 +89,9 @@ def test_masters_and_states_are_fp32_the_compute_is_bf16_and_recompute_runs_laye
 
 @pytest.mark.parametrize(("name", "fused"), [("standard", None), ("compiled", True)])
 def test_the_optimizer_has_the_settings_of_the_config_and_our_groups(tmp_path, name, fused):
-    training, batches = _training(tmp_path, name, "none", "optim.betas=[0.8,0.9]", "optim.eps=1e-6",
-                                  "optim.weight_decay=0.2", compiled=False)  # fmt: skip
+    training, batches = _training(
+        tmp_path, name, "none", "optim.betas=[0.8,0.9]", "optim.eps=1e-6", "optim.weight_decay=0.2", compiled=False
+    )
     groups = training.optimizer.param_groups
     expected = parameter_groups(training.model, 0.2)
     assert [group["params"] for group in groups] == [group["params"] for group in expected]

@@ -52,9 +52,12 @@ class Processes:
 
 
 def run(
-    output: Path, processes: Processes, variants: Sequence[Variant] = (HUGGINGFACE["standard"], OURS, TRAINER),
-    overrides: Sequence[str] = SESSION, **settings: object,
-):  # fmt: skip
+    output: Path,
+    processes: Processes,
+    variants: Sequence[Variant] = (HUGGINGFACE["standard"], OURS, TRAINER),
+    overrides: Sequence[str] = SESSION,
+    **settings: object,
+):
     said: list[str] = []
     record, path = bench_step(
         overrides, variants, dataclasses.replace(SETTINGS, **settings), command=["litespark", "bench", "step"],
@@ -92,9 +95,12 @@ def test_out_of_memory_is_tried_with_more_recomputation_and_kept_so(tmp_path):
     processes = Processes(lambda request: "measured" if fits(request) else "out of memory")
     record, *_ = run(tmp_path, processes)
     assert outcomes(record, "litespark") == [
-        (0, "out of memory", "none"), (0, "out of memory", "swiglu"), (0, "measured", "full"),
-        (1, "measured", "full"), (2, "measured", "full"),
-    ]  # fmt: skip
+        (0, "out of memory", "none"),
+        (0, "out of memory", "swiglu"),
+        (0, "measured", "full"),
+        (1, "measured", "full"),
+        (2, "measured", "full"),
+    ]
     assert outcomes(record, "standard") == [(0, "out of memory", "none"), (0, "out of memory", "full")]
     assert outcomes(record, "train.py") == [(number, "measured", "none") for number in range(3)]
     # the other attempts keep the place of the first
@@ -137,8 +143,13 @@ def test_every_process_is_saved_and_the_same_command_continues(tmp_path):
         run(tmp_path, Processes(killed))
     second, third = Processes(), Processes()
     record, path, _ = run(tmp_path, second)
-    assert second.order == [(1, 1, "litespark"), (1, 2, "standard"), (2, 0, "standard"), (2, 1, "litespark"),
-                            (2, 2, "train.py")]  # fmt: skip
+    assert second.order == [
+        (1, 1, "litespark"),
+        (1, 2, "standard"),
+        (2, 0, "standard"),
+        (2, 1, "litespark"),
+        (2, 2, "train.py"),
+    ]
     assert record.complete
     assert run(tmp_path, third)[1] != path
     assert len(third.asked) == 9
@@ -155,8 +166,10 @@ def test_only_the_same_measurement_is_continued(tmp_path, monkeypatch, change):
     assert run(tmp_path, Processes(), **{name: given[name] for name in given if name == change})[1] != path
 
 
-@pytest.mark.parametrize(("seconds", "taken", "last"), [(65, 6, "standard of round 3"), (25, 2, "train.py of round 1"),
-                                                          (5, 1, "litespark of round 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "taken", "last"),
+    [(65, 6, "standard of round 3"), (25, 2, "train.py of round 1"), (5, 1, "litespark of round 1")],
+)
 def test_no_process_but_the_first_is_begun_that_would_end_after_the_minutes(tmp_path, seconds, taken, last):
     """10 s each, of a variant that was not yet measured as long as the longest so far."""
     processes = Processes()

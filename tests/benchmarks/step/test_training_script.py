@@ -45,9 +45,9 @@ def _asked(tmp_path: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    ("log_every", "warmup", "steps", "expected"), [(10, 3, 20, 1), (10, 5, 20, 5), (10, 10, 30, 10), (4, 10, 20, 2),
-                                                   (10, 20, 20, 10), (1, 8, 8, 1)]
-)  # fmt: skip
+    ("log_every", "warmup", "steps", "expected"),
+    [(10, 3, 20, 1), (10, 5, 20, 5), (10, 10, 30, 10), (4, 10, 20, 2), (10, 20, 20, 10), (1, 8, 8, 1)],
+)
 def test_windows_are_the_longest_of_which_warm_up_and_counted_steps_are_whole_numbers(
     log_every, warmup, steps, expected
 ):

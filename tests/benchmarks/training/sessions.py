@@ -88,9 +88,13 @@ def cleared(house: Path) -> Path:
 
 
 def finished(
-    *points: Point, manifest_hash: str, target: float | None = None, seed: int = 1, length: int = 32,
+    *points: Point,
+    manifest_hash: str,
+    target: float | None = None,
+    seed: int = 1,
+    length: int = 32,
     watts: float | None = None,
-) -> RunRecord:  # fmt: skip
+) -> RunRecord:
     """The record of a run with these validations, which ends at the first that reaches the target."""
     step, tokens, seconds, bits = points[-1]
     energy = EnergyRecord(reason="no counter here")

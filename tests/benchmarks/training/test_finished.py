@@ -32,8 +32,9 @@ def test_a_run_tells_what_its_curve_took_and_how_it_went(tmp_path):
     # all that was used up to the target, not up to the end of the process
     assert (run.all_in_joules, run.joules_method, run.joules_reason) == (1000.0, "counter", None)
     assert [(each.step, each.tokens, each.seconds, each.bits_per_byte, each.joules) for each in run.curve] == [
-        (10, 1000, 5.0, 2.5, 250.0), (20, 2000, 10.0, 1.9, 500.0)
-    ]  # fmt: skip
+        (10, 1000, 5.0, 2.5, 250.0),
+        (20, 2000, 10.0, 1.9, 500.0),
+    ]
     assert read(tmp_path, target=None, watts=50.0).all_in_joules == 1500.0
 
 

@@ -129,14 +129,15 @@ REFUSED = {
         "budget.steps=9 data.seq_len=16 data.tokenizer=other model.num_layers=2 seed=9 trainer.global_batch_size=8",
     ),
     "ours: got settings that change budget.target_bpb, seed, strategy": (
-        "", "variant={seed:9,budget:{target_bpb:9}} strategy=ddp"
+        "",
+        "variant={seed:9,budget:{target_bpb:9}} strategy=ddp",
     ),
     "trainer.validate_every: got null": ("trainer.validate_every=null", ""),
     "got 1 processes and strategy=ddp, expected one process": ("strategy=ddp", ""),
     "name=mine: the benchmark names its runs": ("name=mine", ""),
     r"got the override variant=\{seed:3\}, expected plain": ("variant={seed:3}", ""),
     "precision=fp8.*simulate=true": ("", "precision=fp8"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)

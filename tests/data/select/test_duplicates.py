@@ -68,8 +68,10 @@ def test_near_duplicates_go_and_other_texts_stay() -> None:
 
 
 def test_texts_that_differ_in_their_numbers_are_not_equal() -> None:
-    rows = [" ".join(f"station {random.random()} had {random.random()} rain" for _ in range(50))
-            for random in (Random(1), Random(2))]  # fmt: skip
+    rows = [
+        " ".join(f"station {random.random()} had {random.random()} rain" for _ in range(50))
+        for random in (Random(1), Random(2))
+    ]
     assert left_out(rows, NEAR) == {}
 
 

@@ -57,8 +57,10 @@ READ = {
     "records.txt": (lines(TEXTS), TEXTS),
     "a.csv": (csv_of(TEXTS), TEXTS),
     "quoted.csv": (b'text,id\r\n"a ""quoted""\r\nline, 1",1\r\nplain,2\r\n', ['a "quoted"\r\nline, 1', "plain"]),
-    "one_column.csv": ("\n".join(["text", *(text.replace(",", "") for text in TEXTS)]).encode(),
-                       [text.replace(",", "") for text in TEXTS]),
+    "one_column.csv": (
+        "\n".join(["text", *(text.replace(",", "") for text in TEXTS)]).encode(),
+        [text.replace(",", "") for text in TEXTS],
+    ),
     "semicolons.csv": (b"id;text\n1;one, two\n2;three\n", ["one, two", "three"]),
     "tabs.csv": (csv_of(TEXTS, "\t"), TEXTS),
     "array.jsonl": (b"[\n" + b",\n".join(lines([text]).strip() for text in TEXTS) + b"\n]", TEXTS),
@@ -66,7 +68,7 @@ READ = {
     "a b=[c]{d}ü.jsonl": (lines(TEXTS), TEXTS),
     "a.snappy.parquet": (table(TEXTS), TEXTS),
     "dictionary.parquet": (table(pyarrow.array(TEXTS, pyarrow.large_string()).dictionary_encode()), TEXTS),
-}  # fmt: skip
+}
 
 
 def read_documents(source: Path, **changes):
@@ -131,7 +133,7 @@ def test_every_document_is_read_alone_and_in_a_folder(tmp_path, name):
         ("a.arrow", b"ARROW1\0\0" + b"x" * 30, "an Arrow file; write it as parquet"),
         ("a.tar.gz", gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar" + b"\0" * 250, mtime=0), "a tar archive"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, name, content, said):
     with pytest.raises(ValueError, match=said):
         read(folder_with(tmp_path, **{name: content}) / name)

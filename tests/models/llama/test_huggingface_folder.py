@@ -137,8 +137,11 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
     before = sorted(tmp_path.rglob("*"))
     tokenizer = tmp_path / "tokenizer"
     with pytest.raises(ValueError, match=message):
-        export_huggingface(small_model(vocab_size=265, **changes), tmp_path / "small",
-                           tokenizer=tokenizer if tokenizer.exists() else None)  # fmt: skip
+        export_huggingface(
+            small_model(vocab_size=265, **changes),
+            tmp_path / "small",
+            tokenizer=tokenizer if tokenizer.exists() else None,
+        )
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -167,8 +170,10 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}, "rope_scaling": None}, "rotary type is .yarn."),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rotary settings lack 'low_freq_factor'"),
         # as in transformers, the old key wins over the new one
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
-         "rotary type is 'linear'"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+            "rotary type is 'linear'",
+        ),
         ({"rope_scaling": ["linear", 2.0]}, "the rotary settings are .*expected a JSON object or null"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}, "rope_scaling": None}, "partial_rotary_factor is 0.5"),
@@ -179,7 +184,7 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
         ({"num_hidden_layers": 1}, r"has 9 tensors that a Llama of its config.json has not: .*model\.layers\.1\."),
         ({"tie_word_embeddings": True}, "lm_head.weight differs from the embedding"),
     ],
-)  # fmt: skip
+)
 def test_models_that_are_no_plain_llama_are_refused(tmp_path, changes, message):
     export_huggingface(small_model(), tmp_path / "small")
     path = tmp_path / "small/config.json"
@@ -278,12 +283,15 @@ OTHERS = {
     "old scaling by type": {"rope_scaling": {key.replace("rope_type", "type"): LLAMA3[key] for key in LLAMA3}},
     "old scaling by rope_type": {"rope_scaling": {"type": "linear", **LLAMA3}},
     "scaling without its length": {"rope_scaling": LLAMA3_OF_ITS_LENGTH},
-    "old and new": {"rope_theta": 7e5, "rope_scaling": LLAMA3,
-                    "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    "old and new": {
+        "rope_theta": 7e5,
+        "rope_scaling": LLAMA3,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
     "an empty old beside a new": {"rope_scaling": {}, "rope_parameters": {"rope_theta": 5e5, **LLAMA3}},
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
     "other words": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "use_cache": False, "hidden_act": "swish"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)

@@ -12,8 +12,13 @@ from tests.properties import HealthCheck, given, settings, st
 
 transformers = pytest.importorskip("transformers")
 
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 16}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 
 
 @st.composite
@@ -32,8 +37,11 @@ def _configs(draw):
         rope_theta=draw(st.sampled_from([100.0, 10000.0, 500000.0])),
         rope_scaling=draw(st.sampled_from([None, LLAMA3])),
         rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5])),
-        vocab_size=101, max_position_embeddings=64, initializer_range=0.15, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=101,
+        max_position_embeddings=64,
+        initializer_range=0.15,
+        attn_implementation="eager",
+    )
 
 
 def _theirs(config, seed):
@@ -55,8 +63,13 @@ def _as_theirs(ours):
     return found
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     config=_configs(),
     seed=st.integers(0, 1000),

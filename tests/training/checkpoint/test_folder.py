@@ -79,7 +79,7 @@ DAMAGE = {
     "other schema": (edit(schema="litespark.checkpoint/9"), r"another version than .*/1 \(schema: .*checkpoint/9"),
     "seal without files": (edit(files=None), r"checkpoint\.json is damaged.*files: Field required"),
     "seal without the state": (edit(files={}), r"lists no state\.ckpt"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DAMAGE)

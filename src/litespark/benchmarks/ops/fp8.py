@@ -23,7 +23,7 @@ from litespark.benchmarks.ops.fp8_runs import (
     TENSORWISE,
     WEIGHTS,
     Fp8Runs,
-)  # fmt: skip
+)
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.device import device_of
 from litespark.metrics.records.ops import BF16, CaseRecord, PaysRecord, WidthRecord, YardstickRecord, least_paying

@@ -163,9 +163,13 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
         bounds, about = [], variant.about
         if precision in measured and type(theirs.optim) is AdamWConfig:  # the bound is of AdamW's work
             by_class = roofline(
-                parts.llama, place.shapes, record.rates, precision=precision, accumulate=accumulate,
+                parts.llama,
+                place.shapes,
+                record.rates,
+                precision=precision,
+                accumulate=accumulate,
                 mean_keys=causal_mean_keys(record.protocol.seq_len),
-            )  # fmt: skip
+            )
             bounds = [RooflinePart(kernel_class, milliseconds) for kernel_class, milliseconds in by_class.items()]
         if variant.kind != "huggingface" and precision == "fp8":
             casts = cast_bytes(parts.llama, place.shapes, theirs.fp8, accumulate=accumulate)

@@ -46,9 +46,13 @@ class Request:
 
 
 def answer(
-    request: Request, folder: Path, *, timeout: float, program: Sequence[str] = MEASURE,
+    request: Request,
+    folder: Path,
+    *,
+    timeout: float,
+    program: Sequence[str] = MEASURE,
     environment: Mapping[str, str] | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """What a fresh process answers, as plain values; see `ask`."""
     mine = folder.absolute() / f"round-{request.round}-{request.position}-{request.variant}"
     asked = replace(request, folder=str(mine), started=time.time())

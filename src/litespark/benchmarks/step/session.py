@@ -25,8 +25,11 @@ S = TypeVar("S", bound=StepRecord)
 _OURS: tuple[Recompute, ...] = ("none", "swiglu", "full")
 # kinds of recomputation that are tried one after the other where memory does not suffice
 RECOMPUTES: dict[VariantKind, tuple[Recompute, ...]] = {
-    "huggingface": ("none", "full"), "litespark": _OURS, "bare": _OURS, "train.py": _OURS
-}  # fmt: skip
+    "huggingface": ("none", "full"),
+    "litespark": _OURS,
+    "bare": _OURS,
+    "train.py": _OURS,
+}
 
 
 def bench_step(

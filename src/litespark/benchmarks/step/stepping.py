@@ -156,5 +156,11 @@ def take_steps(
         steps=len(step_ms),
         dropped=by_phase.totals.dropped_readings,
     )
-    return {"step_ms": step_ms, "train_loss": losses, "before": before, "after": after,
-            "seconds_before": max(0.0, began - started), **energy}  # fmt: skip
+    return {
+        "step_ms": step_ms,
+        "train_loss": losses,
+        "before": before,
+        "after": after,
+        "seconds_before": max(0.0, began - started),
+        **energy,
+    }

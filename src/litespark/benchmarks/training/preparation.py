@@ -32,9 +32,12 @@ def with_and_without(overrides: Sequence[str]) -> tuple[list[str], list[Variant]
 
 
 def prepare_variants(
-    overrides: Sequence[str], variants: Sequence[Variant], settings: CorpusSettings, logs: Path,
+    overrides: Sequence[str],
+    variants: Sequence[Variant],
+    settings: CorpusSettings,
+    logs: Path,
     say: Callable[[str], None],
-) -> tuple[Corpus, list[Composed]]:  # fmt: skip
+) -> tuple[Corpus, list[Composed]]:
     """Write the corpus and prepare it for each variant, or find that done.
 
     All have one tokenizer, the first variant's: with another a token would be other bytes.
@@ -94,4 +97,4 @@ def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:
             for row in data.manifest.dropped.rows
             if row.split == "train" and row.rule.startswith(_RULE)
         ],
-    )  # fmt: skip
+    )

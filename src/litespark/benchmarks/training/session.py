@@ -101,9 +101,13 @@ def bench_training(
 
 
 def new_record(
-    made: Sequence[Composed], settings: TrainingSettings, corpus: Corpus | None, parts: Parts,
-    overrides: Sequence[str], command: Sequence[str],
-) -> TrainingRecord:  # fmt: skip
+    made: Sequence[Composed],
+    settings: TrainingSettings,
+    corpus: Corpus | None,
+    parts: Parts,
+    overrides: Sequence[str],
+    command: Sequence[str],
+) -> TrainingRecord:
     """The record without runs; prepares the text where that was not done before."""
     device = find(parts.trainer.accelerator)
     precisions = [precision_of(each.parts, device) for each in made]

@@ -76,9 +76,14 @@ def ablation(
     device = _device([*overrides, *plain])
     settings = _settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
     record, path = bench_ablation(
-        overrides, baseline=plain, target=shlex.split(target), settings=settings, grouped=switch,
-        order=[name for name in order.split(",") if name], **recording(context, output, publish),
-    )  # fmt: skip
+        overrides,
+        baseline=plain,
+        target=shlex.split(target),
+        settings=settings,
+        grouped=switch,
+        order=[name for name in order.split(",") if name],
+        **recording(context, output, publish),
+    )
     figure = waterfall(from_record(record), record.model.name)
     show(publish, [of_record(record)], path, figure, complete=record.complete)
     return 1 if failures(record) else 0

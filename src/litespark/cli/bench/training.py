@@ -82,9 +82,14 @@ def selection(
 
 
 def _run(
-    question: Any, context: Context, overrides: list[str], variants: Sequence[str], given: dict[str, Any],
-    output: Path | None, publish: bool,
-) -> int:  # fmt: skip
+    question: Any,
+    context: Context,
+    overrides: list[str],
+    variants: Sequence[str],
+    given: dict[str, Any],
+    output: Path | None,
+    publish: bool,
+) -> int:
     from litespark.benchmarks.training import session
     from litespark.benchmarks.training.variants import parse
     from litespark.reports.training import all_within, figure, tables

@@ -161,6 +161,12 @@ def _enter(dropped: DroppedDocuments, entry: Entry, tokens: int | None) -> None:
     assert entry.refused_by is not None
     document = entry.document
     dropped.add(
-        entry.split, document.domain, entry.refused_by, size=entry.size, tokens=tokens, file=document.file,
-        place=document.place, text=document.text,
-    )  # fmt: skip
+        entry.split,
+        document.domain,
+        entry.refused_by,
+        size=entry.size,
+        tokens=tokens,
+        file=document.file,
+        place=document.place,
+        text=document.text,
+    )

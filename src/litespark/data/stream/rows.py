@@ -112,8 +112,12 @@ def open_split(
         if held[name] <= reading.seq_len and name != longest:
             log.warning(
                 "%s/%s: domain %s holds %d tokens, less than the %d of one row; it is left out",
-                place, split, name, counts.tokens, reading.seq_len + 1,
-            )  # fmt: skip
+                place,
+                split,
+                name,
+                counts.tokens,
+                reading.seq_len + 1,
+            )
             parts[name] = None
             continue
         folder, hashed = f"{place}/{split}/{counts.folder}", reading.verify_hashes

@@ -30,7 +30,7 @@ from litespark.data.text.files import (
     plain_name,
     size_of,
     within,
-)  # fmt: skip
+)
 from litespark.data.text.installed_packages import INSTALLED_PACKAGES, installed_packages
 from litespark.data.text.layout import Layout, lay_out
 from litespark.data.text.listing import Listing, in_words, printable

@@ -56,8 +56,9 @@ def csv_rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tu
     try:
         header: list[str] = next((row for row in rows if row), [])
     except csv.Error as error:
-        raise ValueError(f"{name} does not begin with the names of its columns: {error}. Mend its first line.") \
-            from error  # fmt: skip
+        raise ValueError(
+            f"{name} does not begin with the names of its columns: {error}. Mend its first line."
+        ) from error
     if text_field not in header:
         raise absent(name, TEXT_SETTING, text_field, header)
     columns = dict.fromkeys(header)

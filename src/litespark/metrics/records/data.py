@@ -115,10 +115,14 @@ class DataRecord(Record):
     @property
     def complete(self) -> bool:
         rounds = list(range(self.rounds))
-        found = [[run.round for run in self.prepared(variant, cores)]
-                 for cores in (1, self.cores) for variant in (ENCODE, PREPARE)]  # fmt: skip
-        found += [[run.round for run in self.streamed(reader, workers)]
-                  for workers in (0, 1, 2) for reader in (OURS, LITDATA)]  # fmt: skip
+        found = [
+            [run.round for run in self.prepared(variant, cores)]
+            for cores in (1, self.cores)
+            for variant in (ENCODE, PREPARE)
+        ]
+        found += [
+            [run.round for run in self.streamed(reader, workers)] for workers in (0, 1, 2) for reader in (OURS, LITDATA)
+        ]
         return all(each == rounds for each in found)
 
     @model_validator(mode="after")

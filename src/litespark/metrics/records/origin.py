@@ -110,8 +110,11 @@ class Record(JsonFile):
         """Whether the figures of the two may stand in one record: same code, config, machine and measurement."""
         mine, theirs = self.provenance, other.provenance
         return type(self) is type(other) and (mine.source_hash, mine.config_hash, mine.environment, self.asked()) == (
-            theirs.source_hash, theirs.config_hash, theirs.environment, other.asked()
-        )  # fmt: skip
+            theirs.source_hash,
+            theirs.config_hash,
+            theirs.environment,
+            other.asked(),
+        )
 
 
 def check_joules(joules: float | None, reason: str | None, where: str = "") -> None:

@@ -65,8 +65,10 @@ def load_huggingface(folder: Path | str, ops: Ops) -> Llama:
     reader = SafetensorsReader(folder)
     # before anything of the stated sizes is made, which may be any number
     if config.num_layers > len(reader.shapes):
-        raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of "
-                         "its config.json; fetch the folder again")  # fmt: skip
+        raise ValueError(
+            f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of "
+            "its config.json; fetch the folder again"
+        )
     with torch.device("meta"):
         model = Llama(config, ops)
     expected = _part_shapes(model)

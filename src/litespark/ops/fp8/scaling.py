@@ -24,9 +24,15 @@ class Scaling:
     """
 
     def __init__(
-        self, names: Sequence[str], formats: Sequence[Format], device: torch.device, *,
-        history: int, margin: int = 0, sample_every: int = 10,
-    ) -> None:  # fmt: skip
+        self,
+        names: Sequence[str],
+        formats: Sequence[Format],
+        device: torch.device,
+        *,
+        history: int,
+        margin: int = 0,
+        sample_every: int = 10,
+    ) -> None:
         assert len(set(names)) == len(names) == len(formats)
         self.names = list(names)
         self.formats = list(formats)

@@ -49,9 +49,14 @@ ROUNDED = Bounds(1e-3, 2.0**-7, 1e-2)
 
 
 def piece_trials(
-    pieces: Pieces, shapes: StepShapes, device: torch.device, dtype: torch.dtype, *,
-    autocast: bool, config: Fp8Config | None = None,
-) -> Iterator[Trial]:  # fmt: skip
+    pieces: Pieces,
+    shapes: StepShapes,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    autocast: bool,
+    config: Fp8Config | None = None,
+) -> Iterator[Trial]:
     """Every piece, for every kind of layer of a run with the settings `config`, None: of any run."""
     kinds, gradients = kinds_of(config), (E5M2, E4M3) if config is None else (config.gradient_format,)
     for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=gradients):

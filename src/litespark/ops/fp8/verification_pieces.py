@@ -157,8 +157,9 @@ def pieces_to_verify(
     gate_up = torch.cat([normal(rows, intermediate_size), normal(rows, intermediate_size, faint_rows=True)], dim=1)
     yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
     inputs = {"product_gradient": normal(rows, intermediate_size, faint_rows=True), "gate_up": gate_up}
-    yield Piece("swiglu_backward", at_feed_forward, inputs, gradients, _swiglu_backward, of_gradient=True,
-                makes_again=True)  # fmt: skip
+    yield Piece(
+        "swiglu_backward", at_feed_forward, inputs, gradients, _swiglu_backward, of_gradient=True, makes_again=True
+    )
 
 
 def spoilt(x: Tensor) -> Tensor:

@@ -73,9 +73,15 @@ def loss_and_gradients(
 
 @_without_autocast
 def token_losses(
-    hidden: Tensor, weight: Tensor, labels: Tensor, rows: str, dtype: torch.dtype, ignore_index: int, z_loss: float,
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    rows: str,
+    dtype: torch.dtype,
+    ignore_index: int,
+    z_loss: float,
     softcap: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`Losses` of all tokens: of hidden (T, D), weight (V, D), labels (T,), products in `dtype`."""
     found, settings = empty_losses(hidden, dtype), Settings(ignore_index, z_loss, softcap)
     for part, _, logits in _logits(rows, hidden, weight.to(dtype)):

@@ -66,9 +66,13 @@ def _(x: Tensor, update: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Ten
 
 @torch.library.custom_op("litespark::rms_norm_backward", mutates_args=())
 def _norm_backward(
-    y_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor, inverse_rms: Tensor,
+    y_gradient: Tensor,
+    stream_gradient: Tensor | None,
+    stream: Tensor,
+    weight: Tensor,
+    inverse_rms: Tensor,
     other_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of the stream in its dtype, the same in `other_dtype` (empty where that is equal), the weight's."""
     gradient, second, weight_gradient = rms_norm_backward(
         y_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, other_dtype
