@@ -86,6 +86,12 @@ def test_switches_are_in_the_order_in_which_they_were_added_and_a_failed_run_lea
     assert any("not measured" in note for row in rows[1:] for note in row.notes)
 
 
+def test_a_switch_that_was_tried_alone_first_does_not_break_the_order(sweep):
+    write(sweep / "alone", "fused", 110.0, minute=0)
+    order = [None, "attention", "rms_norm+add_rms_norm", "recompute", "fused"]
+    assert [row.switch for row in found(sweep).rows] == order
+
+
 def test_seeds_are_repeats_of_which_the_newest_run_counts(sweep):
     write(sweep / "again", "baseline", 99.0, minute=50)
     write(sweep / "second", "baseline", 90.0, seed=2)

@@ -59,6 +59,13 @@ def test_the_rest_may_change_and_is_said(logs, run, override, caplog):
     assert f"resuming with {override.split('=')[0]}=" in caplog.text
 
 
+def test_a_run_that_was_not_in_fp8_goes_on_in_any_recipe(logs):
+    folder = make(parts(logs, "precision=fp32"), [])
+    checkpoint(folder, 5)
+    in_fp8 = ("precision=fp8", "precision.fp8.simulate=true", "precision.fp8.recipe=tensorwise")
+    assert to_continue(parts(logs, *in_fp8, f"resume={folder}")).step == 5
+
+
 @pytest.mark.parametrize(("was", "now"), [("single", "fsdp"), ("fsdp", "ddp")])
 def test_a_resume_does_not_change_to_or_from_sharded_optimizer_states(logs, was, now):
     folder = make(parts(logs, "name=mine", f"strategy={was}"), [])

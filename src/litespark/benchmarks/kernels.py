@@ -10,13 +10,12 @@ import importlib.util
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from litespark import __version__
-from litespark.metrics.environment import git_state
+from litespark.metrics.environment import git_state, version_of
 from litespark.ops.compilation import Attempt, attempt, compilations, not_for, ops_with_kernels
 from litespark.ops.triton_support import TARGETS, interpreting
 
@@ -44,7 +43,7 @@ class KernelTable:
             "# Kernels, compiled without a device",
             "",
             f"Made by `{self.command}` of litespark {__version__} ({state}) with torch {torch.__version__}, triton "
-            f"{version('triton')}, Python {platform.python_version()}.",
+            f"{version_of('triton')}, Python {platform.python_version()}.",
             "",
             "Registers and stack (where spilled registers go) are per thread, shared memory (LDS) per program; the "
             "limit is the target's. Registers of gfx942 are both kinds of vector registers together.",

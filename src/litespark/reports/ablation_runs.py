@@ -1,6 +1,7 @@
 """Finds in the runs of a sweep the ablation that they are, so that whole trainings give the table of the benchmark."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 from litespark.metrics.records.ablation import changes_speed_only, default_name, planned
@@ -69,11 +70,17 @@ def _no_ablation(records: Sequence[RunRecord], present: Collection[Switches], al
 
 
 def _order(switches: Sequence[str], present: Sequence[Switches]) -> list[str]:
-    """The order in which the switches were added one by one, as far as there are runs for it (the first to be started
-    first); then the others."""
-    order: list[str] = []
-    while more := next((on for on in present if on > set(order) and len(on) == len(order) + 1), None):
-        order += more - set(order)
+    """The order in which the switches were added one by one, as far as there are runs for it; then the others.
+
+    Of two runs that continue it equally far the one that was started first is taken: `present` is in that order.
+    """
+
+    @cache
+    def longest(on: Switches) -> tuple[str, ...]:
+        paths = [(*(more - on), *longest(more)) for more in present if on < more and len(more) == len(on) + 1]
+        return max(paths, key=len, default=())
+
+    order = longest(Switches())
     return [*order, *(name for name in switches if name not in order)]
 
 

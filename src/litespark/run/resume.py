@@ -66,6 +66,8 @@ def to_continue(parts: Parts) -> Checkpoint:
     changes = differences(read_config(folder / CONFIG), parts.resolved)
     if isinstance(parts.data, PrepareConfig) and "data.kind" not in changes:  # `run_data` compares its content
         changes = {key: pair for key, pair in changes.items() if on_resume(key) is not BY_CONTENT}
+    if not {"fp8", "auto"}.issuperset(changes.get("precision.name", [parts.precision])):  # one of the two is not in fp8
+        changes = {key: pair for key, pair in changes.items() if not key.startswith("precision.fp8.")}
     refused = {key: pair for key, pair in changes.items() if on_resume(key) in (FIXED, BY_CONTENT)}
     if refused:
         raise ConfigError(

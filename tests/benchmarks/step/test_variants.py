@@ -64,6 +64,7 @@ def board(monkeypatch):
         ("litespark", CPU, ("data.document_mask=true",), None),
         ("compiled_fp8", CUDA, ("precision=bf16",), None),
         ("compiled_fp8", CUDA, ("precision=fp32",), "set precision=bf16"),
+        ("compiled_fp8", CUDA, ("precision=bf16", "model.intermediate_size=100"), "multiples of 16, got 100$"),
         ("litespark_fp8:precision=fp8", CPU, (FP8,), "no fp8 units.*precision.fp8.simulate=true"),
         ("litespark_fp8:precision=fp8", CPU, SIMULATED, None),
         ("bare", CPU, SIMULATED, "renews no scales"),

@@ -1,1 +1,1 @@
-"""What preparation and streaming reach, beside the bare tokenizer, litgpt and LitData's own reader."""
+"""What preparation and streaming reach, beside the bare tokenizer and LitData's own reader."""

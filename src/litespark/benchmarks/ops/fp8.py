@@ -36,7 +36,7 @@ from litespark.ops.fp8.settings import RECIPES, Fp8Config
 from litespark.ops.linear.state import why_not as why_not_at_these_sizes
 from litespark.ops.measuring import those_that_run
 from litespark.ops.shapes import Place
-from litespark.ops.verification import failures, verify_products, why_wrong
+from litespark.ops.verification import failures, said, verify_products, why_wrong
 from litespark.planning.fp8_casts import FUSED_CASTS
 from litespark.planning.op_costs import op_cost
 
@@ -72,9 +72,7 @@ def measure_fp8(
             ]
         if record.forward_flops is not None:  # a linear layer
             sizes = config.linear_shapes()[record.case.removeprefix("linear ")]
-            contenders.append(
-                Contender(TORCHAO, None, against, rival=True) if runs is None else _torchao(*sizes, place)
-            )
+            contenders.append(_torchao(*sizes, place, against))
         measure_case(record, contenders, {}, place.device, seconds)
     widths = [] if runs is None else [_width(width, runs, seconds / 2) for width in WIDTHS]
     return cases, widths, [_pays(widths, name, against) for name in _PAYING]
@@ -134,8 +132,11 @@ def _cases(config: LlamaConfig, place: Place) -> Iterator[_Case]:
     yield weights, (BF16, *RECIPES), lambda runs: runs.weights(list(sizes.values()))
 
 
-def _torchao(outputs: int, inputs: int, place: Place) -> Contender:
-    made = torchao_linear(inputs, outputs, place.device)
+def _torchao(outputs: int, inputs: int, place: Place, against: str | None) -> Contender:
+    try:
+        made = against or torchao_linear(inputs, outputs, place.device)
+    except Exception as error:  # noqa: BLE001 (another's code; ours is still to be measured)
+        made = f"it raised {said(error)}"
     if isinstance(made, str):
         return Contender(TORCHAO, None, made, rival=True)
     weight, layer = made

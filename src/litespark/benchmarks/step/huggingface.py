@@ -7,7 +7,6 @@ function for masks none is made, and the same call is given `is_causal=True`.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from litespark.benchmarks.step.training import TextbookTraining
 from litespark.benchmarks.step.variants import HuggingFaceSetup
 from litespark.data.batch import TokenBatch
+from litespark.metrics.environment import version_of
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface import huggingface_parts
 from litespark.models.llama.huggingface_config import to_huggingface_config
@@ -111,6 +111,6 @@ def _detail(setup: HuggingFaceSetup) -> str:
     adamw = "fused AdamW" if setup.fused else "PyTorch's default AdamW"
     words = [f"transformers {transformers.__version__}", f"{setup.attention} attention", adamw]
     words += ["torch.compile"] if setup.compiled else []
-    words += [f"torchao {version('torchao')}"] if setup.fp8 else []
-    words += [f"liger-kernel {version('liger-kernel')}"] if setup.liger else []
+    words += [f"torchao {version_of('torchao')}"] if setup.fp8 else []
+    words += [f"liger-kernel {version_of('liger-kernel')}"] if setup.liger else []
     return ", ".join(words)

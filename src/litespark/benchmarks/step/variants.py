@@ -17,6 +17,7 @@ from litespark.models.llama.huggingface_config import why_not_transformers
 from litespark.models.spec import Recompute
 from litespark.ops.choice import refusals
 from litespark.ops.fp8.limits import without_units
+from litespark.ops.fp8.operands import MULTIPLE
 from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import precision_of
 from litespark.run.preflight import idle_of, place_of
@@ -160,6 +161,11 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             return f"{name} is not installed; pip install {name}"
     if setup.fp8 and parts.precision == "fp32":
         return "float8 is measured beside bf16; set precision=bf16"
+    model, tokens = parts.llama, parts.data.micro_batch_size * parts.data.seq_len
+    heads = [count * (model.head_dim or 0) for count in (model.num_heads, model.num_kv_heads)]
+    sizes = {model.hidden_size, model.intermediate_size, *heads, tokens}
+    if setup.fp8 and (odd := sorted(size for size in sizes if size % MULTIPLE)):
+        return f"float8 products need sizes that are multiples of {MULTIPLE}, got {', '.join(map(str, odd))}"
     return None
 
 

@@ -66,6 +66,8 @@ def read_entry(path: Path) -> Entry:
     origin = record.provenance
     if not origin.time.startswith(name["date"]):
         raise RecordError(f"{path}: got the day {name['date']} in the name, expected the record's, {origin.time[:10]}")
+    if not origin.environment.devices:
+        raise RecordError(f"{path}: got no devices, expected those that were measured")
     if not origin.environment.on_cpu and (origin.git_commit is None or origin.git_dirty is not False):
         raise RecordError(
             f"{path}: got git_commit {origin.git_commit}, git_dirty {origin.git_dirty}, expected a clean commit; "
