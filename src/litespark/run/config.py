@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Callback
@@ -198,10 +199,20 @@ def _made(group: str, node: Any, faults: list[str], notes: list[str]) -> Any:
         return None
     others = {name for each in kinds.values() for name in fields_of(each)} - fields_of(kinds[kind]).keys()
     for name in [name for name in settings if name in others]:
-        notes.append(f"{group}.{name}={settings.pop(name)} is left out: {KIND} {kind} of {group} has no such setting")
+        value, lacks = settings.pop(name), f"{KIND} {kind} of {group} has no such setting"
+        if f"{group}.{name}" in _given():
+            faults.append(f"{group}.{name}: got {value}, but {lacks}; take it out, or choose another {group}")
+        else:
+            notes.append(f"{group}.{name}={value} is left out: {lacks}")
     if settings.get("extra", ...) is None and kinds[kind] is CallbacksConfig:
         settings["extra"] = {}
     return _checked(lambda: kinds[kind](**settings), faults)
+
+
+def _given() -> set[str]:
+    """The keys on the command line."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {word.lstrip("+").partition("=")[0] for word in words}
 
 
 def _own(group: str, node: dict[str, Any]) -> Any:

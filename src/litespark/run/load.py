@@ -89,7 +89,11 @@ def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
     model.to_empty(device="cpu")
     state = read_state(checkpoint).get("state_dict")
     items = state.items() if isinstance(state, Mapping) else ()
-    found = {str(name).removeprefix(_PREFIX): value for name, value in items if isinstance(value, Tensor)}
+    found = {
+        name.removeprefix(_PREFIX): value
+        for name, value in items  # beside them lie those of a task's metrics
+        if isinstance(name, str) and name.startswith(_PREFIX) and isinstance(value, Tensor)
+    }
     expected = dict(model.named_parameters())
     for name in sorted(found.keys() | expected.keys()):
         there, wanted = (tuple(side[name].shape) if name in side else None for side in (found, expected))

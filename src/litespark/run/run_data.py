@@ -24,7 +24,7 @@ from litespark.data.storage import Storage
 from litespark.data.stream.modules import prepared_folder
 from litespark.data.tokenizer import Tokenizer
 from litespark.run.config import ConfigError, Parts
-from litespark.run.folder import DATA_PLACE, TOKENIZER
+from litespark.run.folder import CONFIG, DATA_PLACE, TOKENIZER, read_config
 from litespark.training.checkpoint.folder import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class _Search:
         self.config, self.folder, self.given = parts.data, folder, PREPARATION & set(given)
         self.hash, self.run = str(checkpoint.about.get("manifest_hash")), PreparedData.read(folder)
         self.source = self.run.settings.get("source")
-        self.names_text = "source" in self.given and self.config.source != self.source
+        # two runs on the same text share what the first of them has prepared
+        own = read_config(folder / CONFIG)["data"].get("source")
+        self.names_text = "source" in self.given and self.config.source not in (self.source, own)
         self.refused = f"resume={parts.resume}: "
 
     def found(self) -> Path | str:

@@ -8,40 +8,76 @@ from litespark.data.text.layout import OF_TEST, OUTSIDE, lay_out
 
 PLAIN = (".txt", ".md", ".py", ".tokens", ".raw", ".en")
 
-# layout -> names below the source: of training, of validation, of a test
+# layout -> names below the source by what becomes of them
 OWN_SPLITS = {
     "the hub": (
         ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
         ["data/validation-00000-of-00001.parquet"],
         ["data/test-00000-of-00001.parquet"],
     ),
+    "the hub, older names": (
+        ["data/train-00000-of-00001-a09b74b3ef9c3b56.parquet"],
+        ["data/valid-00000-of-00001-0123456789abcdef.parquet"],
+        ["data/test-00000-of-00001-deadbeefdeadbeef.parquet"],
+    ),
     "the hub, splits with qualifiers": (
         ["data/train_sft-00000-of-00001.parquet", "data/train_gen-00000-of-00001.parquet"],
         ["data/validation_matched-00000-of-00001.parquet"],
-        ["data/test_sft-00000-of-00001.parquet"],
+        ["data/test_sft-00000-of-00001.parquet", "data/test_gen-00000-of-00001.parquet"],
+    ),
+    "converted by the hub": (
+        ["default/train/0000.parquet"],
+        ["default/validation/0000.parquet"],
+        ["default/test/0.parquet"],
+    ),
+    "a folder a configuration": (
+        ["de/train-00000-of-00001.parquet", "en/train-00000-of-00001.parquet"],
+        ["en/validation-00000-of-00001.parquet"],
+        ["en/test-00000-of-00001.parquet"],
     ),
     "The Pile": (["train/00.jsonl.zst", "train/01.jsonl.zst"], ["val.jsonl.zst"], ["test.jsonl.zst"]),
+    "SlimPajama": (
+        ["train/chunk1/example_train_0.jsonl.zst"],
+        ["validation/chunk1/example_holdout_0.jsonl.zst"],
+        ["test/chunk1/example_holdout_0.jsonl.zst"],
+    ),
+    "C4": (
+        ["en/c4-train.00000-of-01024.json.gz", "en/c4-train.00001-of-01024.json.gz"],
+        ["en/c4-validation.00000-of-00008.json.gz"],
+        [],
+    ),
     "WikiText": (["wikitext-2/wiki.train.tokens"], ["wikitext-2/wiki.valid.tokens"], ["wikitext-2/wiki.test.tokens"]),
-    "humps and words in one": (["trainData.csv"], ["validset.csv"], ["testData.csv"]),
+    "a name before": (["my_corpus.train.jsonl"], ["my_corpus.dev.jsonl"], ["my_corpus.test.jsonl"]),
+    "a name behind": (["train_wikipedia.jsonl"], ["val_wikipedia.jsonl"], ["test_wikipedia.jsonl"]),
+    "capitals": (["TRAIN.jsonl"], ["Dev.JSONL"], ["Test.jsonl"]),
+    "humps": (["trainData.csv"], ["validData.csv"], ["testData.csv"]),
+    "words in one": (["trainset.csv"], ["devset.csv"], ["testset.csv"]),
+    "versions": (["train-v2.0.json"], ["dev-v2.0.json"], ["test-v2.0.json"]),
     "held out": (["train.jsonl"], ["held-out.jsonl"], ["Test Set.jsonl"]),
     "words in the middle": (
         ["wiki.train.german.jsonl", "wiki.train.english.jsonl"],
         ["wiki.valid.german.jsonl"],
         ["wiki.test.german.jsonl", "wiki.test.english.jsonl"],
     ),
+    "plain texts with words in the middle": (["wiki.train.german.txt"], [], ["wiki.test.german.txt"]),
     "plain texts with words before": (["train.german.txt"], ["valid.german.txt"], ["test.german.txt"]),
+    "mC4": (["c4-af.tfrecord-00000-of-00064.json.gz"], ["c4-af-validation.tfrecord-00000-of-00001.json.gz"], []),
+    "FLORES": (["train/eng.jsonl"], ["dev/eng.jsonl"], ["devtest/eng.jsonl"]),
     "splits of each part in a folder of training": (
         ["train/en/train.jsonl", "train/web.jsonl"],
         ["train/en/val.jsonl"],
         ["train/en/test.jsonl", "train/de/test/0.parquet"],
     ),
-    "years and languages": (["train2017.en", "train2017.de"], ["val2017.en"], ["test2017.en"]),
+    "years": (["train2017.txt"], ["val2017.txt"], ["test2017.txt"]),
+    "languages": (["train.en", "train.de"], ["dev.en", "dev.de"], ["test.en", "test.de"]),
     "hive": (["lang=en/split=train/0.parquet"], ["lang=en/split=dev/0.parquet"], ["lang=en/split=testing/0.parquet"]),
+    "other words": (["training/a.txt"], ["eval/b.txt"], ["testing/c.txt"]),
+    "plain files": (["train.txt"], ["valid.txt"], ["test.txt"]),
     "no training split by name": (["a.jsonl", "b.jsonl"], ["val.jsonl"], ["test.jsonl"]),
     "no validation": (["train/a.txt"], [], ["test/b.txt"]),
     "one test split of records": (["a.jsonl"], [], ["a.test.jsonl"]),
     "a test within a train folder": (["train/repo/test/a.py"], ["validation/b.py"], []),
-}
+}  # fmt: skip
 
 
 def layout_of(names, **options):
@@ -63,6 +99,7 @@ def test_the_usual_layouts_are_known_and_no_test_split_is_trained_on(kind):
         ["training_manual.txt", "testing_manual.txt", "a.txt"],
         ["testimony.jsonl", "contest.jsonl", "latest.jsonl", "trainer.jsonl", "devices.jsonl", "validity.jsonl"],
         ["night-train.txt", "driving-test.txt", "web-dev.txt"],
+        ["train.txt", "plane.txt", "car.txt"],
         ["train.py", "test.py", "eval.py", "model.py"],
         ["tests/a.txt", "src/b.txt"],
         ["docs/training/a.md", "docs/usage/b.md"],
@@ -87,6 +124,12 @@ def test_files_outside_the_splits_are_passed_over():
     assert layout.training == ("train/a.jsonl",)
     assert layout.left_out == {"test/b.jsonl": OF_TEST, "extra/c.jsonl": OUTSIDE, "d.txt": OUTSIDE}
     assert layout_of(["train.jsonl", "more.jsonl"]).left_out == {"more.jsonl": OUTSIDE}
+
+
+def test_what_is_called_validation_comes_before_other_words_for_it():
+    layout = layout_of(["train/a.jsonl", "validation/b.jsonl", "evaluation.txt", "dev.jsonl"])
+    assert layout.validation == ("validation/b.jsonl",)
+    assert layout.left_out == {"evaluation.txt": OUTSIDE, "dev.jsonl": OUTSIDE}
 
 
 def test_files_of_one_split_are_taken_where_they_alone_were_asked_for():

@@ -60,7 +60,7 @@ def run_units(
     except BrokenProcessPool as error:
         raise ValueError(
             f"a process that prepared a unit ended by itself ({plan.place}), most often because the machine ran out of "
-            f"memory: set data.processes below {processes}, or data.unit_bytes or data.chunk_tokens lower . "
+            f"memory: set data.processes below {processes}, or data.unit_bytes or data.chunk_tokens lower. "
             "What was finished is kept: the same command continues."
         ) from error
     finally:

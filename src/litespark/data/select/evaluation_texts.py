@@ -28,7 +28,7 @@ def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
         with _readable(path):
             if path.is_dir():
                 listed.append((str(path), Storage(path).files()))
-            elif path.exists():
+            elif path.is_file():
                 listed.append((str(path.parent), [Storage(path.parent).listed(path.name)]))
             else:
                 raise FileNotFoundError("it is not there")

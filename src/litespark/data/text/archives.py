@@ -17,7 +17,8 @@ import zstandard
 
 GZIP, ZSTD, BZIP2, XZ = "gzip", "zstd", "bzip2", "xz"
 _SUFFIXES = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD, ".bz2": BZIP2, ".xz": XZ}
-_MAGIC = {b"\x1f\x8b\x08": GZIP, zstandard.FRAME_HEADER: ZSTD, b"BZh9": BZIP2, b"\xfd7zXZ\0": XZ}
+_MAGIC = {b"\x1f\x8b\x08": GZIP, zstandard.FRAME_HEADER: ZSTD, b"\xfd7zXZ\0": XZ}
+_MAGIC |= {b"BZh%d" % level: BZIP2 for level in range(1, 10)}
 COMPRESSED_SUFFIXES = tuple(_SUFFIXES)
 BEGINNING_BYTES = 1 << 16
 """Of a file, to tell what it holds."""
