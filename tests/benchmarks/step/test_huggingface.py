@@ -107,7 +107,7 @@ def test_each_setup_is_compiled_converted_and_patched_as_it_says(tmp_path, monke
     liger = SimpleNamespace(apply_liger_kernel_to_llama=lambda model: done.append("liger"))
     monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", liger)
-    monkeypatch.setattr(huggingface, "version", lambda package: "9")
+    monkeypatch.setattr(huggingface, "version_of", lambda package: "9")
     for name, setup in SETUPS.items():
         training, _ = _training(tmp_path, name)
         assert (training._forward is not training.model) is setup.compiled is name.startswith("compiled")
