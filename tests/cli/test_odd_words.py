@@ -49,6 +49,12 @@ def test_an_odd_word_for_train_is_one_message(capsys, tmp_path, monkeypatch, wor
     answer(["train", word], capsys)
 
 
+def test_a_setting_of_another_choice_is_refused_where_it_is_given_and_left_out_of_a_file(capsys):
+    assert main(["train", "+optim.momentum=0.5"]) == 1
+    assert "optim.momentum: got 0.5, but kind adamw of optim has no such setting" in capsys.readouterr().err
+    assert main(["train", "optim.lr=0.1"]) == 0
+
+
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["", *(name for name in COMMANDS if name not in ("train", "kernels", "results"))]),

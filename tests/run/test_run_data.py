@@ -6,12 +6,14 @@ import shutil
 from dataclasses import asdict, replace
 
 import pytest
+import yaml
 
 from litespark.data.manifest import Manifest
 from litespark.data.prepare import prepare as preparing
 from litespark.data.prepare.prepare import prepare
 from litespark.run import run_data
 from litespark.run.config import ConfigError
+from litespark.run.folder import CONFIG, read_config
 from litespark.run.new_run import make
 from litespark.run.run_data import data_of_run, record_place
 from litespark.training.checkpoint.folder import Checkpoint
@@ -50,6 +52,13 @@ def test_the_text_may_be_gone_and_the_source_left_out(resume, monkeypatch):
     assert resume.place(source="standard_library") == str(resume.prepared)
     # what says how it was prepared is of no account when it was not set
     assert resume.place(validation_fraction=0.4, text_field="x", root="elsewhere") == str(resume.prepared)
+
+
+def test_a_run_that_shares_what_another_text_was_prepared_for_goes_on_with_its_own_source(resume):
+    values = read_config(resume.folder / CONFIG)
+    values["data"]["source"] = own = str(resume.source.parent / "the same text")
+    (resume.folder / CONFIG).write_text(yaml.safe_dump(values))
+    assert resume.place("source", source=own) == str(resume.prepared)
 
 
 def test_the_prepared_folder_may_be_moved_and_named_and_the_data_be_prepared_again_from_moved_text(resume, tmp_path):

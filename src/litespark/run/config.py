@@ -198,9 +198,10 @@ def _made(group: str, node: Any, faults: list[str], notes: list[str]) -> Any:
         faults.append(f"{group}.{KIND}: got {kind!r:.80}, expected {' or '.join(kinds)}; choose one of {folder}")
         return None
     others = {name for each in kinds.values() for name in fields_of(each)} - fields_of(kinds[kind]).keys()
+    given = {word.lstrip("+").partition("=")[0] for word in overrides_given()}
     for name in [name for name in settings if name in others]:
         value, lacks = settings.pop(name), f"{KIND} {kind} of {group} has no such setting"
-        if f"{group}.{name}" in _given():
+        if f"{group}.{name}" in given:
             faults.append(f"{group}.{name}: got {value}, but {lacks}; take it out, or choose another {group}")
         else:
             notes.append(f"{group}.{name}={value} is left out: {lacks}")
@@ -209,10 +210,9 @@ def _made(group: str, node: Any, faults: list[str], notes: list[str]) -> Any:
     return _checked(lambda: kinds[kind](**settings), faults)
 
 
-def _given() -> set[str]:
-    """The keys on the command line."""
-    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return {word.lstrip("+").partition("=")[0] for word in words}
+def overrides_given() -> list[str]:
+    """What the user gave on the command line, as Hydra took it (of this job, in a sweep)."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _own(group: str, node: dict[str, Any]) -> Any:

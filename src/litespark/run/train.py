@@ -26,7 +26,7 @@ from litespark.data.stream.modules import RowDataModule, TokenDataModule, build_
 from litespark.launch import Ranks
 from litespark.ops.choice import FailedVerificationError
 from litespark.run.build import Run, build_run, check_vocabulary
-from litespark.run.config import ConfigError, Parts, parts_from
+from litespark.run.config import ConfigError, Parts, overrides_given, parts_from
 from litespark.run.continue_command import Started, how_to_continue
 from litespark.run.finish import close, finish
 from litespark.run.folder import RECORD, config_from
@@ -55,8 +55,7 @@ USER_ERRORS = (ValueError, OSError, NonFiniteError, OutOfMemoryError)
 def train(config: DictConfig) -> Path:
     """Train as `config` says; returns the run's folder. Errors are `USER_ERRORS`, bugs, or Interrupted, once saved."""
     quieten()
-    # what the user gave on the command line, as Hydra took it (of this job, in a sweep)
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = overrides_given()
     parts = parts_from(config)
     ranks = Ranks.from_environment(parts.strategy.name)
     machine = preflight(parts, ranks)
