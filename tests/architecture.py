@@ -21,8 +21,8 @@ RECORD = {"run.record", "run.record_fp8", "run.record_ops"}
 MAY_IMPORT: dict[str, set[str]] = {
     "train": {"run", "threads"},
     "cli": {"config", "run", "benchmarks", "planning", "reports", "data", "models", "threads", "parent"},
-    "run": ALL_ROOMS - {"run", "benchmarks"} | {"launch", "parent"},
-    "benchmarks": {*"run training tasks data models ops metrics planning launch parent threads".split()},
+    "run": ALL_ROOMS - {"run", "benchmarks"} | {"launch", "parent", "child_process"},
+    "benchmarks": {*"run training tasks data models ops metrics planning launch child_process".split()},
     "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning", *RECORD},
     "training": {"tasks", "models", "ops", "data.batch", "metrics", "launch"},
     "tasks": {"models", "ops", "data.batch", "data.manifest", "metrics"},
@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "threads": {"launch"},  # this and the next two: without torch
     "launch": set(),
     "parent": set(),
+    "child_process": {"parent", "threads"},
     "": set(),  # litespark/__init__.py
 }
 # single files without anything of ours: what numbers may be, whole files, advice to paste, what is written to, and the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import psutil
 import pytest
 
 from litespark.threads import SPIN_COUNT, decide_threads, quota
@@ -44,15 +45,16 @@ def test_ranks_of_one_machine_share_its_cores(cores, tmp_path):
     assert decided(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "1"
 
 
-def test_torchruns_own_single_thread_is_replaced_and_a_users_is_not(cores, tmp_path):
-    started_with = tmp_path / "proc" / str(os.getppid()) / "environ"
-    started_with.parent.mkdir(parents=True)
-    started_with.write_bytes(b"PATH=/bin\0HOME=/root\0")
+def test_torchruns_own_single_thread_is_replaced_and_a_users_is_not(cores, tmp_path, monkeypatch):
+    started_with = {"PATH": "/bin"}
+    monkeypatch.setattr(psutil.Process, "environ", lambda process: started_with if process.pid == os.getppid() else 1)
     one = TWO_RANKS | {"OMP_NUM_THREADS": "1"}
     assert decided(one, tmp_path)["OMP_NUM_THREADS"] == "4"
-    started_with.write_bytes(b"PATH=/bin\0OMP_NUM_THREADS=1\0")
+    started_with["OMP_NUM_THREADS"] = "1"
     assert decided(one, tmp_path)["OMP_NUM_THREADS"] == "1"
     assert decided(TWO_RANKS | {"OMP_NUM_THREADS": "3"}, tmp_path)["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setattr(os, "getppid", lambda: 0)  # outside of the container: nobody tells
+    assert decided(one, tmp_path)["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_child_does_not_take_our_number_for_the_users(cores, tmp_path):

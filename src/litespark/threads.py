@@ -27,7 +27,7 @@ def decide_threads(environment: MutableMapping[str, str] | None = None, root: Pa
     environment = os.environ if environment is None else environment
     if not environment.get("GOMP_SPINCOUNT") and not environment.get("OMP_WAIT_POLICY"):
         environment["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
-    if _set_by_the_user(environment, root):
+    if _set_by_the_user(environment):
         return
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(allowed, quota(root) or allowed)
@@ -40,17 +40,18 @@ def decide_threads(environment: MutableMapping[str, str] | None = None, root: Pa
         environment[_THREADS] = environment[_OURS] = str(max(1, cores // sharing))
 
 
-def _set_by_the_user(environment: MutableMapping[str, str], root: Path) -> bool:
+def _set_by_the_user(environment: MutableMapping[str, str]) -> bool:
     given = environment.get(_THREADS)
     if not given or given == environment.get(_OURS):
         return False
     if given == "1" and environment.get("TORCHELASTIC_RUN_ID"):
+        import psutil  # not in every start of a command
+
         # torchrun sets 1 where nothing was set; what it was started with itself tells which of the two it is
         try:
-            started_with = (root / "proc" / str(os.getppid()) / "environ").read_bytes().split(b"\0")
-        except OSError:
+            return _THREADS in psutil.Process(os.getppid()).environ()
+        except psutil.Error:
             return True
-        return any(each.startswith(_THREADS.encode() + b"=") for each in started_with)
     return True
 
 

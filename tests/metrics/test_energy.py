@@ -1,12 +1,14 @@
 """What counters say is booked to the right phase, in integers, and what is missing is said."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from litespark.metrics.energy import EnergyByPhase, MeteredDevice, energy_section
 from litespark.metrics.energy_totals import PHASES, Account, EnergyJournal, EnergyTotals, resumed_totals
 from litespark.metrics.meters import NullMeter
+from litespark.metrics.records.base import parse
 from litespark.run.record import EnergyRecord, PhaseJoules
 from tests.metrics.fake_meter import FakeMeter
 from tests.properties import given, settings, st
@@ -119,10 +121,10 @@ some_totals = st.builds(
 def test_vectors_and_dicts_carry_totals_exactly(left, right):
     summed = [a + b for a, b in zip(left.to_vector(), right.to_vector(), strict=True)]
     assert EnergyTotals.from_vector(summed) == left + right
-    assert EnergyTotals.from_dict(json.loads(json.dumps(left.to_dict()))) == left
+    assert parse(EnergyTotals, asdict(left)) == parse(EnergyTotals, json.dumps(asdict(left))) == left
     assert (left + right) - right == left
     with pytest.raises(ValueError, match=r"tokens: got 1\.5"):
-        EnergyTotals.from_dict(left.to_dict() | {"tokens": 1.5})
+        parse(EnergyTotals, asdict(left) | {"tokens": 1.5})
 
 
 def test_a_resume_continues_and_joules_of_lost_steps_stay_in_all_in_and_out_of_train(clock, tmp_path):

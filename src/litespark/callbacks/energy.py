@@ -3,6 +3,7 @@
 A rank that can read nothing joins every sum: it adds device time and no joules, which lowers the coverage.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyByPhase, EnergyTotals, EnergyWindow
 from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.records.base import parse
 from litespark.metrics.records.origin import utc_now
 from litespark.training.module import TrainingModule
 
@@ -72,12 +74,12 @@ class EnergyMonitor(StepCallback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["litespark_energy"] = self.sum_over_ranks().to_dict()
+        checkpoint["litespark_energy"] = asdict(self.sum_over_ranks())
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.totals = EnergyTotals.from_dict(checkpoint["litespark_energy"])
+        self.totals = parse(EnergyTotals, checkpoint["litespark_energy"])
         # the sums of the run go on in one place
         if trainer.is_global_zero:
             self.by_phase.resume(self.totals, self.journal.last())

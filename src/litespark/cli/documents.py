@@ -48,6 +48,7 @@ def page_of_settings() -> str:
     from litespark.config.groups import GROUPS, KIND, classes_of
     from litespark.config.page import settings_page
     from litespark.run.composing import compose
+    from litespark.run.folder import dotted
 
     defaults: dict[tuple[str, str], dict[str, Any]] = {}
     for choices in ([], ["optim=muon", "schedule=wsd", "data=synthetic"]):
@@ -55,12 +56,5 @@ def page_of_settings() -> str:
         defaults.setdefault(("", ""), {key: value for key, value in values.items() if key not in GROUPS})
         for group in GROUPS:
             kind = values[group].get(KIND, next(iter(classes_of(group))))
-            defaults.setdefault((group, kind), _flat(values[group], group))
+            defaults.setdefault((group, kind), dict(dotted(values[group], group)))
     return settings_page(defaults)
-
-
-def _flat(values: dict[str, Any], at: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= {f"{at}.{key}": value} | (_flat(value, f"{at}.{key}") if isinstance(value, dict) else {})
-    return flat

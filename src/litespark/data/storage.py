@@ -9,7 +9,6 @@ import errno
 import functools
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import fsspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
+from litespark.atomic import written_whole
 from litespark.data.local_files import LocalFiles, StorageError, path_from
 
 T = TypeVar("T")
@@ -143,11 +143,8 @@ class Storage:
 
         Fewer or more bytes than `size` are a broken transfer, and tried again.
         """
-        # not the process id: machines and containers that share a disk have the same ones
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-        partial.touch()  # what is wrong here is not taken for what is wrong there
 
-        def get() -> None:
+        def get(partial: Path) -> None:
             self._system.get_file(self._path(name), str(partial))
             if size is not None and (got := partial.stat().st_size) != size:
                 if (there := self.listed(name).size) != size:
@@ -156,12 +153,10 @@ class Storage:
                         "whole. Start again when it is."
                     )
                 raise OSError(f"got {got} bytes, expected {size}")
-            partial.rename(target)
 
-        try:
-            self._asked(name, get)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(target) as partial:
+            partial.touch()  # what is wrong here is not taken for what is wrong there
+            self._asked(name, lambda: get(partial))
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens where there is none."""

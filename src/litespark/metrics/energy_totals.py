@@ -6,11 +6,11 @@ one per cent of its device time missing is not a sum: it is reported as None, ne
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, replace
 from operator import add, sub
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from litespark.metrics.records.base import parse, part
 
@@ -120,14 +120,6 @@ class EnergyTotals:
         accounts = [Account(*three) for three in zip(*[iter(amounts)] * 3, strict=True)]
         return cls(**dict(zip(ACCOUNTS, accounts, strict=True)), tokens=tokens, dropped_readings=dropped)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
-        """The inverse of ``to_dict``; a RecordError where an amount is no whole number."""
-        return parse(cls, json.dumps(values))
-
 
 class EnergyJournal:
     """A file at ``path``, which need not exist, of the combined totals of all ranks, one JSON line a window.
@@ -145,7 +137,7 @@ class EnergyJournal:
         try:
             with self.path.open("a") as stream:
                 # the newline comes first: a process killed while writing leaves half a line
-                stream.write("\n" + json.dumps({"time": time, "totals": totals.to_dict()}))
+                stream.write("\n" + json.dumps({"time": time, "totals": asdict(totals)}))
         except OSError as error:
             if not self._failed:
                 log.warning(
@@ -162,9 +154,10 @@ class EnergyJournal:
             return None
         for line in reversed(self.path.read_bytes().splitlines()):
             try:
-                return EnergyTotals.from_dict(json.loads(line)["totals"])
+                totals: EnergyTotals = parse(EnergyTotals, json.loads(line)["totals"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
+            return totals
         return None
 
 

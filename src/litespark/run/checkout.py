@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
+
+from litespark.run.folder import dotted
 
 # overrides for a train.py that a program of ours starts: no more than the run needs
 QUIET = (
@@ -40,11 +41,6 @@ def settings_of_files() -> dict[str, str]:
         group = path.parent.name
         found.setdefault(group, "")
         if group not in ("experiment", "debug", "sweep", "hydra"):
-            for key in _keys(yaml.safe_load(path.read_text()) or {}, f"{group}."):
+            for key, _ in dotted(yaml.safe_load(path.read_text()) or {}, group):
                 found.setdefault(key, f"{group}={path.stem}")
     return {key: choice for key, choice in found.items() if not key.endswith("defaults")}
-
-
-def _keys(values: dict[str, Any], prefix: str) -> list[str]:
-    inner = [key for name, each in values.items() if isinstance(each, dict) for key in _keys(each, f"{prefix}{name}.")]
-    return [f"{prefix}{name}" for name in values] + inner

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic_core import to_jsonable_python
 
 import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, however a config is composed
 from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, all_settings, classes_of, on_resume
@@ -120,7 +121,9 @@ def parts_from(config: DictConfig) -> Parts:
         _checked(partial(_check_own, own, OWN_LOGGER, Logger), faults)
     if faults:
         raise ConfigError(together(list(dict.fromkeys(faults))))
-    values |= _plain(run) | {group: _written(values[group], one) for group, one in made.items()}
+    values |= to_jsonable_python(dataclasses.asdict(run)) | {
+        group: _written(values[group], one) for group, one in made.items()
+    }
     precision, recompute, paths = made.pop("precision"), made.pop("recompute"), made.pop("paths")
     parts = Parts(
         **made,
@@ -270,12 +273,7 @@ def made_own(node: dict[str, Any], path: str) -> Any:
 def _written(node: dict[str, Any], made: Any) -> dict[str, Any]:
     """The settings of a group as plain values, with those that its class filled in; of the user's own as given."""
     kind = {KIND: node[KIND]} if KIND in node else {}
-    return node if "_target_" in node else kind | _plain(made)
-
-
-def _plain(made: Any) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(made)))  # lists of tuples
-    return values
+    return node if "_target_" in node else kind | to_jsonable_python(dataclasses.asdict(made))
 
 
 def _first_line(error: BaseException) -> str:

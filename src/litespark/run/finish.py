@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from litespark.atomic import write_whole
 from litespark.config.groups import on_resume
 from litespark.config.settings import NOT_COMPARED
 from litespark.data.stream.modules import TokenDataModule
@@ -53,7 +54,7 @@ def finish(parts: Parts, run: Run) -> None:
         run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
         if run.trainer.is_global_zero:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
-            (run.folder / SAMPLES).write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
+            write_whole(run.folder / SAMPLES, f"After step {run.module.steps_taken}:\n\n{fenced}\n")
     run.energy.note_totals(run.trainer)  # no checkpoint holds what this took, and the run may be resumed
     projection = parts.metrics.projection
     run.recorder.record.projection = project(

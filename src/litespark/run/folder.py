@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
+def flatten(values: Any, into: tuple[type, ...] = (Mapping,)) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}; lists stay values, unless `into` has them."""
+    return {key: value for key, value in dotted(values, into=into) if not (isinstance(value, into) and value)}
+
+
+def dotted(values: Any, at: str = "", into: tuple[type, ...] = (Mapping,)) -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings by its dotted key, below `at`; a mapping comes before what it holds."""
+    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+        name = f"{at}.{key}" if at else str(key)
+        yield name, value
+        if isinstance(value, into):
+            yield from dotted(value, name, into)

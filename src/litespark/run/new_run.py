@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from litespark.atomic import write_whole
 from litespark.data.contents import write_run_data
 from litespark.data.manifest import Manifest
 from litespark.metrics.energy import EnergyMeter
@@ -94,7 +95,7 @@ def make(
 
 def write_config(path: Path, parts: Parts) -> None:
     """Write the resolved config of a run."""
-    path.write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
+    write_whole(path, yaml.safe_dump(parts.resolved, sort_keys=False))
 
 
 def _default_name(overrides: list[str]) -> str:

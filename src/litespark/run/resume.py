@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic_core import to_jsonable_python
 
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, FIXED
@@ -82,7 +83,7 @@ def to_continue(parts: Parts) -> Checkpoint:
             f"resume={parts.resume}: got strategy.name={now}, expected {was} as the run was started with; a run "
             f"changes between single and ddp only, or between numbers of devices. Set strategy={was}"
         )
-    model = json.loads(json.dumps(asdict(parts.model)))
+    model = to_jsonable_python(asdict(parts.model))
     if moved_in := differences({"model": checkpoint.about.get("model")}, {"model": model}):
         raise ConfigError(
             f"resume={parts.resume}: {checkpoint.folder} is the checkpoint of another model than this run's "

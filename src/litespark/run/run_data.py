@@ -12,6 +12,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from litespark.atomic import write_whole
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, fields_of
@@ -111,7 +113,7 @@ class _Search:
 
     def _require_same_settings(self, keys: Collection[str]) -> None:
         """Refuse settings that would prepare other data; those that say where it lies do not count."""
-        now = json.loads(json.dumps(self.config.preparation()))
+        now = to_jsonable_python(self.config.preparation())
         was = {**now, **self.run.settings}
         # the tokenizer by its content, which decides BOS too, and the vocabulary where none is trained
         followed = {"tokenizer", "max_bad_share"}

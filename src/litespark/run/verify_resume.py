@@ -6,26 +6,22 @@ second is killed with SIGKILL after its checkpoint at step N is sealed; the stat
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
+from litespark.child_process import run
 from litespark.run.checkout import QUIET
-from litespark.run.folder import CHECKPOINTS
+from litespark.run.folder import CHECKPOINTS, flatten
 from litespark.training.checkpoint.folder import Checkpoint, find, finished, read
 from litespark.training.checkpoint.state import read_state
 
-_POLL_SECONDS = 0.01
 _LINES_SHOWN = 15
 # parts of our state that are compared under a name of their own; validation is of measured times
 _APART = ("random", "fp8", "validation")
@@ -81,17 +77,17 @@ def verify_resume(
         runs = Path(temporary) / "runs"
         command = _command(script, overrides, Path(temporary), steps + more, processes)
         say(f"1 of 3: {steps + more} steps undisturbed")
-        _run([*command, "callbacks.checkpoint_every=null", "name=undisturbed"], "undisturbed")
+        _run([*command, "callbacks.checkpoint_every=null", "name=undisturbed"], runs / "undisturbed.txt")
         say(f"2 of 3: the same again, killed after the checkpoint at step {steps}")
         checkpoints = runs / "killed" / CHECKPOINTS
         sealed = checkpoints / f"step-{steps:08d}"
-        _run([*command, f"callbacks.checkpoint_every={steps}", "name=killed"], "killed", kill_when=sealed.exists)
+        _run([*command, f"callbacks.checkpoint_every={steps}", "name=killed"], runs / "killed.txt", sealed.exists)
         killed_after = find(checkpoints).step
         say(f"3 of 3: continued from step {steps}")
         for folder in finished(checkpoints):  # what it saved beyond, the resume has to compute again
             if read(folder, hashes=False).step > steps:
                 folder.rename(checkpoints.parent / f"later-{folder.name}")
-        _run([*command, "callbacks.checkpoint_every=null", f"resume={sealed}"], "resumed")
+        _run([*command, "callbacks.checkpoint_every=null", f"resume={sealed}"], runs / "resumed.txt")
         compared, difference = compare(find(runs / "undisturbed"), find(checkpoints))
         return Verdict(compared, difference, steps + more, steps, killed_after)
 
@@ -125,15 +121,7 @@ def _parts(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "data position": {key: value for key, value in state.items() if key.endswith("DataModule")},
         "random state": ours["random"],
     }
-    return {name: dict(_leaves(part)) for name, part in parts.items()}
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping | list | tuple):
-        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
+    return {name: flatten(part, into=(Mapping, list, tuple)) for name, part in parts.items()}
 
 
 def _difference(one: Any, other: Any) -> str | None:
@@ -163,36 +151,9 @@ def _command(script: Path, overrides: Sequence[str], logs: Path, steps: int, pro
             "callbacks.checkpoint_at_end=true"]  # fmt: skip
 
 
-def _run(command: Sequence[str], name: str, *, kill_when: Callable[[], bool] = lambda: False) -> None:
+def _run(command: Sequence[str], printed: Path, kill_when: Callable[[], bool] | None = None) -> None:
     """Run to the end, or until `kill_when`."""
-    with tempfile.TemporaryFile() as output:
-        with _process_tree(command, output) as process:
-            while process.poll() is None:
-                if kill_when():
-                    return
-                time.sleep(_POLL_SECONDS)
-        if process.returncode != 0:
-            output.seek(0)
-            tail = output.read().decode(errors="replace").splitlines()[-_LINES_SHOWN:]
-            raise RunFailedError(
-                f"the {name} run ended with exit code {process.returncode}; its last lines:\n"
-                + "\n".join(f"  {line}" for line in tail)
-            )
-
-
-@contextmanager
-def _process_tree(command: Sequence[str], output: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own; it and everything below it are killed when the block is left."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            started = psutil.Process(process.pid)
-            # torchrun gives each worker a session of its own, so the group alone would leave them running
-            for running in (*started.children(recursive=True), started):
-                with suppress(psutil.NoSuchProcess):  # it ended by itself just now
-                    running.kill()
-        process.wait()
+    ended = run(command, printed, kill_when=kill_when)
+    if ended.outcome == "failed":
+        tail = printed.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
+        raise RunFailedError("\n  ".join([f"the {printed.stem} run {ended.error}; its last lines:", *tail]))

@@ -8,10 +8,10 @@ from itertools import islice
 import pytest
 import zstandard
 
-from litespark.benchmarks.child_process import ask
 from litespark.benchmarks.data import corpus, process, session
 from litespark.benchmarks.data.corpus import documents, write_corpus
 from litespark.benchmarks.data.session import CASES, DataSettings, bench_data, with_defaults
+from litespark.child_process import ask
 from litespark.cli import main
 from litespark.metrics.records.data import DataRecord
 from litespark.run import new_run as provenance_module

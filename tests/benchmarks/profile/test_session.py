@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from litespark.benchmarks.child_process import ChildError
 from litespark.benchmarks.profile.process import Answer, Profile
 from litespark.benchmarks.profile.session import MEASURE, bench_profile
+from litespark.child_process import ChildError
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.run.composing import compose
 from litespark.run.config import ConfigError, parts_from

@@ -1,7 +1,6 @@
 """train.py as a variant: what it is given, and what is made of its records."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +100,8 @@ def test_what_the_benchmark_gives_train_py_makes_the_config_that_it_means(tmp_pa
 
 def test_a_train_py_that_does_not_start_is_an_error(tmp_path):
     mine, asked = _asked(tmp_path)
-    with pytest.raises(RuntimeError, match="status 7 before its first step"):
-        run_training_script(mine, asked, [sys.executable, "-c", "exit(7)"])
+    script = tmp_path / "broken.py"
+    script.write_text("print('no room')\nexit(7)")
+    with pytest.raises(RuntimeError, match="no first step: ended with status 7: no room"):
+        run_training_script(mine, asked, script)
     assert not list(tmp_path.glob("train-*"))

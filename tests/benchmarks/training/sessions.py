@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.runs import Training
 from litespark.benchmarks.training.session import TrainingSettings, bench_training
 from litespark.benchmarks.training.variants import TO_LOSS, Question, Variant
+from litespark.child_process import Ended
 from litespark.metrics import names
 from litespark.metrics.records.training import TrainingRecord
 from litespark.run.checkout import repository

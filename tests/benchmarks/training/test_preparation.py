@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.preparation import with_and_without
 from litespark.benchmarks.training.runs import Training
 from litespark.benchmarks.training.variants import SELECTION
+from litespark.child_process import Ended
 from litespark.metrics.records.training import TrainingRecord
 from tests.benchmarks.training.sessions import Session, cleared
 from tests.data.select.prose import prose

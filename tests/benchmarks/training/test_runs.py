@@ -3,9 +3,9 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from litespark.benchmarks.child_process import PYTHON, Ended
 from litespark.benchmarks.training import runs as module
 from litespark.benchmarks.training.runs import Training, train
+from litespark.child_process import PYTHON, Ended
 from tests.metrics.records.hand_made import make_record
 
 

@@ -5,9 +5,9 @@ from itertools import count
 
 import pytest
 
-from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training import session as module
 from litespark.benchmarks.training.variants import PARITY, TO_LOSS, Variant, check_question, parse
+from litespark.child_process import Ended
 from litespark.cli import main
 from litespark.metrics.records.training import TrainingRecord
 from litespark.reports.training import all_within

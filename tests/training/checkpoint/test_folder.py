@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from litespark import atomic
 from litespark.run.folder import SEAL
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.checkpoint import state
@@ -157,11 +158,11 @@ def write_and_die(root, moment):
         if moment == "write":
             die()
     if moment == "hash":
-        checkpoint_folder._flush = die
+        checkpoint_folder.content_hash = die
     if moment == "seal":
         os.fsync = lambda descriptor: die() if (unfinished / SEAL).exists() else None
     if moment == "rename":
-        Path.rename = die
+        Path.replace = die
     seal(unfinished, 3, {})
     die()
 
@@ -183,9 +184,9 @@ def test_kill_9_at_any_moment_leaves_a_valid_checkpoint(tmp_path, moment, found)
 
 def test_the_seal_is_flushed_before_the_rename(tmp_path, monkeypatch):
     events = []
-    monkeypatch.setattr(checkpoint_folder, "_flush", lambda path: events.append(path.name))
-    rename = type(tmp_path).rename
-    monkeypatch.setattr(type(tmp_path), "rename", lambda self, to: (events.append("rename"), rename(self, to))[1])
+    monkeypatch.setattr(atomic, "_flush", lambda path: events.append(path.name))
+    rename = type(tmp_path).replace
+    monkeypatch.setattr(type(tmp_path), "replace", lambda self, to: (events.append("rename"), rename(self, to))[1])
     write(tmp_path, 1)
     assert events[-2] == "rename"
     assert {STATE, SEAL, ".unfinished-00000001"} <= set(events[:-2])

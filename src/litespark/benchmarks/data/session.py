@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import torch
 
-from litespark.benchmarks.child_process import ask, call
 from litespark.benchmarks.data.corpus import documents, write_corpus
 from litespark.benchmarks.session import provenance, record_path, turns
+from litespark.child_process import ask, call
 from litespark.config.settings import settings
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.child_process import call
 from litespark.benchmarks.profile.process import Answer
 from litespark.benchmarks.session import record_path
 from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, described
 from litespark.benchmarks.step.request import Request, answer
 from litespark.benchmarks.step.variants import parse
+from litespark.child_process import call
 from litespark.metrics.records.base import parse as parse_as
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.planning.flops import causal_mean_keys
@@ -64,7 +63,7 @@ def bench_profile(
     with tempfile.TemporaryDirectory() as folder:
         try:
             values = launch(request, Path(folder), timeout=_TIMEOUT, program=MEASURE, environment=_NAMES)
-            found: Answer = parse_as(Answer, json.dumps(values))
+            found: Answer = parse_as(Answer, values)
         except ValueError as error:
             raise ConfigError(f"--variant {chosen.name}: got no profile of its process: {error}") from error
     profile, done = found.profile, found.round

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.child_process import ask, call
+from litespark.child_process import ask, call
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.step import Outcome, RoundRecord, VariantKind
 from litespark.models.spec import Recompute
@@ -62,7 +61,7 @@ def answer(
 def launch(request: Request, folder: Path, *, timeout: float) -> RoundRecord:
     """The round that a fresh process answers with, or a round that failed with the reason; see `answer`."""
     try:
-        found: RoundRecord = parse(RoundRecord, json.dumps(answer(request, folder, timeout=timeout)))
+        found: RoundRecord = parse(RoundRecord, answer(request, folder, timeout=timeout))
     except ValueError as error:  # no answer, or one that is no round
         return request.record("failed", request.recompute or "unknown", error=str(error))
     return found

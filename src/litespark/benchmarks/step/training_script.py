@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,41 +15,42 @@ from typing import Any
 
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import counted_joules
+from litespark.child_process import PYTHON, run
 from litespark.data.stream.modules import build_data_module
 from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.step import RoundRecord
 from litespark.override_text import hydra_text
-from litespark.run.checkout import QUIET
+from litespark.run.checkout import QUIET, repository
 from litespark.run.config import Parts
 from litespark.run.folder import RECORD, read_metrics
 from litespark.run.record import RunRecord
 
 _NAME = "bench"
-PROGRAM = (sys.executable, "-m", "litespark.cli", "train")
 
 
-def run_training_script(parts: Parts, request: Request, program: Sequence[str] = PROGRAM) -> RoundRecord:
+def run_training_script(parts: Parts, request: Request, script: Path | None = None) -> RoundRecord:
     """Run train.py for the steps of `request` and read its records; `parts` are the config with what it changes.
 
     Raises:
-        RuntimeError: train.py failed; its last line has been printed.
+        RuntimeError: train.py failed; with the last line that it printed.
         ValueError: it took other steps than it was asked for.
     """
     window = window_steps(parts.trainer.log_every, request.warmup_steps, request.steps)
     # below the benchmark's own folder, so that a killed benchmark leaves nothing elsewhere
     with tempfile.TemporaryDirectory(prefix="train-", dir=request.folder or None) as temporary:
-        command = [*program, *request.overrides, *script_overrides(parts, request, window, Path(temporary))]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+        words = (*request.overrides, *script_overrides(parts, request, window, Path(temporary)))
+        command = [*PYTHON, str(script or repository() / "train.py"), *words]
+        ended = run(command, Path(temporary) / "printed")
         folder = Path(temporary) / "runs" / _NAME
         if not (folder / RECORD).is_file():
-            raise RuntimeError(f"train.py ended with status {ended.returncode} before its first step")
-        run = RunRecord.read(folder / RECORD)
-        if run.status != "finished":
+            raise RuntimeError(f"train.py had no first step: {ended.error or ended.outcome}")
+        record = RunRecord.read(folder / RECORD)
+        if record.status != "finished":
             # an allocator's message is looked for in it
-            raise RuntimeError(run.error or f"train.py ended with status {ended.returncode}, {run.status}")
+            raise RuntimeError(record.error or f"train.py, {record.status}, {ended.error}")
         rows = read_metrics(folder)
-    return read_run(parts, request, window, run, rows)
+    return read_run(parts, request, window, record, rows)
 
 
 def window_steps(log_every: int, warmup: int, steps: int) -> int:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
+from litespark.atomic import written_whole
 from litespark.benchmarks.training.planted import CLEAN, Text, plant
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
@@ -129,20 +128,15 @@ def _documents(config: PrepareConfig, files: Files) -> Iterator[str]:
 
 
 def _write(folder: Path, lines: dict[str, list[str]]) -> None:
-    """All of it or nothing: it is renamed into place."""
     if folder.is_dir():
         return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with written_whole(folder) as partial:
         for split, texts in lines.items():
-            (temporary / split).mkdir(parents=True)
+            (partial / split).mkdir(parents=True)
             for number, start in enumerate(range(0, len(texts), _FILE_DOCUMENTS)):
                 part = texts[start : start + _FILE_DOCUMENTS]
-                path = temporary / split / f"part-{number:04d}.jsonl"
+                path = partial / split / f"part-{number:04d}.jsonl"
                 path.write_text("\n".join(part) + "\n", encoding="utf-8", newline="\n")
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def prose(source: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litespark.benchmarks.child_process import PYTHON, Ended, run
 from litespark.benchmarks.training.finished import read_run
+from litespark.child_process import PYTHON, Ended, run
 from litespark.device import find
 from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.session import begin, provenance, record_path
 from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.preparation import prepare_variants, with_and_without
 from litespark.benchmarks.training.runs import Training, Turns, train
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
+from litespark.child_process import Ended
 from litespark.config.settings import settings
 from litespark.data.stream.modules import build_data_module
 from litespark.device import find

@@ -6,9 +6,10 @@ None (null in the file) means "not measured"; 0 is a measurement.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -75,10 +76,10 @@ class JsonFile:
         return read_as(cls, path)
 
 
-def parse(kind: Any, text: bytes | str) -> Any:
-    """What a JSON text holds, as a class or a union of classes; a RecordError names the field that is wrong."""
+def parse(kind: Any, given: bytes | str | Mapping[str, Any]) -> Any:
+    """What a JSON text, or its plain values, hold, as a class or a union of classes; a RecordError names the fault."""
     with as_record_error():
-        return _adapter(kind).validate_json(text)
+        return _adapter(kind).validate_json(given if isinstance(given, bytes | str) else json.dumps(given))
 
 
 def read_as(kind: Any, path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from litespark.atomic import written_whole
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface_config import read_config, to_huggingface_config, why_not_transformers
 from litespark.models.llama.model import Llama
@@ -124,7 +124,6 @@ def export_huggingface(
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
         _write_weights(model, None)
         return folder
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} exists and is not empty; export into a new folder, or remove it first")
@@ -133,21 +132,16 @@ def export_huggingface(
         needed, free = sum(sizes.values()) + 50_000_000, shutil.disk_usage(folder.parent).free
         if free < needed:
             raise ValueError(f"{folder.parent} has {free / 1e9:.1f} GB free, the export needs {needed / 1e9:.1f} GB")
-        partial.mkdir()
-        _write_weights(model, SafetensorsWriter(partial, sizes, max_shard_bytes))
-        _write_json(partial / "config.json", to_huggingface_config(model.config, dtype, eos_id, bos_id))
-        generation = {"eos_token_id": eos_id, "bos_token_id": bos_id, "pad_token_id": pad_id}
-        _write_json(partial / "generation_config.json", generation)
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        partial.replace(folder)
+        with written_whole(folder) as partial:
+            partial.mkdir()
+            _write_weights(model, SafetensorsWriter(partial, sizes, max_shard_bytes))
+            _write_json(partial / "config.json", to_huggingface_config(model.config, dtype, eos_id, bos_id))
+            generation = {"eos_token_id": eos_id, "bos_token_id": bos_id, "pad_token_id": pad_id}
+            _write_json(partial / "generation_config.json", generation)
+            for name, content in files.items():
+                (partial / name).write_bytes(content)
     except OSError as error:
         raise ValueError(f"cannot export to {folder}: {error.strerror or error}; choose another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

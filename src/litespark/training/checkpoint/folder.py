@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from litespark.atomic import content_hash
+from litespark.atomic import content_hash, flush_tree, put
 from litespark.run.folder import CHECKPOINTS, SEAL
 
 log = logging.getLogger(__name__)
@@ -109,17 +108,13 @@ def seal(unfinished: Path, step: int, about: Mapping[str, Any], hashes: Mapping[
     for path in sorted(unfinished.iterdir()):
         sha256 = (hashes or {}).get(path.name) or content_hash(path)
         files[path.name] = {"size": path.stat().st_size, "sha256": sha256}
-        _flush(path)
     content = {"schema": SCHEMA, "step": step, "files": files, "about": dict(about)}
-    seal_path = unfinished / SEAL
-    seal_path.write_text(json.dumps(content, indent=1))
-    _flush(seal_path)
-    _flush(unfinished)
+    (unfinished / SEAL).write_text(json.dumps(content, indent=1))
+    flush_tree(unfinished)
     final = unfinished.parent / f"{_PREFIX}{step:08d}"
     if final.exists():  # the same step, saved again after a resume
         shutil.rmtree(final)
-    unfinished.rename(final)
-    _flush(final.parent)
+    put(unfinished, final)
     return final
 
 
@@ -234,9 +229,3 @@ def prune(root: Path, step: int, keep: int) -> None:
     earlier = [folder for folder in finished(root) if folder not in later]
     for folder in (*later, *earlier[:-keep], *root.glob(f"{_UNFINISHED}*")):
         shutil.rmtree(folder)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Processes that a benchmark starts: waited for, ended with all that they started, and never left behind.
+"""Processes that we start: waited for, ended with all that they started, and never left behind.
 
-`python -m litespark.benchmarks.child_process MODULE:FUNCTION REQUEST ANSWER` calls a function with the content of one
+`python -m litespark.child_process MODULE:FUNCTION REQUEST ANSWER` calls a function with the content of one
 JSON file and writes what it returns into the other; `… SCRIPT WORD …` runs a script as Python would.
 """
 
@@ -14,26 +14,31 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+import psutil
+
+from litespark.atomic import write_whole
 from litespark.parent import end_with_parent
 from litespark.threads import decide_threads
 
-PYTHON = (sys.executable, "-m", "litespark.benchmarks.child_process")
+PYTHON = (sys.executable, "-m", "litespark.child_process")
 # 128 + SIGTERM, as shells count
 _TERMINATED = 143
+_POLL_SECONDS = 0.01
 # what Hydra writes below a message of ours
 _ADVICE = "Set the environment variable HYDRA_FULL_ERROR=1"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: by itself, stopped because its time was up, or with an error and its last line."""
+    """How a process ended: by itself, stopped because it was to be, or with an error and its last line."""
 
     outcome: Literal["finished", "stopped", "failed"]
     error: str | None = None
@@ -48,14 +53,18 @@ def run(
     printed: Path,
     *,
     seconds: float | None = None,
+    kill_when: Callable[[], bool] | None = None,
     grace: float = 0.0,
     environment: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run a command to its end, in a group of its own; an interrupt or a termination of this process stops it first.
+    """Run a command to its end, in a group of its own, of which nothing is left then.
+
+    An interrupt or a termination of this process stops it first.
 
     Args:
         printed: file for what it prints.
         seconds: after which it is stopped; None: never.
+        kill_when: it is killed as soon as this holds, which is asked all the time; given without `seconds`.
         grace: seconds between SIGTERM, which the process alone gets, and the end of the whole group; 0: no SIGTERM.
         environment: laid over that of this process.
     """
@@ -73,7 +82,11 @@ def run(
             start_new_session=True,
         )
         try:
-            process.wait(seconds)
+            while kill_when is not None and process.poll() is None and not stopped:
+                time.sleep(_POLL_SECONDS)
+                stopped = kill_when()
+            if not stopped:
+                process.wait(seconds)
         except subprocess.TimeoutExpired:
             stopped = True
             _ask_to_end(process, grace)
@@ -81,9 +94,7 @@ def run(
             _ask_to_end(process, grace)
             raise
         finally:
-            with suppress(ProcessLookupError):  # all have ended
-                os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
+            status = _kill(process)
     if status == 0:
         return Ended("finished")
     return Ended("stopped") if stopped else Ended("failed", _how_it_ended(status, printed))
@@ -129,6 +140,18 @@ def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
             process.wait(grace)
 
 
+def _kill(process: subprocess.Popen[bytes]) -> int:
+    """Kill the group of a process and all below it, and return its status."""
+    # torchrun gives each worker a session of its own, so the group alone would leave them running
+    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    with suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
+    for running in below:
+        with suppress(psutil.NoSuchProcess):
+            running.kill()
+    return process.wait()
+
+
 @contextmanager
 def _termination_raises() -> Iterator[None]:
     """Within it a SIGTERM raises SystemExit, since the group of the child would not get the signal."""
@@ -166,9 +189,7 @@ def main(target: str, *words: str) -> None:
         return
     asked, answer = map(Path, words)
     found = getattr(importlib.import_module(module), name)(json.loads(asked.read_text(encoding="utf-8")))
-    partial = answer.with_suffix(".partial")
-    partial.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
-    partial.replace(answer)
+    write_whole(answer, json.dumps(found, allow_nan=False))
 
 
 if __name__ == "__main__":

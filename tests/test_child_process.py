@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from litespark.benchmarks.child_process import PYTHON, ChildError, Ended, ask, call, run
+from litespark.child_process import PYTHON, ChildError, Ended, ask, call, run
 
 START = "import json, os, signal, subprocess, sys, time\nfrom pathlib import Path\n"
 NEVER = 600.0
@@ -94,15 +94,33 @@ def test_a_process_without_an_answer_has_failed_with_its_last_words(tmp_path, bo
         ask(script(tmp_path, body), None, tmp_path / "work", seconds=NEVER)
 
 
-def test_a_process_that_takes_too_long_ends_with_its_children(tmp_path, time_is_up):
+def with_children(folder: Path) -> list[str]:
+    """A script that sleeps, and so do its children; one is in a session of its own, as torchrun's workers are."""
     body = f"""
-        child = subprocess.Popen(['sleep', '60'])
-        Path({str(tmp_path / "started")!r}).write_text(f'{{os.getpid()}} {{child.pid}}\\n')
+        children = [subprocess.Popen(['sleep', '60'], start_new_session=apart) for apart in (False, True)]
+        numbers = [os.getpid(), *(child.pid for child in children)]
+        Path({str(folder / "started")!r}).write_text(' '.join(map(str, numbers)) + '\\n')
         time.sleep(60)
     """
+    return script(folder, body)
+
+
+def test_a_process_that_takes_too_long_ends_with_its_children(tmp_path, time_is_up):
     with pytest.raises(ChildError, match="did not end within 600 s"):
-        ask(script(tmp_path, body), None, tmp_path / "work", seconds=NEVER)
+        ask(with_children(tmp_path), None, tmp_path / "work", seconds=NEVER)
     assert gone(tmp_path / "started")
+
+
+def test_a_process_is_killed_with_its_children_when_a_condition_holds(tmp_path):
+    started = tmp_path / "started"
+    ended = run(with_children(tmp_path), tmp_path / "printed", kill_when=lambda: started.is_file() and written(started))
+    assert ended == Ended("stopped")
+    assert gone(started)
+
+
+def test_a_process_that_ends_before_the_condition_holds_has_ended_by_itself(tmp_path):
+    for body, outcome in (("pass", "finished"), ("sys.exit(3)", "failed")):
+        assert run(script(tmp_path, body), tmp_path / "printed", kill_when=lambda: False).outcome == outcome
 
 
 @pytest.mark.parametrize(("at_termination", "grace"), [("save", 100.0), ("signal.SIG_IGN", 0.2)])
@@ -135,7 +153,7 @@ def test_a_script_does_not_outlive_a_benchmark_that_is_killed(tmp_path):
     (tmp_path / "inner").mkdir()
     inner = saving(tmp_path / "inner", "signal.SIG_DFL")[-1]
     benchmark = f"""
-        from litespark.benchmarks.child_process import run
+        from litespark.child_process import run
         run({[*PYTHON, inner]!r}, Path({str(tmp_path / "printed")!r}))
     """
     process = subprocess.Popen(script(tmp_path, benchmark), start_new_session=True)
