@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": ALL_ROOMS - {"run", "benchmarks"} | {"launch", "parent", "child_process"},
     "benchmarks": {*"run training tasks data models ops metrics planning launch child_process".split()},
     "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning", *RECORD},
-    "training": {"tasks", "models", "ops", "data.batch", "metrics", "launch"},
+    "training": {"tasks", "models", "ops", "data.batch", "metrics"},
     "tasks": {"models", "ops", "data.batch", "data.manifest", "metrics"},
     "planning": {"models", "ops", "training.optim", "metrics"},
     "reports": {"metrics", *RECORD, "data.contents", "data.dropped", "ops", "data.manifest"},
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"planning.flops", *RECORD},
     "data": set(),
     "device": set(),
+    "mesh": {"launch"},
     "config": {"training", "tasks", "models", "ops", "data", "metrics", *RECORD},
     "ranges": set(),
     "atomic": set(),
@@ -48,12 +49,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 # names of what lies in the folder of a run
 FOR_ALL = {"ranges", "atomic", "override_text", "run.folder", "terminal", "config.settings", "config.spelling"}
 # as those, with torch, so a command imports it late
-OVER_TORCH = {"device"}
+OVER_TORCH = {"device", "mesh"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 TRITON = {"triton"}
 # what names CUDA itself: the piece that answers for devices, kernels, what Lightning calls it, what users type
 NAME_CUDA = {"device", "ops"}, {"any_accelerator", "spelling"}  # rooms, files
+# who may ask PyTorch or Lightning of ranks: the piece that answers for them, what spreads a model over them, and what
+# joins them and tells Lightning which they are; and what asking looks like
+NAME_RANKS = {"litespark.mesh", "litespark.training.strategies", "litespark.run.processes"}
+ASKING_OF_RANKS = {"distributed", "is_global_zero", "global_rank", "barrier", "rank_zero_only", "rank_zero_experiment"}
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "misc"}
 MOST_LINES_IN_A_FILE = 400
 MOST_LINES_IN_TRAIN = 50
@@ -191,6 +196,28 @@ def named_cuda(root: Path) -> list[str]:
         for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8")))
         if (isinstance(node, ast.Constant) and node.value == "cuda")
         or (isinstance(node, ast.Attribute) and node.attr == "cuda")
+    ]
+
+
+def asked_of_ranks(root: Path) -> list[str]:
+    """Code that asks torch.distributed or Lightning where `litespark.mesh` should be asked; DTensor is free."""
+
+    def names(node: ast.AST) -> set[str]:
+        match node:
+            case ast.Import():
+                return {alias.name.removeprefix("torch.") for alias in node.names}
+            case ast.ImportFrom():
+                return {alias.name for alias in node.names} | {(node.module or "").removeprefix("torch.")}
+            case ast.Attribute():
+                return {node.attr}
+        return set()
+
+    return [
+        f"{module.path}:{node.lineno}: {module.name} asks of ranks by {', '.join(named)}; ask litespark.mesh"
+        for module in modules(root)
+        if module.name not in NAME_RANKS
+        for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8")))
+        if (named := names(node) & ASKING_OF_RANKS)
     ]
 
 

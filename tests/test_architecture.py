@@ -10,6 +10,7 @@ from tests.architecture import (
     MOST_LINES_IN_TRAIN,
     MOST_SECONDS_BEYOND_TORCH,
     TRITON,
+    asked_of_ranks,
     forbidden_room_imports,
     import_in_a_fresh_process,
     misplaced_libraries,
@@ -31,6 +32,10 @@ def test_lightning_hydra_and_triton_stay_in_their_places():
 
 def test_devices_are_asked_through_one_piece():
     assert named_cuda(REPOSITORY) == []
+
+
+def test_ranks_agree_through_one_piece():
+    assert asked_of_ranks(REPOSITORY) == []
 
 
 def test_files_are_short_and_named_for_their_subject():
@@ -114,11 +119,21 @@ CUDA_FAULTS = [
     ("training/step.py", 'is_gpu = device.type == "cuda"\n', "training.step names CUDA; ask litespark.device"),
     ("training/step.py", "import torch\ntorch.cuda.synchronize()\n", "training.step names CUDA"),
 ]
+RANK_FAULTS = [
+    ("training/step.py", "import torch.distributed as dist\n", "training.step asks of ranks by distributed"),
+    ("data/batch.py", "import torch\nrank = torch.distributed.get_rank()\n", "asks of ranks by distributed"),
+    ("ops/scaling.py", "from torch import distributed\n", "asks of ranks by distributed"),
+    ("ops/scaling.py", "def f():\n    from torch.distributed import all_reduce\n", "asks of ranks by distributed"),
+    ("callbacks/energy.py", "def f(trainer):\n    return trainer.is_global_zero\n", "by is_global_zero"),
+    ("callbacks/energy.py", "from lightning.pytorch.utilities import rank_zero_only\n", "by rank_zero_only"),
+    ("callbacks/energy.py", "def f(trainer):\n    trainer.strategy.barrier()\n", "by barrier"),
+]
 FAULTS = [
     *((forbidden_room_imports, *fault) for fault in ROOM_FAULTS),
     *((misplaced_libraries, *fault) for fault in LIBRARY_FAULTS),
     *((unshapely_files, *fault) for fault in SHAPE_FAULTS),
     *((named_cuda, *fault) for fault in CUDA_FAULTS),
+    *((asked_of_ranks, *fault) for fault in RANK_FAULTS),
 ]
 
 
@@ -139,7 +154,9 @@ def plant(root: Path, name: str, source: str) -> None:
 
 def test_a_sound_house_gives_no_complaint(sound_house):
     plant(sound_house, "ops/kernels.py", "import torch\ntorch.cuda.synchronize()\n")  # kernels may name CUDA
-    for check in (forbidden_room_imports, misplaced_libraries, unshapely_files, named_cuda):
+    plant(sound_house, "mesh.py", "import torch.distributed as dist\nrank = dist.get_rank()\n")
+    plant(sound_house, "training/optim.py", "from torch.distributed.tensor import DTensor\n")
+    for check in (forbidden_room_imports, misplaced_libraries, unshapely_files, named_cuda, asked_of_ranks):
         assert check(sound_house) == []
 
 

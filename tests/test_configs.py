@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
+from litespark.mesh import Mesh
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import BACKENDS
 from litespark.ops.choice import decide
 from litespark.run.composing import compose_parts
 from litespark.run.folder import flatten
 from litespark.run.preflight import place_of
-from litespark.training.mesh import Mesh
 from tests.end_to_end.runs import train, train_apart
 
 ROOT = Path(__file__).parents[1]

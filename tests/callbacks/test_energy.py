@@ -48,7 +48,7 @@ def test_each_phase_is_booked_on_its_own(tmp_path, clock, monkeypatch):
     run, energy = metered_run(tmp_path, clock, steps=4, every=2, validate_every=2)
     clock.now += 11
     run.trainer.fit(run.module, batches(2))
-    totals = energy.sum_over_ranks()
+    totals = energy.sum_over_ranks(run.module)
     assert totals.joules("train") == pytest.approx(4 * WATTS)
     assert totals.joules("checkpoint") == pytest.approx(2 * 3 * WATTS)
     assert totals.joules("evaluate") == pytest.approx(2 * 3 * 7 * WATTS)
@@ -81,7 +81,7 @@ def test_a_resume_carries_the_joules_on_and_keeps_those_of_lost_steps_in_all_in(
     saved = torch.load(state, weights_only=True)["litespark_energy"]
     assert saved["train"]["millijoules"] == 4 * WATTS * 1000
     resumed.trainer.fit(resumed.module, batches(2), ckpt_path=state, weights_only=True)
-    totals = energy.sum_over_ranks()
+    totals = energy.sum_over_ranks(resumed.module)
     assert totals.train_joules == pytest.approx(10 * WATTS)
     assert totals.joules_per_token_train == pytest.approx(WATTS / TOKENS)
     assert totals.lost.joules == pytest.approx(3 * WATTS)

@@ -3,10 +3,12 @@
 import json
 import math
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from litespark.callbacks.metrics_logger import MetricsLogger, log_everywhere
+from litespark.mesh import Mesh
 
 
 def rows_in(folder):
@@ -39,14 +41,25 @@ def test_values_of_a_step_merge_into_one_row_which_is_on_disk_once_it_is_closed(
 
 def test_what_was_not_measured_is_absent(tmp_path):
     logger = MetricsLogger(tmp_path)
-    trainer = SimpleNamespace(is_global_zero=True, loggers=[logger])
-    log_everywhere(trainer, {"a": 1.0, "none": None, "nan": math.nan, "infinite": -math.inf, "zero": 0.0}, 1)
-    log_everywhere(trainer, {"none": None}, 2)
+    module = SimpleNamespace(mesh=Mesh(), trainer=SimpleNamespace(loggers=[logger]), steps_taken=1)
+    log_everywhere(module, {"a": 1.0, "none": None, "nan": math.nan, "infinite": -math.inf, "zero": 0.0})
+    module.steps_taken = 2
+    log_everywhere(module, {"none": None})
     logger.finalize("success")
     (row,) = rows_in(tmp_path)
     assert set(row) == {"step", "time", "a", "zero"}
-    log_everywhere(SimpleNamespace(is_global_zero=False, loggers=[logger]), {"of another rank": 1.0}, 3)
     assert set(logger.latest) == {"a", "zero"}
+
+
+def test_the_first_rank_alone_logs(tmp_path):
+    second = SimpleNamespace(is_first=False)
+    logger, everywhere = MetricsLogger(tmp_path, second), Mock()
+    module = SimpleNamespace(mesh=second, trainer=SimpleNamespace(loggers=[everywhere]), steps_taken=1)
+    log_everywhere(module, {"a": 1.0})
+    logger.log_metrics({"a": 1.0}, 1)  # as Lightning does for `self.log`, on all ranks
+    logger.forget_after(0)
+    logger.finalize("success")
+    assert (everywhere.mock_calls, logger.latest, [*tmp_path.iterdir()]) == ([], {}, [])
 
 
 def test_a_resume_forgets_the_rows_that_it_will_write_again(tmp_path):

@@ -46,8 +46,9 @@ def start(shown, step=0, steps=100, zero=True):
         planned_steps=steps,
         planned_tokens=steps * PER_STEP,
         finished=False,
+        mesh=SimpleNamespace(is_first=zero),
     )
-    trainer = SimpleNamespace(is_global_zero=zero)
+    trainer = SimpleNamespace()
     shown.on_train_start(trainer, module)
 
     def take(step):

@@ -9,12 +9,12 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.throughput import ThroughputMonitor
+from litespark.mesh import Mesh
 from litespark.metrics import names
 from litespark.metrics.mfu import MfuMeter, Rates
 from litespark.metrics.throughput import ThroughputMeter
 from litespark.planning.flops import model_flops_per_token
 from litespark.training.checkpoint import state
-from litespark.training.mesh import Mesh
 from tests.callbacks.fake_time import TimedTask, rows_of
 from tests.stand_in_device import stand_in
 from tests.training.small_runs import LENGTH, batches, small_flops, small_llama, small_run, training_module
@@ -104,12 +104,11 @@ def loop(tmp_path, monkeypatch, clock):
     meter = MfuMeter(Rates(None, None, None), small_flops)
     monitor = ThroughputMonitor(mfu=meter, log_every=3, warmup_steps=0, phases=phases)
     monitor.meter = ThroughputMeter(0, clock)
-    trainer = SimpleNamespace(
-        world_size=1, is_global_zero=True, loggers=[logger], train_dataloader=SimpleNamespace(wait_seconds=0.0)
-    )
+    trainer = SimpleNamespace(loggers=[logger], train_dataloader=SimpleNamespace(wait_seconds=0.0))
     module = SimpleNamespace(
         device=torch.device("cpu"), steps_taken=0, tokens_seen=0, finished=False,
         last_step=(16, 15, 72), read_window=dict, check_finite=lambda: None, mesh=Mesh(), validation={},
+        trainer=trainer,
     )  # fmt: skip
     monitor.on_train_start(trainer, module)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from litespark.data.config import ReadingConfig
 from litespark.data.stream import modules as streaming
 from litespark.data.stream.modules import TokenDataModule
+from litespark.mesh import Roles
 
 S = 16
 
@@ -23,8 +25,8 @@ def module(place: Path | str, *, seed: int = 3, **changes: object) -> TokenDataM
 
 
 def on_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
-    """Let the loaders believe that they are those of a rank."""
-    monkeypatch.setattr(streaming, "_rank_and_world", lambda: (rank, world))
+    """Let data modules be made for a rank of several."""
+    monkeypatch.setattr(streaming, "Mesh", lambda: SimpleNamespace(data_rank=rank, roles=Roles(replicate=world)))
 
 
 def batches(data: TokenDataModule, count: int) -> list[Tensor]:

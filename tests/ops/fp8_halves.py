@@ -8,6 +8,7 @@ import math
 import torch
 from torch import nn
 
+from litespark.mesh import Mesh
 from litespark.ops.backend import BACKENDS, load, why_not
 from litespark.ops.fp8.settings import LINEARS
 from litespark.ops.linear.function import norm_linear, projection_mlp
@@ -108,7 +109,7 @@ def linears_of(config, pieces="reference", without=()):
 
 def finish_step(linears):
     linears = [linears] if isinstance(linears, Fp8Linear) else linears
-    next(each.scaling for each in linears if each.scaling is not None).finish_step()
+    next(each.scaling for each in linears if each.scaling is not None).finish_step(Mesh())
     for linear in linears:
         linear.renew_weight()
 

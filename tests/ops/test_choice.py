@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from litespark.mesh import Mesh
 from litespark.ops import choice, measuring
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Backend, OpsConfig
 from litespark.ops.choice import Choice, FailedVerificationError, described, refusals
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
-from litespark.training.mesh import Mesh
 
 SHAPES = StepShapes(
     rows=1, length=12, hidden_size=16, num_heads=2, num_kv_heads=1, head_dim=8, intermediate_size=24, vocab_size=31

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from litespark.mesh import Mesh
 from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits
 from litespark.ops.fp8.scaling import Scaling
 
@@ -26,7 +27,7 @@ def _note(scaling, name, value, recipe="delayed", size=10):
 def _step(scaling, **values):
     for name, value in values.items():
         _note(scaling, name, value)
-    scaling.finish_step()
+    scaling.finish_step(Mesh())
     return dict(zip(NAMES, scaling.scale.tolist(), strict=True))
 
 
@@ -63,7 +64,7 @@ def test_scales_are_renewed_in_memory_of_their_own():
     _step(scaling, input=448.0)
     held = _note(scaling, "input", 4 * 448.0).scale
     version = held._version
-    scaling.finish_step()
+    scaling.finish_step(Mesh())
     # codes of before, and what autograd keeps for a backward pass, go on with the scale that made them
     assert (float(held), held._version) == (1.0, version)
     assert float(scaling.quantisation(PLACE["input"], "delayed", 0).scale) == 4.0
@@ -83,14 +84,14 @@ def test_a_tensor_has_a_scale_once_a_step_has_seen_it():
     scaling = _scaling()
     assert not _note(scaling, "input", 1.0).fused
     assert not scaling.quantisation(PLACE["input"], "delayed", 1).fused  # within a step nothing changes
-    scaling.finish_step()
+    scaling.finish_step(Mesh())
     assert scaling.known == [True, False, False]
     assert scaling.quantisation(PLACE["input"], "delayed", 1).fused
     quantisation = scaling.quantisation(PLACE["input"], "tensorwise", 1)
     assert (quantisation.scale, quantisation.fused) == (None, False)
     scaling.quantisation(PLACE["gradient"], "delayed", 1, note=False)
-    scaling.finish_step()
-    scaling.finish_step()
+    scaling.finish_step(Mesh())
+    scaling.finish_step(Mesh())
     assert scaling.known == [True, False, False]
 
 
@@ -105,10 +106,10 @@ def test_shares_are_of_the_values_that_were_counted():
             assert (quantisation.counts is not None) == (step % 2 == 0) == scaling.counting
             if quantisation.counts is not None:
                 quantisation.counts.add_(torch.tensor([1, 2]))
-        scaling.finish_step()
+        scaling.finish_step(Mesh())
     # two counting steps of 40 values, two casts each
-    assert scaling.read() == {"input": (4 / 80, 8 / 80)}
-    assert scaling.read() == {}
+    assert scaling.read(Mesh()) == {"input": (4 / 80, 8 / 80)}
+    assert scaling.read(Mesh()) == {}
     assert int(scaling.counts.sum()) == 0
 
 
@@ -134,4 +135,4 @@ def test_a_checkpoint_has_all_that_the_next_steps_depend_on():
         assert torch.equal(again.history, scaling.history)
         assert torch.equal(again.counts, scaling.counts)
         assert _step(again, weight=2.0) == _step(scaling, weight=2.0)
-    assert again.read() == scaling.read()
+    assert again.read(Mesh()) == scaling.read(Mesh())

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from litespark.mesh import Mesh
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, product
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
@@ -225,7 +226,7 @@ def test_without_gradients_nothing_is_noted_and_only_rows_are_made(monkeypatch):
     assert not any(scaling.seen)
     assert len(quantisations) == 8
     assert not any(each.columns or each.amax is not None or each.counts is not None for each in quantisations)
-    scaling.finish_step()
+    scaling.finish_step(Mesh())
     assert [name for name, known in zip(scaling.names, scaling.known, strict=True) if known] == [
         f"{name}.weight" for name in LINEARS
     ]
@@ -269,13 +270,13 @@ def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
     linear.move(None)
     exact, *_ = products_of(linear, random(T, D), gradient)
     assert relative_distance(exact, random(T, D) @ linear.weight.T) < 1e-6
-    linear.scaling.finish_step()
+    linear.scaling.finish_step(Mesh())
     assert not any(linear.scaling.known)
     linear.move("delayed")
     # a hundred times as large: by the scales of before it would be cut off
     found, *_ = products_of(linear, 100 * random(T, D), gradient)
     assert relative_distance(found, 100 * random(T, D) @ linear.weight.T) < 0.05
-    linear.scaling.finish_step()
+    linear.scaling.finish_step(Mesh())
     place = linear.scaling.names.index("linear.input")
     largest = 100 * float(random(T, D).abs().max())
     assert float(linear.scaling.scale[place]) == 2.0 ** math.ceil(math.log2(largest / 448))

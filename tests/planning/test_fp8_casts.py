@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from litespark.mesh import Mesh
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.llama.model import Llama
@@ -105,7 +106,7 @@ def test_what_is_said_to_be_fused_is_what_a_model_casts_in_its_ops(recipe):
         pieces.casts = {True: [], False: []}
         model(tokens, tokens).backward()
         noted = {fused: [*places] for fused, places in pieces.casts.items()}
-        state.finish_step()
+        state.finish_step(Mesh())
     casts = cast_bytes(small, small.step_shapes(2, 16, documents=False), config)
     for fused, places in noted.items():
         # "blocks.1.mlp.down.input" -> "down.input"

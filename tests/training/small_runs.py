@@ -160,7 +160,7 @@ def small_run(
     rates = None if peak is None else PeakFlops("cpu", "bf16", peak, "test")
     mfu = MfuMeter(Rates(rates, None, None), small_flops)
     throughput = ThroughputMonitor(mfu=mfu, log_every=log_every, warmup_steps=0, phases=phases)
-    metrics, journal = MetricsLogger(folder), Journal()
+    metrics, journal = MetricsLogger(folder, module.mesh), Journal()
     strategy = strategy or StrategyConfig()
     first = [each for each in callbacks if not isinstance(each, Checkpointer | StopOnSignal)]
     last = [each for each in callbacks if each not in first]

@@ -174,7 +174,7 @@ def test_the_end_of_a_step_normalises_and_clips_for_both():
     for seed, tokens in enumerate((1.0, 500.0, 40.0)):
         for model in (ours, theirs):
             give_gradients(model, seed)
-        found = finish_gradients(optimizer, torch.ones(()), torch.tensor(tokens), world_size=2, grad_clip=0.5)
+        found = finish_gradients(optimizer, torch.ones(()), torch.tensor(tokens), ranks=2, grad_clip=0.5)
         for parameter in theirs.parameters():
             parameter.grad *= 2 / tokens
         assert float(found.norm) == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)), rel=1e-5)
@@ -199,7 +199,7 @@ def step(model, optimizer, seed, *, bad=None):
     elif bad is not None:
         where, value = bad
         model.get_parameter(where).grad[1] = value
-    result = finish_gradients(optimizer, loss, torch.tensor(8.0), world_size=1, grad_clip=1.0)
+    result = finish_gradients(optimizer, loss, torch.tensor(8.0), ranks=1, grad_clip=1.0)
     optimizer.step()
     return int(result.skipped)
 
@@ -231,7 +231,7 @@ def test_parameters_without_a_gradient_are_passed_over(config):
     give_gradients(model, 0)
     model.blocks[1].mlp.down.weight.grad = model.head.weight.grad = None
     before = weights(model)
-    finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, grad_clip=1.0)
+    finish_gradients(optimizer, torch.ones(()), torch.ones(()), ranks=1, grad_clip=1.0)
     optimizer.step()
     same = {name for name, value in weights(model).items() if torch.equal(value, before[name])}
     assert same == {"blocks.1.mlp.down.weight", "head.weight"}
@@ -244,7 +244,7 @@ def test_a_step_without_supervised_tokens_stays_finite(fused):
     optimizer = build_optimizer(model, AdamWConfig(fused=fused, weight_decay=0.0))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    result = finish_gradients(optimizer, torch.zeros(()), torch.zeros(()), world_size=1, grad_clip=1.0)
+    result = finish_gradients(optimizer, torch.zeros(()), torch.zeros(()), ranks=1, grad_clip=1.0)
     optimizer.step()
     assert (float(result.norm), float(result.skipped)) == (0.0, 0.0)
     assert_same(before, weights(model))
@@ -257,7 +257,7 @@ def test_the_host_reads_nothing_from_the_device_in_a_step():
         optimizer = build_optimizer(model, MuonConfig())
         for parameter in model.parameters():
             parameter.grad = torch.empty_like(parameter)
-        result = finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, grad_clip=1.0)
+        result = finish_gradients(optimizer, torch.ones(()), torch.ones(()), ranks=1, grad_clip=1.0)
         optimizer.step()
         with pytest.raises(RuntimeError):
             result.skipped.item()

@@ -17,6 +17,14 @@ def test_collectives_have_the_backend_of_the_device_and_the_timeout_of_the_setti
     assert build_strategy(StrategyConfig(name), torch.device("cuda"), 2)._process_group_backend == "nccl"
 
 
+@pytest.mark.parametrize(
+    "name, world_size, roles", [("single", 1, (1, 1, 1)), ("ddp", 4, (4, 1, 1)), ("fsdp", 4, (1, 4, 1))]
+)
+def test_the_strategy_gives_the_ranks_their_roles(name, world_size, roles):
+    found = StrategyConfig(name).roles(world_size)
+    assert (found, found.data) == (roles, world_size)
+
+
 def test_one_device_is_refused_to_several_processes():
     for name, processes in (("single", 1), ("ddp", 2), ("fsdp", 2)):
         StrategyConfig(name).check_world_size(processes)

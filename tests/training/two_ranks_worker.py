@@ -96,7 +96,7 @@ def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None 
     return {
         "weights": steps,
         "scales": scales,
-        "lost": {} if module.model.fp8 is None else module.model.fp8.scaling.read(),
+        "lost": {} if module.model.fp8 is None else module.model.fp8.scaling.read(module.mesh),
         "momentum": momentum,
         "skipped": module.skipped_steps,
         "tokens": module.tokens_seen,

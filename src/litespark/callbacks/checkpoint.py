@@ -57,7 +57,7 @@ class Checkpointer(StepCallback):
             module.require_finite_weights()
             # `Trainer.save_checkpoint` would write it too, and hang the other ranks where the disk refuses
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            about = {**self.about, "tokens": module.tokens_seen, "world_size": trainer.world_size}
+            about = {**self.about, "tokens": module.tokens_seen, "world_size": module.mesh.world_size}
 
             def write() -> None:
                 self._leave_out_foreign(content.get("callbacks", {}))

@@ -42,14 +42,14 @@ class CostOfQuality(StepCallback):
         return self.record.target is not None and self.record.target.reached is not None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
-        spent = self._spent()
-        log_everywhere(trainer, spent, pl_module.steps_taken)
+        spent = self._spent(pl_module)
+        log_everywhere(pl_module, spent)
         self._compare(trainer, pl_module, spent)
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         # what the checkpoint holds may be the validation that ends the run
         if self.record.target is not None and module.validated_at == module.steps_taken:
-            self._compare(trainer, module, self._spent())
+            self._compare(trainer, module, self._spent(module))
 
     def _compare(self, trainer: pl.Trainer, module: TrainingModule, spent: dict[str, float | None]) -> None:
         target = self.record.target
@@ -71,10 +71,10 @@ class CostOfQuality(StepCallback):
             if self.checkpointer.at_end:
                 self.checkpointer.save(trainer, module)
 
-    def _spent(self) -> dict[str, float | None]:
+    def _spent(self, module: TrainingModule) -> dict[str, float | None]:
         """What it took to get here, by the names of the metrics; a collective."""
         with self.phases.during("evaluate"):  # reading the meters takes time
-            totals = self.energy.sum_over_ranks()
+            totals = self.energy.sum_over_ranks(module)
         return {
             names.TRAIN_SECONDS: self.throughput.summary().train_seconds,
             names.TRAIN_JOULES: totals.train_joules,

@@ -31,23 +31,21 @@ class EnergyMonitor(StepCallback):
         self.meter = by_phase.meter
         self.journal = journal
         self.totals = EnergyTotals()
-        self._module: TrainingModule | None = None
         phases.listen(lambda before, after: by_phase.switch(after))
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        self._module = module
         # start-up is no part of the first window: its length and its power are those of training
         self.by_phase.begin_window()
 
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        if trainer.is_global_zero:  # the counts of a step are over all ranks already
+        if module.mesh.is_first:  # the counts of a step are over all ranks already
             self.by_phase.add_tokens(module.last_step[0])
         if not self.due(module):
             return
         mine, mesh = self.by_phase.window(), module.mesh
         totals = EnergyTotals.from_vector(mesh.sum(mine.totals.to_vector()))
         window = EnergyWindow(min(mesh.gather(mine.seconds)), totals)
-        self.note_totals(trainer)
+        self.note_totals(module)
         values: dict[str, float | None] = {
             names.TRAIN_JOULES: self.totals.train_joules,
             names.ALL_IN_JOULES: self.totals.all_in_joules,
@@ -56,30 +54,29 @@ class EnergyMonitor(StepCallback):
             self.by_phase.begin_window()
             values[names.JOULES_PER_TOKEN] = window.totals.joules_per_token_train
             values[names.POWER_WATTS] = window.power_watts
-        log_everywhere(trainer, values, module.steps_taken)
+        log_everywhere(module, values)
 
-    def note_totals(self, trainer: pl.Trainer) -> None:
+    def note_totals(self, module: TrainingModule) -> None:
         """Write the sums over ranks into the journal; a collective."""
-        self.sum_over_ranks()
-        if trainer.is_global_zero and self.totals.all_in_joules is not None:
+        self.sum_over_ranks(module)
+        if module.mesh.is_first and self.totals.all_in_joules is not None:
             self.journal.append(self.totals, utc_now())
 
-    def sum_over_ranks(self) -> EnergyTotals:
+    def sum_over_ranks(self, module: TrainingModule) -> EnergyTotals:
         """Read the counters and sum the totals over ranks; a collective."""
         self.by_phase.settle()
-        vector = self.by_phase.totals.to_vector()
-        self.totals = EnergyTotals.from_vector(vector if self._module is None else self._module.mesh.sum(vector))
+        self.totals = EnergyTotals.from_vector(module.mesh.sum(self.by_phase.totals.to_vector()))
         return self.totals
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    def on_save_checkpoint(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: TrainingModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["litespark_energy"] = asdict(self.sum_over_ranks())
+        checkpoint["litespark_energy"] = asdict(self.sum_over_ranks(pl_module))
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    def on_load_checkpoint(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: TrainingModule, checkpoint: dict[str, Any]
     ) -> None:
         self.totals = parse(EnergyTotals, checkpoint["litespark_energy"])
         # the sums of the run go on in one place
-        if trainer.is_global_zero:
+        if pl_module.mesh.is_first:
             self.by_phase.resume(self.totals, self.journal.last())

@@ -47,7 +47,7 @@ class Fp8Monitor(StepCallback):
         if not self.due(module) or next_counted >= scaling.steps:  # nothing was counted since the last reading
             return
         self._since = scaling.steps
-        shares = scaling.read()
+        shares = scaling.read(module.mesh)
         self._readings += 1
         for tensor, lost in shares.items():
             self._note(tensor, step, *lost)
@@ -55,12 +55,12 @@ class Fp8Monitor(StepCallback):
             self._moves.append(Fp8MoveRecord(**asdict(move)))
             if move.after != move.before:
                 state.linears[move.linear].move(None if move.after == "bf16" else move.after)
-            if trainer.is_global_zero:
+            if module.mesh.is_first:
                 log.log(logging.INFO if move.reason == "return" else logging.WARNING, "fp8: %s", move.described())
         self._record(module)
         assert self.record.fp8 is not None
         in_fp8 = {names.FP8_LINEARS: self.record.fp8.in_fp8 / self.record.fp8.linears}
-        log_everywhere(trainer, _metrics(shares) | in_fp8, step)
+        log_everywhere(module, _metrics(shares) | in_fp8)
 
     def _note(self, tensor: str, step: int, overflow: float, underflow: float) -> None:
         before = self._shares.get(tensor)

@@ -7,29 +7,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers.logger import Logger
 
 from litespark.atomic import write_whole
+from litespark.mesh import Mesh
 from litespark.metrics import names
 from litespark.run.folder import METRICS
+from litespark.training.module import TrainingModule
 
 
-def log_everywhere(trainer: pl.Trainer, values: Mapping[str, float | None], step: int) -> None:
-    """Hand the measured ones of `values` to every logger; what is None or not finite was not measured and is absent."""
+def log_everywhere(module: TrainingModule, values: Mapping[str, float | None]) -> None:
+    """Hand every logger the `values` after this step; what is None or not finite was not measured and is absent."""
     measured = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
-    if measured and trainer.is_global_zero:
-        for logger in trainer.loggers:
-            logger.log_metrics(measured, step)
+    if measured and module.mesh.is_first:
+        for logger in module.trainer.loggers:
+            logger.log_metrics(measured, module.steps_taken)
 
 
 class MetricsLogger(Logger):
     """Writes rows of metrics into the run's folder; `latest` has the last value of each, for whoever shows them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mesh: Mesh | None = None) -> None:
         super().__init__()
         self.folder = folder
+        self.mesh = mesh or Mesh()
         self.latest: dict[str, float] = {}
         self._row: dict[str, Any] = {}
         self.progress: Callable[[], tuple[int, int]] | None = None
@@ -44,19 +45,15 @@ class MetricsLogger(Logger):
         return ""
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> "MetricsLogger":
-        return self
-
-    @property
     def save_dir(self) -> str:
         return str(self.folder)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's folder holds the whole config."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.mesh.is_first:
+            return
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if step != self._row.get("step") and names.PROGRESS_TOKENS not in metrics and self.progress is not None:
             # `self.log` of a callback of the user's own; Lightning's step is that of the batch, from 0
@@ -68,19 +65,16 @@ class MetricsLogger(Logger):
         self._row.update(metrics)
         self.latest.update(metrics)
 
-    @rank_zero_only
     def save(self) -> None:
         self._close_row()
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         self._close_row()
 
-    @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Drop the rows of steps beyond `step`; the latest values are those of the rest."""
         path = self.folder / METRICS
-        if not path.exists():
+        if not (self.mesh.is_first and path.exists()):
             return
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         for line in kept:

@@ -48,7 +48,7 @@ class ProgressBar(StepCallback):
         self._last_line = time.monotonic()
         self._module = module
         self._left = TimeLeft(module.tokens_seen, self._last_line)
-        if not trainer.is_global_zero:
+        if not module.mesh.is_first:
             return
         already = f" ({module.steps_taken:,} taken)" if module.steps_taken else ""
         length = f"{module.planned_steps:,} steps{already}, {module.planned_tokens:,} tokens"
@@ -61,7 +61,7 @@ class ProgressBar(StepCallback):
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         now = time.monotonic()
         self._left.step(module.tokens_seen, now)
-        if not trainer.is_global_zero or self._live is not None:
+        if not module.mesh.is_first or self._live is not None:
             return
         if module.finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_only
 
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.metrics_logger import MetricsLogger
@@ -65,9 +64,10 @@ class RunRecorder(StepCallback):
             self._written = now
             self.update("running")
 
-    @rank_zero_only
     def update(self, status: Status, error: str | None = None) -> None:
         """Bring the record up to date and write it; on other ranks than 0 nothing happens."""
+        if not self.metrics.mesh.is_first:
+            return
         record = self.record
         record.stands_at(status, error)
         if self._module is not None:  # else the steps never began, and what earlier processes measured stands

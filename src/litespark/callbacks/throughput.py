@@ -41,7 +41,7 @@ class ThroughputMonitor(StepCallback):
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self._device = device_of(module.device)
         self._device.reset_peak()
-        self.mfu.devices = self.meter.devices = trainer.world_size
+        self.mfu.devices = self.meter.devices = module.mesh.world_size
         # batches that were fetched ahead of the first step were not waited for in a step
         self._waited = _seconds_waited(trainer)
         self.phases.listen(self._phase_changed)
@@ -59,7 +59,7 @@ class ThroughputMonitor(StepCallback):
         if (peak := self._device.peak_bytes()) is not None:
             fullest = max(module.mesh.gather(peak)) / 2**30
             self.peak_memory_gib = max(self.peak_memory_gib or 0.0, fullest)  # a probe begins the count anew
-        log_everywhere(trainer, _progress(module) | self._described(window) | module.read_window(), module.steps_taken)
+        log_everywhere(module, _progress(module) | self._described(window) | module.read_window())
         module.check_finite()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,13 +70,13 @@ class ThroughputMonitor(StepCallback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         self._device.synchronise()
         self.phases.enter(self._before_validation)
-        log_everywhere(trainer, pl_module.validation | _progress(pl_module), pl_module.steps_taken)
+        log_everywhere(pl_module, pl_module.validation | _progress(pl_module))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         self._device.synchronise()
         self.phases.enter("idle")
         if self.mfu.probe is not None:
-            trainer.strategy.barrier()  # the ranks of a host share its processor, in the probe as in a step
+            pl_module.mesh.all(True)  # at once: the ranks of a host share its processor, in the probe as in a step
             self.mfu.probe_again()
             self._device.reset_peak()  # the memory of the probe is none of the run's
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import Protocol, TypeVar
 
+from litespark.mesh import Mesh
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, detail, load, why_not
 from litespark.ops.measuring import Remembered, measure
 from litespark.ops.shapes import Place
@@ -19,19 +19,9 @@ from litespark.ops.verification import Verification, failures, verify, verify_pr
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 class FailedVerificationError(ValueError):
     """A fast op differs from its reference on this device."""
-
-
-class Agreement(Protocol):
-    """What the processes of a run agree by: `litespark.training.mesh.Mesh`."""
-
-    def from_first(self, make: Callable[[], T], doing: str) -> T: ...
-
-    def all(self, value: bool) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ def reason_against(op: str, name: str, place: Place) -> str | None:
 def decide(
     config: OpsConfig,
     place: Place,
-    ranks: Agreement,
+    mesh: Mesh,
     *,
     verifying: bool,
     cache: Path | None = None,
@@ -86,7 +76,7 @@ def decide(
 
     Args:
         config, place: what is asked for, and where it runs.
-        ranks: the processes of the run.
+        mesh: the ranks of the run.
         verifying: verify the backends that are used. Those that `auto` measures are verified in any case.
         cache: file that keeps what `auto` measured.
         idle: ops that the run does not compute with: neither measured nor verified, and not among the choices.
@@ -103,9 +93,9 @@ def decide(
         if op in idle:
             continue
         choose = partial(_choose, op, place, cache, (before or {}).get(op))
-        choice = _decide(op, asked, config.on_failed_verification, place, verifying, ranks, choose)
+        choice = _decide(op, asked, config.on_failed_verification, place, verifying, mesh, choose)
         if op == "fp8" and verifying:
-            choice = replace(choice, verifications=(*choice.verifications, *_verified_products(place, ranks)))
+            choice = replace(choice, verifications=(*choice.verifications, *_verified_products(place, mesh)))
         choices.append(replace(choice, detail=detail(op, choice.used, place)))
     functions = {choice.op: load(choice.op, choice.used) for choice in choices}
     return Ops(**functions, **{op: load(op, REFERENCE) for op in idle}), choices
@@ -129,7 +119,7 @@ def _decide(
     on_failure: str,
     place: Place,
     verifying: bool,
-    ranks: Agreement,
+    mesh: Mesh,
     choose: Callable[[frozenset[str]], Choice],
 ) -> Choice:
     failed: dict[str, list[Verification]] = {}
@@ -137,13 +127,13 @@ def _decide(
         # the same on all ranks: what failed is agreed on, and what is chosen comes from the first
         choice = Choice(op, asked, asked)
         if asked == AUTO:
-            choice = ranks.from_first(partial(choose, frozenset(failed)), "the backends of the ops to be chosen")
+            choice = mesh.from_first(partial(choose, frozenset(failed)), "the backends of the ops to be chosen")
         choice = replace(choice, verifications=(*chain(*failed.values()), *choice.verifications))
         if choice.used == REFERENCE or not verifying:
             return choice
         verifications = verify(op, choice.used, place)
         checked = replace(choice, verifications=(*choice.verifications, *verifications))
-        if ranks.all(bool(verifications) and not failures(verifications)):
+        if mesh.all(bool(verifications) and not failures(verifications)):
             return checked
         what = _what_failed(verifications)
         if asked == AUTO:
@@ -161,9 +151,9 @@ def _decide(
         return replace(checked, used=REFERENCE, reasons=(*choice.reasons, _failed(op, choice.used)))
 
 
-def _verified_products(place: Place, ranks: Agreement) -> list[Verification]:
+def _verified_products(place: Place, mesh: Mesh) -> list[Verification]:
     verifications = verify_products(place)
-    if not ranks.all(not failures(verifications)):
+    if not mesh.all(not failures(verifications)):
         raise FailedVerificationError(
             "precision=fp8: got products of this device's fp8 units that failed their verification, expected those of "
             "the same codes in fp32. Set precision=bf16, or another version of PyTorch.\n"

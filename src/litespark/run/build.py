@@ -135,13 +135,13 @@ def build_run(
     throughput = ThroughputMonitor(
         mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases
     )
-    if machine.ranks.rank == 0:
+    if machine.mesh.is_first:
         log_choices(choices, machine.device)
         say_what_is_absent(machine.device, throughput.mfu.rates, meter)
     energy_by_phase = EnergyByPhase(meter, parts.metrics.energy_window_seconds)
     journal = EnergyJournal(folder / ENERGY)
     energy = EnergyMonitor(energy_by_phase, log_every=log_every, phases=phases, journal=journal)
-    metrics = MetricsLogger(folder)
+    metrics = MetricsLogger(folder, machine.mesh)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
     recorder = RunRecorder(
         folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every

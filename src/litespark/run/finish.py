@@ -52,10 +52,10 @@ def finish(parts: Parts, run: Run) -> None:
         tokenizer = Tokenizer.load(run.data.folder)
         sample = _sample(parts, run, model, tokenizer)
         run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
-        if run.trainer.is_global_zero:
+        if run.module.mesh.is_first:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
             write_whole(run.folder / SAMPLES, f"After step {run.module.steps_taken}:\n\n{fenced}\n")
-    run.energy.note_totals(run.trainer)  # no checkpoint holds what this took, and the run may be resumed
+    run.energy.note_totals(run.module)  # no checkpoint holds what this took, and the run may be resumed
     projection = parts.metrics.projection
     run.recorder.record.projection = project(
         projection.tokens or run.module.planned_tokens,
@@ -65,7 +65,7 @@ def finish(parts: Parts, run: Run) -> None:
         currency=projection.currency,
     )
     close(run, "finished")
-    if not run.trainer.is_global_zero:
+    if not run.module.mesh.is_first:
         return
     # the last command is what a resume changed, if there was one
     said = run.recorder.record.segments[-1].command[2:]

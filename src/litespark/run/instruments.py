@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from litespark.device import device_of
+from litespark.mesh import Mesh
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.hardware import measured_matmul_peak
 from litespark.metrics.meters import assign_devices, choose_meter
@@ -17,7 +18,6 @@ from litespark.ops import triton_support
 from litespark.planning.flops import hardware_flops_per_token, model_flops_per_token
 from litespark.run.config import Parts
 from litespark.run.preflight import Machine
-from litespark.training.mesh import Mesh
 from litespark.training.strategies import activation_dtype
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.prepare.prepare import Lookup, look_up
 from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
+from litespark.mesh import Mesh
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import idle_ops
 from litespark.ops.choice import refusals
@@ -26,7 +27,6 @@ from litespark.run.config import ConfigError, Parts
 from litespark.run.initial_weights import InitialWeights, check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.training.any_accelerator import why_no_ddp
-from litespark.training.mesh import Mesh
 from litespark.training.strategies import Precision, activation_dtype, lightning_precision
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 
 def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
     on_cpu, there = device.type == "cpu", device_of(device).memory_bytes
-    shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
+    shards = parts.strategy.roles(ranks.world_size).shard
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:

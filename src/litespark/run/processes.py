@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litespark.device import device_of
 from litespark.launch import Ranks, meeting_point
+from litespark.mesh import Mesh
 from litespark.run.preflight import Machine
 from litespark.run.targets import ConfigError
-from litespark.training.mesh import Mesh
 from litespark.training.strategies import StrategyConfig
 
 
@@ -27,21 +27,26 @@ def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
     if ranks.rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
     device_of(device).use()
-    if ranks.world_size == 1 or dist.is_initialized():
-        return replace(machine, mesh=Mesh(ranks))
-    place = meeting_point(ranks, os.environ)
-    os.environ.update(place)
-    backend, timeout = dist.get_default_backend_for_device(device), timedelta(seconds=strategy.timeout_seconds)
-    try:
-        dist.init_process_group(backend, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
-    except (dist.DistNetworkError, dist.DistStoreError) as error:
-        raise ConfigError(
-            f"rank {ranks.rank} of {ranks.world_size} did not meet the others at {place['MASTER_ADDR']} port "
-            f"{place['MASTER_PORT']} ({str(error).splitlines()[0]}), expected all of them there within "
-            f"strategy.timeout_seconds={strategy.timeout_seconds}; start all processes, and if the port is "
-            "taken: export MASTER_PORT=29501"
-        ) from error
-    return replace(machine, mesh=Mesh(ranks))
+    if ranks.world_size > 1 and not dist.is_initialized():
+        place = meeting_point(ranks, os.environ)
+        os.environ.update(place)
+        backend, timeout = dist.get_default_backend_for_device(device), timedelta(seconds=strategy.timeout_seconds)
+        try:
+            dist.init_process_group(backend, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
+        except (dist.DistNetworkError, dist.DistStoreError) as error:
+            raise ConfigError(
+                f"rank {ranks.rank} of {ranks.world_size} did not meet the others at {place['MASTER_ADDR']} port "
+                f"{place['MASTER_PORT']} ({str(error).splitlines()[0]}), expected all of them there within "
+                f"strategy.timeout_seconds={strategy.timeout_seconds}; start all processes, and if the port is "
+                "taken: export MASTER_PORT=29501"
+            ) from error
+    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
+
+
+def part_processes(ranks: Ranks, *, finished: bool) -> None:
+    """Leave them, since a sweep starts the next job in this process; after an error others may not be there to join."""
+    if dist.is_initialized() and (finished or ranks.world_size == 1):
+        dist.destroy_process_group()
 
 
 class StartedRanks(ClusterEnvironment):

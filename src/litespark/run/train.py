@@ -13,7 +13,6 @@ from typing import NoReturn
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
@@ -34,7 +33,7 @@ from litespark.run.initial_weights import check_tokenizer
 from litespark.run.instruments import build_meter
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
-from litespark.run.processes import join_processes
+from litespark.run.processes import join_processes, part_processes
 from litespark.run.resume import Resumed, reopen
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
 from litespark.run.run_lock import run_lock
@@ -68,9 +67,7 @@ def train(config: DictConfig) -> Path:
         finished = True
         return folder
     finally:
-        # a sweep starts the next job in this process; after an error the other ranks may not be there to join
-        if dist.is_initialized() and (finished or ranks.world_size == 1):
-            dist.destroy_process_group()
+        part_processes(ranks, finished=finished)
 
 
 def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
@@ -131,7 +128,7 @@ def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: li
     The others wait without the time-out of collectives.
     """
     if isinstance(parts.data, SyntheticConfig):
-        return build_data_module(parts.data, seed=parts.seed)
+        return build_data_module(parts.data, seed=parts.seed, mesh=machine.mesh)
 
     def find() -> Path | str:
         if resumed is not None:
@@ -144,7 +141,7 @@ def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: li
         found = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
         without = [rank for rank, (here, local_rank) in enumerate(found) if not here and local_rank == 0]
         mesh.from_ranks(without, find, "the data to be prepared")
-    return build_data_module(parts.data, seed=parts.seed, place=place)
+    return build_data_module(parts.data, seed=parts.seed, mesh=mesh, place=place)
 
 
 def _given(overrides: list[str]) -> frozenset[str]:
@@ -165,12 +162,12 @@ def _built(
         record = resumed.record if resumed else new_record(parts, machine, folder, data.manifest, meter, overrides)
         segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
         run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
-        if machine.mesh.rank == 0:
+        if machine.mesh.is_first:
             _note_start(parts, run, resumed)
         return run
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, FailedVerificationError) and record is not None:
-            if machine.mesh.rank == 0:
+            if machine.mesh.is_first:
                 record.stands_at("failed", f"{type(error).__name__}: {error}")
                 record.write(folder / RECORD)
             raise
@@ -210,7 +207,7 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseExceptio
         raise KeyboardInterrupt(
             f"Stopped after the last step, {step}, which callbacks.checkpoint_at_end=false does not save."
         ) from stop
-    if run.trainer.is_global_zero:
+    if run.module.mesh.is_first:
         print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
     raise Interrupted(step) from stop
 
@@ -229,7 +226,7 @@ def _out_of_memory(parts: Parts, error: BaseException) -> OutOfMemoryError:
 
 def _undo(folder: Path, resumed: Resumed | None, machine: Machine) -> None:
     """Remove the folder of a new run in which nothing was run."""
-    if resumed is None and machine.mesh.rank == 0:
+    if resumed is None and machine.mesh.is_first:
         shutil.rmtree(folder, ignore_errors=True)  # what made it fail may hinder this too
 
 

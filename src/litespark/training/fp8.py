@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from litespark.mesh import Mesh
 from litespark.models.llama.fp8 import Fp8State
-from litespark.training.mesh import Mesh
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from litespark.data.batch import TokenBatch
+from litespark.mesh import Mesh
 from litespark.metrics import names
 from litespark.tasks.task import Task
 from litespark.training import fp8
 from litespark.training.budget import TokenBudget
-from litespark.training.mesh import Mesh
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import OptimizerConfig, build_optimizer, not_finite, set_learning_rate
 from litespark.training.random_state import random_state, restore_random_state
@@ -108,12 +108,12 @@ class TrainingModule(pl.LightningModule):
         optimizer = build_optimizer(self.model, self.optimizer_config)
         if (state := fp8.state_of(self.model)) is not None:
             # skipped steps too; a hook, since fused optimizers leave no trace on the weights that they change
-            optimizer.register_step_post_hook(lambda *_: state.finish_step())
+            optimizer.register_step_post_hook(lambda *_: state.finish_step(self.mesh))
         return optimizer
 
     def on_fit_start(self) -> None:
-        clip, world_size = self.optimizer_config.grad_clip, self.trainer.world_size
-        self.step = OptimizerStep(self.task, grad_clip=clip, device=self.device, world_size=world_size)
+        clip, mesh = self.optimizer_config.grad_clip, self.mesh
+        self.step = OptimizerStep(self.task, grad_clip=clip, device=self.device, mesh=mesh)
         # since the last window: loss and divisor of the steps that were taken
         self._window_sums = torch.zeros_like(self.step.sums)
         # skipped steps: in all, in a row now, longest row
@@ -231,7 +231,7 @@ class TrainingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["litespark"]
         assert self.model is not None
-        fp8.restore(fp8.state_of(self.model), state.get("fp8"), first_rank=self.trainer.is_global_zero)
+        fp8.restore(fp8.state_of(self.model), state.get("fp8"), first_rank=self.mesh.is_first)
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
         self.skipped_steps = state["skipped_steps"]
@@ -239,15 +239,15 @@ class TrainingModule(pl.LightningModule):
         self.validation = state.get("validation", {})
         self.trainer.should_stop = self.finished
         self.learning_rate = state.get("learning_rate")
-        if self.learning_rate is not None and not self.finished and self.trainer.is_global_zero:
+        if self.learning_rate is not None and not self.finished and self.mesh.is_first:
             old = TokenBudget(**state["budget"])
             line = change_of_rate(self._rate, self.learning_rate, old, self.budget, self.tokens_seen, self.steps_taken)
             if line is not None:
                 log.warning("%s", line)
         if "loops" in checkpoint:  # as Lightning takes one without
             _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
-        if len(state["random"]) == self.trainer.world_size:
-            self._restored_random = state["random"][self.trainer.global_rank]
+        if len(state["random"]) == self.mesh.world_size:
+            self._restored_random = state["random"][self.mesh.rank]
 
 
 def _count_whole_steps(checkpoint: dict[str, Any], steps: int, accumulate: int) -> None:

@@ -14,13 +14,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from litespark.data.batch import TokenBatch
 from litespark.device import device_of
+from litespark.mesh import Mesh
 from litespark.tasks.task import Task
 from litespark.training.optim import set_learning_rate
 
@@ -39,17 +39,17 @@ class OptimizerStep:
     """Steps of one task, one after the other.
 
     `take` is the whole of a step. Another loop, such as Lightning's, calls `loss` for each micro-batch and `finish`
-    between the last backward and the optimizer. DDP or FSDP2 averages the gradients over `world_size` ranks.
+    between the last backward and the optimizer. DDP or FSDP2 averages the gradients over the ranks of `mesh`.
 
     Attributes:
         sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the step that is being made, or of the
             last one, then over all ranks.
     """
 
-    def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, world_size: int = 1) -> None:
+    def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, mesh: Mesh | None = None) -> None:
         self.task = task
         self.grad_clip = grad_clip
-        self.world_size = world_size
+        self.mesh = mesh or Mesh()
         self.sums = torch.zeros(2, dtype=device_of(device).sum_dtype, device=device)
         self._finished = False
 
@@ -88,23 +88,22 @@ class OptimizerStep:
 
     def finish(self, optimizer: Optimizer) -> StepGradients:
         """Normalise, clip and guard the gradients of all micro-batches since the last step; a collective."""
-        if self.world_size > 1:
-            dist.all_reduce(self.sums)
+        self.mesh.sum_on_device(self.sums)
         self._finished = True
         loss, divisor = self.sums
-        return finish_gradients(optimizer, loss, divisor, world_size=self.world_size, grad_clip=self.grad_clip)
+        return finish_gradients(optimizer, loss, divisor, ranks=self.mesh.roles.data, grad_clip=self.grad_clip)
 
 
 def finish_gradients(
-    optimizer: Optimizer, loss: Tensor, divisor: Tensor, *, world_size: int, grad_clip: float | None
+    optimizer: Optimizer, loss: Tensor, divisor: Tensor, *, ranks: int, grad_clip: float | None
 ) -> StepGradients:
     """Normalise, clip and guard the gradients of one optimizer step, before `optimizer.step`.
 
-    They are sums over this rank's micro-batches, averaged over `world_size` ranks; `loss` () and `divisor` () are sums
-    over all of them. The optimizer then uses `grad · world_size / divisor · min(1, grad_clip / norm)`.
+    They are sums over this rank's micro-batches, averaged over `ranks`; `loss` () and `divisor` () are sums over all of
+    them. The optimizer then uses `grad · ranks / divisor · min(1, grad_clip / norm)`.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    factor = world_size / divisor.clamp(min=1)
+    factor = ranks / divisor.clamp(min=1)
     norm = torch.nn.utils.get_total_norm(gradients)
     norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm) * factor
     finite = torch.isfinite(norm) & torch.isfinite(loss)

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from litespark.config.settings import Switch, settings
 from litespark.device import device_of
+from litespark.mesh import Roles
 from litespark.ranges import Range
 
 Precision = Literal["fp32", "bf16", "fp8"]
@@ -42,6 +43,10 @@ class StrategyConfig:
                 "strategy=ddp or strategy=fsdp"
             )
 
+    def roles(self, world_size: int) -> Roles:
+        """What so many processes are to each other."""
+        return Roles(shard=world_size) if self.name == "fsdp" else Roles(replicate=world_size)
+
 
 def build_strategy(config: StrategyConfig, device: torch.device, world_size: int) -> Strategy:
     """The Lightning strategy for `config` on `device` (of this rank), over `world_size` processes."""
@@ -54,7 +59,8 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     if config.name == "ddp":
         # one bucket view instead of a second copy of the gradients
         return DDPStrategy(gradient_as_bucket_view=True, **group)
-    return ModelParallelStrategy(world_size, 1, save_distributed_checkpoint=False, **group)
+    roles = config.roles(world_size)
+    return ModelParallelStrategy(roles.shard, roles.tensor, save_distributed_checkpoint=False, **group)
 
 
 def shard_model(

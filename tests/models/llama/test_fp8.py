@@ -6,6 +6,7 @@ Training, scales and resumes are in `tests/training/test_fp8.py`.
 import pytest
 import torch
 
+from litespark.mesh import Mesh
 from litespark.models.cache import KeyValueCache
 from litespark.models.llama.fp8 import enable_fp8
 from litespark.ops.fp8.reference import PIECES, Pieces
@@ -30,7 +31,7 @@ def take_step(model, seed=0, micro_batches=1):
         loss.backward()
         losses.append(loss.item())
     torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True).step()
-    model.fp8.finish_step()
+    model.fp8.finish_step(Mesh())
     return losses
 
 
@@ -46,7 +47,7 @@ def test_the_settings_say_which_layers_are_in_fp8_and_parameters_keep_their_name
     ]
     assert [block.fp8 is None for block in model.blocks] == [True, False, False, True, True]
     model(random_ids(2, 16), random_ids(2, 16, seed=1)).backward()
-    model.fp8.finish_step()
+    model.fp8.finish_step(Mesh())
     assert all(model.fp8.scaling.known)
     plain = small_model(num_layers=5).state_dict()
     assert list(model.state_dict()) == list(plain)
@@ -82,7 +83,10 @@ def test_every_way_of_recomputing_gives_the_same_bits(recipe):
         losses = [take_step(model, step, micro_batches=2) for step in range(3)]
         scaling = model.fp8.scaling
         # forward passes that are made again count their values again, and what they lose: shares are the same
-        found[recompute] = {"losses": losses, "shares": scaling.read()}, gradients(model) | {"history": scaling.history}
+        found[recompute] = (
+            {"losses": losses, "shares": scaling.read(Mesh())},
+            gradients(model) | {"history": scaling.history},
+        )
     values, tensors = found.pop("none")
     assert values["shares"]
     for recomputed, its_tensors in found.values():

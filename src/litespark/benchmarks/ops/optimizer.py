@@ -49,7 +49,7 @@ def _step(model: Llama, settings: OptimizerConfig, device: torch.device) -> Call
     loss, tokens = torch.ones((), device=device), torch.ones((), device=device)
 
     def step() -> None:
-        finish_gradients(optimizer, loss, tokens, world_size=1, grad_clip=settings.grad_clip)
+        finish_gradients(optimizer, loss, tokens, ranks=1, grad_clip=settings.grad_clip)
         optimizer.step()
 
     return step

@@ -7,11 +7,11 @@ of a run is one integer, whatever the number of ranks and workers, and a resume 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
 from lightning.pytorch import LightningDataModule
 
 from litespark.data.batch import batch_from_rows
@@ -26,14 +26,15 @@ from litespark.data.stream.rows import DomainRows, open_split
 from litespark.data.stream.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
+from litespark.mesh import Mesh
 from litespark.ranges import CountFromZero, check_number
 
 
 class RowDataModule(LightningDataModule):
-    """Serves the rows of two splits that a subclass provides; keeps the position."""
+    """Serves the rows of two splits, training and validation, that a subclass provides; keeps the position."""
 
     def __init__(
-        self, training: DomainRows, validation: DomainRows, manifest: Manifest, reading: ReadingConfig, *, seed: int
+        self, splits: Iterable[DomainRows], manifest: Manifest, reading: ReadingConfig, *, seed: int, mesh: Mesh | None
     ) -> None:
         super().__init__()
         check_number("seed", seed, CountFromZero)
@@ -42,8 +43,8 @@ class RowDataModule(LightningDataModule):
         self.seq_len = reading.seq_len
         self.micro_batch_size = reading.micro_batch_size
         self.seed = seed
-        self._training = training
-        self._validation = validation
+        self.mesh = mesh or Mesh()
+        self._training, self._validation = splits
         self.train_rows = self._order().rows
         self._start_row = 0
         # the trainer's step at `_start_row`; unknown until the loader is made, since Lightning restores the data
@@ -55,7 +56,7 @@ class RowDataModule(LightningDataModule):
         """Rows of the endless stream that optimizer steps have used so far, over all ranks."""
         if self.trainer is None or self._first_step is None:
             return self._start_row
-        rows_per_step = self.micro_batch_size * _rank_and_world()[1] * self.trainer.accumulate_grad_batches
+        rows_per_step = self.micro_batch_size * self.mesh.roles.data * self.trainer.accumulate_grad_batches
         return self._start_row + (self.trainer.global_step - self._first_step) * rows_per_step
 
     def start_at(self, row: int) -> None:
@@ -67,7 +68,7 @@ class RowDataModule(LightningDataModule):
         """Endless TokenBatches of (micro_batch_size, seq_len) from the current position on."""
         self._start_row = self.consumed_rows
         self._first_step = None if self.trainer is None else self.trainer.global_step
-        rank, world = _rank_and_world()
+        rank, world = self.mesh.data_rank, self.mesh.roles.data
         positions = StreamPositions(lambda: self.consumed_rows, size=self.micro_batch_size, rank=rank, world=world)
         batches = TrainingBatches(self._training, self._order(), self.micro_batch_size, self._make_batch())
         return TokenLoader(batches, workers=self.reading.workers, sampler=positions)
@@ -75,7 +76,8 @@ class RowDataModule(LightningDataModule):
     def val_dataloader(self) -> TokenLoader:
         """The validation rows once, domain by domain; every rank gets as many batches of the same shape."""
         chosen, make = self._validation.spread(self.reading.validation_sequences), self._make_batch()
-        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, *_rank_and_world())
+        rank, world = self.mesh.data_rank, self.mesh.roles.data
+        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank, world)
         return TokenLoader(batches, workers=self.reading.workers)
 
     def _order(self) -> Order:
@@ -130,7 +132,7 @@ class TokenDataModule(RowDataModule):
     `folder` is on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
     """
 
-    def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int) -> None:
+    def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int, mesh: Mesh | None = None) -> None:
         storage = Storage(place)
         self.place = storage.address
         cache = None
@@ -144,19 +146,17 @@ class TokenDataModule(RowDataModule):
             cache = ChunkCache(reading.cache, reading.cache_bytes)
         self.folder = storage.local if cache is None else cache.data_set(self.place)
         manifest = Manifest.read(self.folder)
-        training, validation = (
-            open_split(self.place, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)
-        )
-        super().__init__(training, validation, manifest, reading, seed=seed)
+        splits = [open_split(self.place, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)]
+        super().__init__(splits, manifest, reading, seed=seed, mesh=mesh)
 
 
 class SyntheticDataModule(RowDataModule):
     """Random ids in [0, vocabulary) with the interface of `TokenDataModule` and no files; see `SyntheticRows`."""
 
-    def __init__(self, config: SyntheticConfig, *, seed: int) -> None:
+    def __init__(self, config: SyntheticConfig, *, seed: int, mesh: Mesh | None = None) -> None:
         check_number("seed", seed, CountFromZero)
-        training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed))
-        super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
+        splits = [DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed)]
+        super().__init__(splits, synthetic_manifest(config, seed), config, seed=seed, mesh=mesh)
 
 
 def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path | str:
@@ -171,15 +171,9 @@ def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path 
 
 
 def build_data_module(
-    config: PrepareConfig | SyntheticConfig, *, seed: int, place: Path | str | None = None
+    config: PrepareConfig | SyntheticConfig, *, seed: int, mesh: Mesh | None = None, place: Path | str | None = None
 ) -> TokenDataModule | SyntheticDataModule:
     """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been."""
     if isinstance(config, SyntheticConfig):
-        return SyntheticDataModule(config, seed=seed)
-    return TokenDataModule(place or prepared_folder(config), config, seed=seed)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+        return SyntheticDataModule(config, seed=seed, mesh=mesh)
+    return TokenDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)

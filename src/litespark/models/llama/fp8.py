@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from litespark.mesh import Mesh
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
 from litespark.ops.fp8.settings import Fp8Config
@@ -31,9 +32,9 @@ class Fp8State:
         self.blocks = blocks
         self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
 
-    def finish_step(self) -> None:
+    def finish_step(self, mesh: Mesh) -> None:
         """After each optimizer step, taken or skipped: renew the scales, cast the weights with them; a collective."""
-        self.scaling.finish_step()
+        self.scaling.finish_step(mesh)
         for block in self.blocks.values():
             for linear in block:
                 linear.renew_weight()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from litespark.atomic import written_whole
+from litespark.mesh import Mesh
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface_config import read_config, to_huggingface_config, why_not_transformers
 from litespark.models.llama.model import Llama
@@ -121,7 +122,7 @@ def export_huggingface(
     files = _tokenizer_files(Path(tokenizer), model.config, eos_id, bos_id) if tokenizer is not None else {}
     dtype = model.embedding.weight.dtype
     sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in _part_shapes(model).items()}
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+    if not Mesh().is_first:
         _write_weights(model, None)
         return folder
     try:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from litespark.mesh import Mesh
 from litespark.ops.fp8.formats import Format, power_of_two_scale
 from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.settings import Recipe
@@ -86,13 +86,12 @@ class Scaling:
         self.history[:, index] = 0.0
         self.amax[index] = 0
 
-    def finish_step(self) -> None:
+    def finish_step(self, mesh: Mesh) -> None:
         """After each optimizer step: take its largest values into the history and renew the scales; a collective.
 
         A value that is not finite is left out: the step was skipped, and it would spoil the scale for a whole history.
         """
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(self.amax, op=dist.ReduceOp.MAX)
+        mesh.max_on_device(self.amax)
         noted = self.amax.view(torch.float32)
         latest = torch.where(torch.isfinite(noted), noted, self.history[0])
         self.history = torch.cat([latest.unsqueeze(0), self.history[:-1]])
@@ -110,11 +109,10 @@ class Scaling:
         self.amax.zero_()
         self.steps += 1
 
-    def read(self) -> dict[str, tuple[float, float]]:
+    def read(self, mesh: Mesh) -> dict[str, tuple[float, float]]:
         """Name -> shares of values that saturated and became zero since the last call; a collective that waits."""
         totals = torch.cat([self.counts, torch.tensor(self.seen, device=self.counts.device).unsqueeze(1)], dim=1)
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(totals)
+        mesh.sum_on_device(totals)
         self.counts.zero_()
         self.seen = [0] * len(self.names)
         rows = zip(self.names, totals.tolist(), strict=True)

@@ -5,16 +5,18 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from litespark.training.mesh import Mesh
+from litespark.mesh import Mesh
 
 TWO_RANKS = """
 import json, logging, os, sys, time
 from datetime import timedelta
+import torch
 import torch.distributed as dist
 from litespark.launch import Ranks
-from litespark.training import mesh as module
-from litespark.training.mesh import Mesh
+from litespark import mesh as module
+from litespark.mesh import Mesh, Roles
 
 folder = sys.argv[1]
 child = os.fork()
@@ -25,6 +27,15 @@ module.SAID_AFTER_SECONDS = 0.5
 said = []
 module.log.warning = lambda line, doing: said.append(line % doing)
 mesh = Mesh(Ranks(2, rank, 0, 1))  # on two machines
+halves = Mesh(Ranks(2, rank, 0, 1), Roles(tensor=2))
+
+
+def on_device(agree):
+    tensor = torch.tensor([rank, 5 - rank])
+    agree(tensor)
+    return tensor.tolist()
+
+
 
 
 class Unpicklable(ValueError):
@@ -44,6 +55,11 @@ def fails(error, working=(0,)):
 
 results = {
     "sum": mesh.sum([rank, 2**62 - 1 - rank]),
+    "sum on the device": on_device(mesh.sum_on_device),
+    "max on the device": on_device(mesh.max_on_device),
+    "is first": mesh.gather(mesh.is_first),
+    "data of a copy each": mesh.gather((mesh.data_rank, mesh.roles.data)),
+    "data of a cut matrix": mesh.gather((halves.data_rank, halves.roles.data)),
     "any": [mesh.any(value) for value in (False, rank == 1, True)],
     "all": [mesh.all(value) for value in (False, rank == 1, True)],
     "gather": mesh.gather({"rank": rank}),
@@ -81,6 +97,11 @@ def ranks(tmp_path_factory):
     ("asked", "expected"),
     [
         ("sum", [1, 2**63 - 3]),
+        ("sum on the device", [1, 9]),
+        ("max on the device", [1, 5]),
+        ("is first", [True, False]),
+        ("data of a copy each", [[0, 2], [1, 2]]),
+        ("data of a cut matrix", [[0, 1], [0, 1]]),
         ("any", [False, True, True]),
         ("all", [False, False, True]),
         ("gather", [{"rank": 0}, {"rank": 1}]),
@@ -116,3 +137,8 @@ def test_one_process_agrees_with_itself():
     assert (mesh.sum([3]), mesh.any(False), mesh.gather("x")) == ([3], False, ["x"])
     assert mesh.from_first(lambda: 7, "a number") == 7
     assert mesh.from_machines(lambda: 7, "a number") == [7]
+    assert (mesh.is_first, mesh.roles, mesh.data_rank) == (True, (1, 1, 1), 0)
+    alone = torch.tensor([3])
+    mesh.sum_on_device(alone)
+    mesh.max_on_device(alone)
+    assert alone.tolist() == [3]

@@ -1,6 +1,7 @@
-"""The ranks of a run, and the only way for them to agree.
+"""The ranks of a run by role, and the only way for them to agree.
 
-Everything here goes over gloo, between hosts: nothing waits for a device, and data may take hours to prepare.
+What is on the host goes over gloo: nothing waits for a device, and data may take hours to prepare. Tensors go over the
+group of their device, in the order of its work, and the host does not wait.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pickle
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,18 +33,35 @@ class RankError(RuntimeError):
     """Another rank has ended, or failed in a way that only it can show in full."""
 
 
+class Roles(NamedTuple):
+    """In how many ways the ranks of a run differ; the product is their number."""
+
+    replicate: int = 1  # copies of the model
+    shard: int = 1  # parts of each copy, gathered where they are computed with
+    tensor: int = 1  # parts of each matrix, computed with where they are, by neighbouring ranks on the same data
+
+    @property
+    def data(self) -> int:
+        """Ranks that differ in their data, over which gradients are averaged."""
+        return self.replicate * self.shard
+
+
 class Mesh:
     """The ranks of a run, made on all of them at the same point, once they have joined; one process needs no group.
 
-    Every method is a collective. `local_rank` is the rank within the machine.
+    Every method is a collective. `local_rank` is the rank within the machine, `data_rank` that among the ranks that
+    differ in their data. Without `roles` each rank has a copy of the model.
     """
 
-    def __init__(self, ranks: Ranks | None = None) -> None:
+    def __init__(self, ranks: Ranks | None = None, roles: Roles | None = None) -> None:
         joined = dist.is_initialized()
         ranks = ranks or (started_together(os.environ) if joined else ALONE)
         self.rank = dist.get_rank() if joined else 0
         self.world_size = dist.get_world_size() if joined else 1
         self.local_rank = ranks.local_rank
+        self.is_first = self.rank == 0
+        self.roles = roles or Roles(replicate=self.world_size)
+        self.data_rank = self.rank // self.roles.tensor
         several = self.world_size > 1
         self._group: Any = dist.new_group(backend="gloo") if several else None
         self._patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if several else None
@@ -55,6 +73,16 @@ class Mesh:
         tensor = torch.tensor(list(values), dtype=torch.int64, device="cpu")
         dist.all_reduce(tensor, group=self._group)
         return [int(value) for value in tensor.tolist()]
+
+    def sum_on_device(self, tensor: torch.Tensor) -> None:
+        """Replace `tensor`, of the device of this rank, by its sum over all ranks."""
+        if self._group is not None:
+            dist.all_reduce(tensor)
+
+    def max_on_device(self, tensor: torch.Tensor) -> None:
+        """As `sum_on_device`, with the largest of each value."""
+        if self._group is not None:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
 
     def any(self, value: bool) -> bool:
         return self.sum([int(value)]) != [0]
