@@ -72,7 +72,11 @@ def test_scales_are_renewed_in_memory_of_their_own():
 
 def test_every_scale_begins_at_a_multiple_of_16_bytes():
     scaling = _scaling()
-    for renew in (lambda: None, scaling.finish_step, lambda: scaling.load_state_dict(scaling.state_dict())):
+    for renew in (
+        lambda: None,
+        lambda: scaling.finish_step(Mesh()),
+        lambda: scaling.load_state_dict(scaling.state_dict()),
+    ):
         renew()
         assert [scaling.scale[place].data_ptr() % 16 for place in range(3)] == [0, 0, 0]
 

@@ -97,7 +97,7 @@ def test_every_step_ends_with_new_scales_and_weights_cast_anew(tmp_path, optimiz
 
 def test_without_the_hook_weights_would_go_on_as_they_were_cast(tmp_path, monkeypatch):
     """The trap that it is there for: a fused optimizer leaves the version of the weights as it was."""
-    monkeypatch.setattr(Fp8State, "finish_step", lambda state: None)
+    monkeypatch.setattr(Fp8State, "finish_step", lambda state, mesh: None)
     run = fit(tmp_path, steps=2)
     linear = run.module.model.fp8.linears["blocks.0.mlp.down"]
     operand = linear.weight_operand(torch.float32)
