@@ -53,8 +53,12 @@ OVER_TORCH = {"device", "mesh"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 TRITON = {"triton"}
-# what names CUDA itself: the piece that answers for devices, kernels, what Lightning calls it, what users type
-NAME_CUDA = {"device", "ops"}, {"any_accelerator", "spelling"}  # rooms, files
+# who tells devices apart: the piece that answers for them, block sizes of each target, what Lightning calls them
+TELLS_DEVICES_APART = (
+    "litespark.device",
+    "litespark.ops.attention.configurations",
+    "litespark.training.any_accelerator",
+)
 # who may ask PyTorch or Lightning of ranks: the piece that answers for them, what spreads a model over them, and what
 # joins them and tells Lightning which they are; and what asking looks like
 NAME_RANKS = {"litespark.mesh", "litespark.training.strategies", "litespark.run.processes"}
@@ -186,17 +190,26 @@ def misplaced_libraries(root: Path) -> list[str]:
     return complaints
 
 
-def named_cuda(root: Path) -> list[str]:
-    """Code that names CUDA where `litespark.device` should be asked."""
-    rooms, files = NAME_CUDA
+def devices_told_apart(root: Path) -> list[str]:
+    """Code that names a kind of device, or what PyTorch has for one, where `litespark.device` should be asked."""
     return [
-        f"{module.path}:{node.lineno}: {module.name} names CUDA; ask litespark.device"
+        f"{module.path}:{node.lineno}: {module.name} has {ast.unparse(node)}; ask litespark.device"
         for module in modules(root)
-        if module.room not in rooms and module.name.split(".")[-1] not in files
+        if not is_kernel_file(module) and not module.within(*TELLS_DEVICES_APART)
         for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.Constant) and node.value == "cuda")
-        or (isinstance(node, ast.Attribute) and node.attr == "cuda")
+        if isinstance(node, ast.expr) and tells_devices_apart(node)
     ]
+
+
+def tells_devices_apart(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value="cuda") | ast.Attribute(attr="cuda" | "is_cuda" | "hip"):
+            return True
+        case ast.Attribute(value=ast.Name("torch"), attr="accelerator" | "autocast" | "mps" | "xpu"):
+            return True
+        case ast.Compare(left=ast.Attribute(attr="type"), comparators=[other]):
+            return any(isinstance(part, ast.Constant) for part in ast.walk(other))
+    return False
 
 
 def asked_of_ranks(root: Path) -> list[str]:

@@ -11,11 +11,11 @@ from tests.architecture import (
     MOST_SECONDS_BEYOND_TORCH,
     TRITON,
     asked_of_ranks,
+    devices_told_apart,
     forbidden_room_imports,
     import_in_a_fresh_process,
     misplaced_libraries,
     modules,
-    named_cuda,
     unshapely_files,
 )
 
@@ -31,7 +31,7 @@ def test_lightning_hydra_and_triton_stay_in_their_places():
 
 
 def test_devices_are_asked_through_one_piece():
-    assert named_cuda(REPOSITORY) == []
+    assert devices_told_apart(REPOSITORY) == []
 
 
 def test_ranks_agree_through_one_piece():
@@ -115,9 +115,19 @@ SHAPE_FAULTS = [
     ("../../train.py", "\n" * (MOST_LINES_IN_TRAIN + 1), f"has {MOST_LINES_IN_TRAIN + 1} lines"),
     ("helpers/tokens.py", "", "named helpers"),
 ]
-CUDA_FAULTS = [
-    ("training/step.py", 'is_gpu = device.type == "cuda"\n', "training.step names CUDA; ask litespark.device"),
-    ("training/step.py", "import torch\ntorch.cuda.synchronize()\n", "training.step names CUDA"),
+DEVICE_FAULTS = [
+    ("training/step.py", 'backend = "cuda"\n', "training.step has 'cuda'; ask litespark.device"),
+    ("training/step.py", 'wait = device.type != "cpu"\n', "training.step has device.type != 'cpu'"),
+    (
+        "run/precision.py",
+        'wide = x.device.type in ("cpu", "mps")\n',
+        "run.precision has x.device.type in ('cpu', 'mps')",
+    ),
+    ("ops/fp8/limits.py", "import torch\ntorch.cuda.get_device_capability()\n", "ops.fp8.limits has torch.cuda"),
+    ("ops/rope/function.py", "fast = x.is_cuda\n", "ops.rope.function has x.is_cuda"),
+    ("ops/attention/sdpa.py", "import torch\namd = torch.version.hip\n", "has torch.version.hip"),
+    ("training/strategies.py", "import torch\nwith torch.autocast(kind):\n    pass\n", "has torch.autocast"),
+    ("data/stream/modules.py", "import torch\ntorch.accelerator.is_available()\n", "has torch.accelerator"),
 ]
 RANK_FAULTS = [
     ("training/step.py", "import torch.distributed as dist\n", "training.step asks of ranks by distributed"),
@@ -132,7 +142,7 @@ FAULTS = [
     *((forbidden_room_imports, *fault) for fault in ROOM_FAULTS),
     *((misplaced_libraries, *fault) for fault in LIBRARY_FAULTS),
     *((unshapely_files, *fault) for fault in SHAPE_FAULTS),
-    *((named_cuda, *fault) for fault in CUDA_FAULTS),
+    *((devices_told_apart, *fault) for fault in DEVICE_FAULTS),
     *((asked_of_ranks, *fault) for fault in RANK_FAULTS),
 ]
 
@@ -153,10 +163,10 @@ def plant(root: Path, name: str, source: str) -> None:
 
 
 def test_a_sound_house_gives_no_complaint(sound_house):
-    plant(sound_house, "ops/kernels.py", "import torch\ntorch.cuda.synchronize()\n")  # kernels may name CUDA
+    plant(sound_house, "ops/rope/kernels.py", "import torch\ntorch.cuda.device(0)\n")  # a launch may name CUDA
     plant(sound_house, "mesh.py", "import torch.distributed as dist\nrank = dist.get_rank()\n")
     plant(sound_house, "training/optim.py", "from torch.distributed.tensor import DTensor\n")
-    for check in (forbidden_room_imports, misplaced_libraries, unshapely_files, named_cuda, asked_of_ranks):
+    for check in (forbidden_room_imports, misplaced_libraries, unshapely_files, devices_told_apart, asked_of_ranks):
         assert check(sound_house) == []
 
 

@@ -1,105 +1,257 @@
-"""The same checks on the CPU and, where there is one, on a GPU (`make test-gpu`): ops, a whole run, its instruments."""
+"""What is asked of a device: a CPU's answers, an accelerator's, and a run on a device that has next to nothing."""
 
 import json
-import time
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from litespark.metrics.hardware import measured_matmul_peak
+from litespark import device
+from litespark.data.batch import batch_from_rows
+from litespark.device import NoDeviceError, cpu_name, device_of, find, out_of_memory
 from litespark.metrics.meters import choose_meter
-from litespark.models.init import initialise
-from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.model import Llama
-from litespark.ops.backend import BACKENDS, REFERENCE, OpsConfig, resolve, why_not
-from litespark.ops.tolerance import relative_distance
-from tests.end_to_end.runs import TINY, train, write_text
+from litespark.metrics.mfu import Rates
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.run import train as run
+from litespark.run.instruments import say_what_is_absent
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.any_accelerator import AnyAccelerator, lightning_accelerator, why_no_ddp
+from litespark.training.optim import AdamWConfig, build_optimizer
+from litespark.training.random_state import random_state, restore_random_state
+from litespark.training.step import OptimizerStep
+from tests.run.composed import SMALL, config
+from tests.stand_in_device import stand_in
+from tests.training.small_runs import small_llama
 
-GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
-
-
-@pytest.fixture(params=["cpu", GPU])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
-
-
-def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.device):
-    config = LlamaConfig("test", hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, intermediate_size=96,
-                         vocab_size=300, max_seq_len=64)  # fmt: skip
-    losses = []
-    for place in (torch.device("cpu"), device):
-        with torch.device("meta"):
-            model = Llama(config, resolve(OpsConfig(attention="sdpa")))
-        model.to_empty(device=place)
-        initialise(model, model.config, seed=3)
-        tokens = torch.randint(0, 300, (2, 64), generator=torch.Generator().manual_seed(1)).to(place)
-        losses.append(model(tokens, tokens).detach().cpu())
-    assert relative_distance(losses[1], losses[0]) < 1e-5
+CPU = torch.device("cpu")
+GPU = torch.device("cuda", 1)
 
 
-def test_the_matmul_probe_gives_a_rate_that_a_device_can_have(device: torch.device):
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    before = torch.get_rng_state()
-    assert 1e8 < measured_matmul_peak(device, dtype, seconds=0.05) < 1e16
-    assert torch.equal(before, torch.get_rng_state())
+@pytest.fixture
+def machine(monkeypatch):
+    """Lets this machine have so many accelerators of a kind."""
+
+    def be(kind: str | None, count: int = 1) -> None:
+        here = None if kind is None else torch.device(kind)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: here)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: here is not None)
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+        monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+
+    return be
 
 
-def test_energy_is_read_or_absent_with_a_reason(device: torch.device):
-    meter = choose_meter(device)
-    first = meter.read()
-    time.sleep(0.5 if meter.method else 0)
-    second = meter.read()
-    for before, after in zip(first.millijoules, second.millijoules, strict=True):
-        assert (before is None and meter.reason) or after > before
+@pytest.mark.parametrize(
+    ("here", "asked", "index", "expected"),
+    [
+        (None, "auto", None, "cpu"),
+        ("cuda", "cpu", None, "cpu"),
+        ("cuda", "auto", None, "cuda:0"),
+        ("cuda", "gpu", 1, "cuda:1"),
+        ("xpu", "auto", 1, "xpu:1"),
+        ("mps", "mps", 0, "mps:0"),
+    ],
+)
+def test_the_accelerator_is_the_one_that_pytorch_finds(machine, here, asked, index, expected):
+    machine(here, count=2)
+    assert find(asked, index) == torch.device(expected)
 
 
-def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp_path: Path):
-    write_text(tmp_path / "text")
-    kind = "cpu" if device.type == "cpu" else "gpu"
-    settings = f"trainer.accelerator={kind} precision=auto budget.steps=30 optim.lr=1e-2 name=run".split()
-    places = [f"data.source={tmp_path}/text", f"paths.data={tmp_path}/data", f"paths.logs={tmp_path}/logs"]
-    train(*TINY, *settings, *places)
-    record = json.loads((tmp_path / "logs/runs/run/run.json").read_text())
-    assert record["status"] == "finished"
-    assert record["provenance"]["environment"]["precision"] == ("bf16" if device.type == "cuda" else "fp32")
-    rows = [json.loads(line) for line in (tmp_path / "logs/runs/run/metrics.jsonl").read_text().splitlines()]
-    losses = [row["train/loss"] for row in rows if "train/loss" in row]
-    assert losses[-1] < losses[0] - 0.5
-    if device.type == "cuda":
-        assert record["provenance"]["environment"]["devices"][0]["name"] == torch.cuda.get_device_name(0)
-        assert record["throughput"]["peak_memory_gib"] > 0
-        assert record["throughput"]["step_ms_median"] > 0
-        assert record["energy"]["train_joules"] is None or record["energy"]["train_joules"] > 0
-        assert record["energy"]["train_joules"] is not None or record["energy"]["reason"]
+@pytest.mark.parametrize(
+    ("here", "asked", "index", "said"),
+    [
+        (None, "gpu", None, r"trainer\.accelerator=gpu: got no gpu .*no accelerator.* expected an NVIDIA or AMD GPU"),
+        ("cuda", "mps", None, r"got no mps on this machine \(PyTorch finds only cuda\), expected an Apple GPU"),
+        ("xpu", "auto", 2, r"got 2 devices of type xpu, expected at least 3"),
+    ],
+)
+def test_one_that_is_not_there_is_refused(machine, here, asked, index, said):
+    machine(here, count=2)
+    with pytest.raises(NoDeviceError, match=said):
+        find(asked, index)
 
 
-def _loss_after_fifty_steps(folder: Path, data: Path, *overrides: str) -> float:
-    settings = (
-        "precision=fp32 trainer.accelerator=gpu budget.tokens=null budget.steps=50 callbacks.report=false name=run"
-    )
-    places = [f"paths.data={data}", f"paths.logs={folder}"]
-    train("experiment=quickstart", "ops=reference", *overrides, *settings.split(), *places, timeout=600)
-    record = json.loads((folder / "runs/run/run.json").read_text())
-    return record["quality"]["validation_loss"]
+def test_a_cpu_has_what_the_host_has(monkeypatch, tmp_path):
+    there = device_of(CPU)
+    assert (there.type, there.is_accelerator, there.has_timer, there.is_nvidia) == ("cpu", False, True, False)
+    assert (there.peak_bytes(), there.allocated_bytes(), there.random_state(), there.uuid) == (None,) * 4
+    assert (there.is_nvidia_or_amd, there.capability, there.multiplies_fp32_fastest) == (False, None, True)
+    monkeypatch.setattr(device.time, "perf_counter", iter([1.0, 3.5]).__next__)
+    assert there.milliseconds(there.mark(), there.mark()) == 2500
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz\n")
+    assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU @ 2 GHz"
+    assert cpu_name(tmp_path / "absent")
 
 
-@pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The prepared data, and the loss with nothing but references."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    return folder / "data", _loss_after_fifty_steps(folder, folder / "data")
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize(("op", "name"), [(op, name) for op, known in BACKENDS.items() for name in known])
-def test_fifty_steps_of_the_quickstart_keep_their_loss_with_one_op_swapped(
-    op: str, name: str, quickstart: tuple[Path, float], tmp_path: Path
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ({}, PHYSICAL),
+        ({"memory.max": "1048576\n"}, 1048576),
+        ({"memory.limit_in_bytes": "2097152\n"}, 2097152),
+        ({"memory.max": "max\n"}, PHYSICAL),
+        ({"memory.limit_in_bytes": "9223372036854771712\n"}, PHYSICAL),  # how the first version says: none
+    ],
+)
+def test_a_container_has_the_memory_that_it_is_allowed(monkeypatch, tmp_path, texts, expected):
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(device, "Path", lambda place: tmp_path / Path(place).name)
+    assert device_of(CPU).memory_bytes == expected
+
+
+def test_an_accelerator_answers_through_pytorch(monkeypatch):
+    properties = SimpleNamespace(total_memory=80 * 2**30, uuid="1-2-3")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: f"Card {place.index}")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    asked = []
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated", "memory_allocated"):
+        monkeypatch.setattr(torch.accelerator, name, lambda place, name=name: asked.append((name, place)))
+    there = device_of(GPU)
+    assert (there.name, there.memory_bytes, there.uuid, there.has_bf16) == ("Card 1", 80 * 2**30, "GPU-1-2-3", False)
+    assert not there.multiplies_fp32_fastest
+    for ask in (there.synchronise, there.reset_peak, there.peak_bytes, there.allocated_bytes):
+        ask()
+    assert [place for _, place in asked] == [GPU] * 4
+
+
+@pytest.mark.parametrize(
+    ("place", "hip", "expected"),
+    [
+        (GPU, None, (True, True, (9, 0))),
+        (GPU, "6.4", (True, False, None)),
+        (torch.device("xpu", 0), None, (False, False, None)),
+        (torch.device("mps", 0), None, (False, False, None)),
+    ],
+)
+def test_only_an_nvidia_device_has_a_compute_capability(monkeypatch, place, hip, expected):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: (9, 0))
+    there = device_of(place)
+    assert (there.is_nvidia_or_amd, there.is_nvidia, there.capability) == expected
+
+
+def test_autocast_rounds_products_or_leaves_them_and_keeps_the_cache_that_it_finds():
+    x = torch.ones(2, 2)
+    with device_of(CPU).autocast(torch.bfloat16, cached=False):
+        assert (x @ x).dtype == torch.bfloat16
+        with device_of(CPU).autocast(None):
+            assert (x @ x).dtype == torch.float32
+            assert not torch.is_autocast_cache_enabled()
+    with device_of(CPU).autocast(torch.bfloat16):
+        assert torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (torch.OutOfMemoryError("no room\nfor it"), "no room"),
+        (RuntimeError("CUDA error: out of memory\nCompile with"), "CUDA error: out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"),
+        (RuntimeError("HIP out of memory. Tried"), "HIP out of memory. Tried"),
+        (RuntimeError("MPS backend out of memory (MPS"), "MPS backend out of memory (MPS"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), None),
+    ],
+)
+def test_a_full_memory_is_told_from_other_errors_also_behind_them(error, line):
+    assert out_of_memory(error) == line
+    behind = ValueError("the compiler raised")
+    behind.__cause__ = error
+    assert out_of_memory(behind) == line
+
+
+def test_apples_gpus_lack_what_pytorch_does_not_count_there(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)
+    there = device_of(torch.device("mps", 0))
+    assert (there.is_accelerator, there.has_timer, there.sum_dtype) == (True, False, torch.float32)
+    assert (there.peak_bytes(), there.uuid, there.is_nvidia) == (None, None, False)
+    # where the device has no timer, a mark waits for it
+    assert there.milliseconds(there.mark(), there.mark()) >= 0
+    assert len(waits) == 2
+
+
+def test_a_step_needs_no_double_precision_where_the_device_has_none(monkeypatch):
+    seen = set()
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            seen.update(x.dtype for x in tree_leaves(made) if isinstance(x, torch.Tensor))
+            return made
+
+    stand_in(monkeypatch, sum_dtype=torch.float32)
+    model = small_llama().build(resolve(OpsConfig()), "none")
+    batch = batch_from_rows(torch.arange(18).view(2, 9), eos_id=3, document_mask=False)
+    with Types():
+        step = OptimizerStep(Pretrain(), grad_clip=1.0, device=CPU)
+        step.take(model, build_optimizer(model, AdamWConfig()), [batch], 1e-3)
+    assert torch.float32 in seen
+    assert torch.float64 not in seen
+
+
+def test_the_random_state_of_the_device_is_saved_set_and_kept(monkeypatch):
+    calls = stand_in(monkeypatch).calls
+    state = random_state(CPU)
+    restore_random_state(state, CPU)
+    assert calls == ["random state", "set random state 7"]
+    torch.manual_seed(1)
+    with device_of(CPU).random_state_kept():
+        inside = torch.rand(())
+    assert torch.rand(()) == inside
+    assert calls[2:] == ["random state", "set random state 7"]
+
+
+def test_lightning_gets_an_accelerator_that_it_does_not_have(machine):
+    machine("xpu", count=2)
+    assert [lightning_accelerator(torch.device(kind)) for kind in ("cpu", "cuda", "mps")] == ["cpu", "cuda", "mps"]
+    made = lightning_accelerator(torch.device("xpu", 0))
+    assert isinstance(made, AnyAccelerator)
+    assert made.get_parallel_devices(made.parse_devices("2")) == [torch.device("xpu", 0), torch.device("xpu", 1)]
+    assert (made.is_available(), made.auto_device_count()) == (True, 2)
+    assert "set strategy=fsdp" in why_no_ddp(torch.device("xpu", 0))
+    assert why_no_ddp(CPU) is why_no_ddp(GPU) is None
+
+
+def test_one_line_says_what_an_accelerator_lacks_and_a_cpu_lacks_nothing(caplog):
+    apple = torch.device("mps", 0)
+    say_what_is_absent(apple, Rates(None, None, None), choose_meter(apple))
+    (said,) = [line.getMessage() for line in caplog.records]
+    assert "Triton kernels (Triton has no kernels for mps devices)" in said
+    assert "energy (no energy counter is read of GPU of" in said
+    caplog.clear()
+    say_what_is_absent(CPU, Rates(None, None, None), choose_meter(CPU))
+    assert not caplog.records
+
+
+def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves_them_out(
+    tmp_path, monkeypatch, caplog
 ):
-    """In fp32, each backend that can run on this GPU against all references."""
-    if name == REFERENCE or why_not(op, name, torch.device("cuda", 0), torch.float32) is not None:
-        pytest.skip("the reference itself, or it cannot run here in fp32")
-    data, expected = quickstart
-    swap = [f"ops.{op}={name}", *(["recompute=swiglu"] if op == "swiglu_linear" else [])]
-    assert _loss_after_fifty_steps(tmp_path, data, *swap) == pytest.approx(expected, rel=1e-3)
+    here = stand_in(monkeypatch, has_timer=False)
+    words = "ops=reference budget.steps=4 trainer.log_every=2 callbacks.verify=never".split()
+    folder = run.train(config(*SMALL, *words, f"paths.logs={tmp_path}"))
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["provenance"]["environment"]["devices"][0]["name"] == "Stand-in 9000"
+    assert record["throughput"]["tokens_per_second"] > 0
+    for figure in ("step_ms_median", "step_ms_p95", "mfu_causal", "hfu_causal", "peak_memory_gib"):
+        assert record["throughput"][figure] is None
+    assert "Stand-in 9000" in record["energy"]["reason"]
+    (said,) = [line.getMessage() for line in caplog.records if "a run is without" in line.getMessage()]
+    for what in ("Stand-in 9000", "metrics.peak_flops", "energy", "step times", "peak memory"):
+        assert what in said
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all("throughput/tokens_per_second" in row for row in rows if "train/loss" in row)
+    assert not any(key.startswith(("throughput/step_ms", "memory/", "energy/")) for row in rows for key in row)
+    # the loop waits for it where a window closes or a phase ends, and nowhere else
+    assert "mark" not in here.calls
+    assert "use" in here.calls
+    assert "random state" in here.calls

@@ -1,13 +1,14 @@
 """All that is asked of a device, in one place, over `torch.accelerator`: `device_of(torch.device)` answers.
 
 What a device does not have is None or False, and whoever asked leaves that figure out. So a run needs nothing but what
-PyTorch trains with; CUDA is named here, in kernels, and where something is NVIDIA's alone.
+PyTorch trains with. Devices are told apart here, and where kernels are made and launched.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ ACCELERATORS = {"gpu": "cuda", "mps": "mps", "xpu": "xpu"}
 # PyTorch calls both of them "cuda"
 _IN_FULL = {"gpu": "an NVIDIA or AMD GPU", "mps": "an Apple GPU (Metal)", "xpu": "an Intel GPU"}
 _CYCLES_PER_SECOND = 2e9
+# how CUDA, cuBLAS, ROCm and Metal say it where PyTorch's allocator did not
+_OUT_OF_MEMORY = re.compile(r"(CUDA|HIP|MPS)( error:| backend)? out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class NoDeviceError(ValueError):
@@ -34,6 +37,7 @@ class Device:
     is_accelerator = False  # it computes while the host goes on, and has memory of its own
     has_timer = True  # `mark` waits for nothing
     sum_dtype = torch.float64  # the widest type that it adds in
+    multiplies_fp32_fastest = True  # of all types that we train in
 
     def __init__(self, place: torch.device) -> None:
         self.torch = place
@@ -47,9 +51,18 @@ class Device:
         return cpu_name()
 
     @property
+    def is_nvidia_or_amd(self) -> bool:
+        """CUDA, or ROCm, which PyTorch calls "cuda" too: what Triton and PyTorch have most kernels for."""
+        return self.type == "cuda"
+
+    @property
     def is_nvidia(self) -> bool:
-        """CUDA itself; ROCm, which PyTorch calls "cuda" too, is not."""
-        return self.type == "cuda" and torch.version.hip is None
+        return self.is_nvidia_or_amd and torch.version.hip is None
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The compute capability of an NVIDIA device, (9, 0) for Hopper; None elsewhere."""
+        return torch.cuda.get_device_capability(self.torch) if self.is_nvidia else None
 
     @property
     def has_bf16(self) -> bool:
@@ -57,7 +70,7 @@ class Device:
 
     @property
     def uuid(self) -> str | None:
-        """Of the physical device, where the driver tells it."""
+        """Of the physical device, in NVML's spelling ("GPU-…"), where the driver tells it."""
         return None
 
     @property
@@ -65,14 +78,22 @@ class Device:
         """Of the whole device, or what this host allows; None where it cannot be read."""
         return host_memory_bytes()
 
+    def autocast(self, dtype: torch.dtype | None, *, cached: bool | None = None) -> torch.autocast:
+        """Products in `dtype`, or with None in that of their operands; `cached`: of a weight one cast is kept."""
+        return torch.autocast(self.type, dtype, enabled=dtype is not None, cache_enabled=cached)
+
     def use(self) -> None:
         """Make it the current one of this process."""
 
     def synchronise(self) -> None:
         """Wait until it has done what it was given."""
+        if self.is_accelerator:
+            torch.accelerator.synchronize(self.torch)
 
     def empty_cache(self) -> None:
         """Give memory back that nothing holds any more."""
+        if self.is_accelerator:
+            torch.accelerator.empty_cache()
 
     def allocated_bytes(self) -> int | None:
         """Held by tensors now; None where nobody counts."""
@@ -119,6 +140,7 @@ class Accelerator(Device):
     """Answers of `torch.accelerator`, or of the module of the device's type."""
 
     is_accelerator = True
+    multiplies_fp32_fastest = False
 
     @property
     def _module(self) -> Any:
@@ -135,7 +157,9 @@ class Accelerator(Device):
     @property
     def uuid(self) -> str | None:
         uuid = getattr(self._module.get_device_properties(self.torch), "uuid", None)
-        return None if uuid is None else str(uuid)
+        if uuid is None:
+            return None
+        return str(uuid) if str(uuid).startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
     @property
     def memory_bytes(self) -> int | None:
@@ -143,12 +167,6 @@ class Accelerator(Device):
 
     def use(self) -> None:
         torch.accelerator.set_device_index(self.torch)
-
-    def synchronise(self) -> None:
-        torch.accelerator.synchronize(self.torch)
-
-    def empty_cache(self) -> None:
-        torch.accelerator.empty_cache()
 
     def allocated_bytes(self) -> int | None:
         return torch.accelerator.memory_allocated(self.torch)
@@ -174,7 +192,7 @@ class Accelerator(Device):
         return float(first.elapsed_time(last))
 
     def occupy(self, seconds: float) -> None:
-        if self.type == "cuda":
+        if self.is_nvidia_or_amd:
             torch.cuda._sleep(int(seconds * _CYCLES_PER_SECOND))
 
 
@@ -192,12 +210,6 @@ class Mps(Device):
     @property
     def memory_bytes(self) -> int | None:
         return torch.mps.recommended_max_memory()
-
-    def synchronise(self) -> None:
-        torch.accelerator.synchronize(self.torch)
-
-    def empty_cache(self) -> None:
-        torch.accelerator.empty_cache()
 
     def allocated_bytes(self) -> int | None:
         return torch.mps.current_allocated_memory()
@@ -267,3 +279,13 @@ def host_memory_bytes() -> int | None:
         if path.is_file() and (text := path.read_text().strip()).isdigit():
             total = min(total, int(text))
     return total
+
+
+def out_of_memory(error: BaseException | None) -> str | None:
+    """The first line of the error that says that a device's memory is full, if that is what `error` comes from."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(text):
+            return (text.splitlines() or ["out of memory"])[0]
+        error = error.__cause__ or error.__context__
+    return None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from litespark.metrics import meters, nvml
-from litespark.metrics.meters import NullMeter, RaplMeter, assign_devices, choose_meter
+from litespark.metrics.meters import NullMeter, RaplMeter, choose_meter
 from litespark.metrics.nvml import COUNTER_METHOD, NvmlMeter
 from litespark.metrics.records.origin import DeviceState
 from tests.metrics.fake_nvml import Board, FakeNvml, NVMLError
@@ -73,11 +73,6 @@ def test_names_and_constants_are_those_of_nvml():
         assert getattr(pynvml, f"nvmlClocksThrottleReason{name}") == 1 << bit
     constants = (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM, pynvml.NVML_TEMPERATURE_GPU)
     assert constants == (nvml._SM_CLOCK, nvml._MEMORY_CLOCK, nvml._CHIP_SENSOR)
-
-
-def test_ranks_that_share_a_board_leave_it_to_the_lowest():
-    owned = assign_devices([["GPU-a"], ["GPU-a"], ["GPU-b", "GPU-a"], ["GPU-c", "GPU-c"]])
-    assert owned == [("GPU-a",), (), ("GPU-b",), ("GPU-c",)]
 
 
 RANGE = 262_143_328_850
@@ -156,7 +151,18 @@ def test_a_gpu_run_reads_the_board_that_torch_computes_on(monkeypatch, uuid):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace(uuid=uuid))
     assert choose_meter(GPU).read().millijoules == (2,)
     assert fake.initialised
-    assert choose_meter(GPU, uuids=()).read().millijoules == ()  # another rank reads it
+
+
+def test_ranks_that_share_a_board_leave_it_to_the_lowest(monkeypatch):
+    boards = ["GPU-a", "GPU-a", "GPU-b"]
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([Board(uuid) for uuid in ("GPU-a", "GPU-b")]))
+    read, asked = [], []
+    for rank, board in enumerate(boards):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place, board=board: SimpleNamespace(uuid=board))
+        meter = choose_meter(GPU, lower=lambda mine, rank=rank: asked.append(mine) or boards[:rank])
+        read.append([each.key for each in meter.devices])
+    assert read == [["GPU-a"], [], ["GPU-b"]]
+    assert asked == boards  # a collective: each rank tells its own
 
 
 def test_a_gpu_run_without_nvml_says_why_and_counts_as_uncovered(monkeypatch):
@@ -165,12 +171,13 @@ def test_a_gpu_run_without_nvml_says_why_and_counts_as_uncovered(monkeypatch):
 
     fake = FakeNvml()
     fake.nvmlInit = refuse
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace(uuid="GPU-a"))
     for module, reason in ((fake, "NVML cannot be used here: Driver Not Loaded"), (None, "pip install nvidia-ml-py")):
         monkeypatch.setitem(sys.modules, "pynvml", module)
-        meter = choose_meter(GPU, uuids=["GPU-a", "GPU-b"])
+        meter = choose_meter(GPU)
         assert isinstance(meter, NullMeter)
         assert reason in meter.reason
-        assert meter.read().millijoules == (None, None)
+        assert meter.read().millijoules == (None,)
 
 
 def test_other_accelerators_have_no_meter_and_are_named(monkeypatch):

@@ -2,8 +2,10 @@
 
 import logging
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from litespark.metrics import names
 from litespark.metrics.hardware import PeakFlops
@@ -32,6 +34,21 @@ def test_shares_are_of_all_devices_and_recompute_counts_for_hardware_only():
     assert one.shares(1e3, 4.0, devices=2)[names.MFU_CAUSAL] == pytest.approx(2e-3)
     one.devices = 4
     assert one.shares(1e3, 4.0)[names.MFU_CAUSAL] == pytest.approx(1e-3)
+
+
+def test_the_best_probe_counts_and_a_full_memory_leaves_what_was_measured(caplog):
+    one = meter(measured=5e8)
+    for error in (torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")):
+        one.probe = Mock(side_effect=error)
+        one.probe_again()
+        assert (one.measured_peak, "left no memory" in caplog.text) == (5e8, True)
+        caplog.clear()
+    one.probe = Mock(return_value=6e8)
+    one.probe_again()
+    assert one.measured_peak == 6e8
+    one.probe = Mock(side_effect=RuntimeError("an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal"):
+        one.probe_again()
 
 
 def test_without_a_peak_or_a_speed_shares_are_absent():

@@ -1,4 +1,4 @@
-"""Assertions over `litespark.ops.tolerance`, for the tests of this folder and of `test_device.py`."""
+"""Assertions over `litespark.ops.tolerance`, for the tests of this folder."""
 
 import torch
 from torch import Tensor

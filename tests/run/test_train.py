@@ -16,7 +16,6 @@ import torch
 from litespark.callbacks.signals import Interrupted
 from litespark.metrics.energy_totals import EnergyJournal
 from litespark.metrics.environment import git_state
-from litespark.run import instruments
 from litespark.run import train as run
 from litespark.run.record import RunRecord
 from litespark.run.targets import ConfigError
@@ -115,11 +114,15 @@ def test_the_start_of_a_resume_names_the_processes_of_now_and_a_name_that_is_not
 
 
 @pytest.mark.parametrize(
-    "rows, advice", [(9, r"Set data\.micro_batch_size=3 \(.*\), or recompute=full"), (1, "Set recompute=full")]
+    "rows, advice, error",
+    [
+        (9, r"no room. Set data\.micro_batch_size=3 \(.*\), or recompute=full", torch.OutOfMemoryError("no room")),
+        (1, "ALLOC_FAILED. Set recompute=full", RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")),
+    ],
 )
-def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, monkeypatch, rows, advice):
+def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, monkeypatch, rows, advice, error):
     def fail(*arguments: object) -> None:
-        raise torch.OutOfMemoryError("no room")
+        raise error
 
     monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
     settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.global_batch_size=9")
@@ -157,7 +160,7 @@ def test_what_follows_the_last_step_is_in_the_journal_and_the_commit_is_that_of_
     monkeypatch.chdir(tmp_path)
     ticks = itertools.count()
     meter = FakeMeter([50.0], lambda: float(next(ticks)))
-    monkeypatch.setattr(instruments, "choose_meter", lambda *arguments, **settings: meter)
+    monkeypatch.setattr(run, "choose_meter", lambda *arguments, **settings: meter)
     folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     noted = EnergyJournal(folder / "energy.jsonl").last()
     assert noted is not None

@@ -1,7 +1,10 @@
 """Which Lightning strategy, sharding and precision a setting means."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from litespark.training.strategies import StrategyConfig, build_strategy, forward_context, lightning_precision
@@ -49,4 +52,12 @@ def test_precision(name, precision, device, expected):
     assert lightning_precision(strategy, precision, torch.device(device)) == expected
     if device == "cpu":
         with forward_context(strategy, precision, CPU):
-            assert torch.is_autocast_enabled("cpu") == (expected == "bf16-mixed")
+            ours = autocast_state()
+        mixed = expected == "bf16-mixed"
+        with MixedPrecision(expected, device).forward_context() if mixed else nullcontext():
+            assert ours == autocast_state()
+        assert ours[0] == mixed
+
+
+def autocast_state() -> tuple[object, ...]:
+    return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()

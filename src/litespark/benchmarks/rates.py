@@ -79,7 +79,7 @@ def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float
     if least > 10 * seconds:
         log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least / _CALLS)
         return None
-    rows = place.shapes.rows if place.device.type != "cpu" or least * place.shapes.rows < seconds else 1
+    rows = place.shapes.rows if device_of(place.device).is_accelerator or least * place.shapes.rows < seconds else 1
     place = replace(place, shapes=replace(shapes, rows=rows))
     step = Step(cases("attention", place.shapes, place.device)[0], place)
     names = _attention_backends(place)

@@ -11,11 +11,11 @@ from typing import TypeVar
 import torch
 
 from litespark.launch import Ranks
+from litespark.metrics.meters import choose_meter
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import Provenance, Record
 from litespark.run import new_run
 from litespark.run.config import ConfigError, Parts
-from litespark.run.instruments import build_meter
 from litespark.run.preflight import Machine, why_not_length
 from litespark.run.variant import KEY
 from litespark.training.strategies import Precision
@@ -55,7 +55,7 @@ def provenance(
 ) -> Provenance:
     """What runs, and where, as of now; see `litespark.run.new_run.provenance`."""
     machine = Machine(device, precision, 1, Ranks.from_environment())
-    meter = build_meter(device)
+    meter = choose_meter(device)
     return new_run.provenance(parts, machine, meter, without_folders(command), without_folders(overrides))
 
 

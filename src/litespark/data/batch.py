@@ -47,7 +47,7 @@ class TokenBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         # a copy from device to host that does not block could be read before it is there
-        non_blocking = non_blocking and self.tokens.device.type == "cpu"
+        non_blocking = non_blocking and self.tokens.is_cpu
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TokenBatch:  # called by torch's DataLoader

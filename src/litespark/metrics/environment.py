@@ -10,7 +10,6 @@ import torch
 
 from litespark.device import cpu_name, device_of
 from litespark.metrics.energy import EnergyMeter
-from litespark.metrics.nvml import nvml_uuid
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord
 
 
@@ -18,7 +17,8 @@ def collect_environment(
     device: torch.device, *, precision: str, world_size: int = 1, meter: EnergyMeter | None = None
 ) -> EnvironmentRecord:
     """The environment section of a record, as this process sees it; power limits and driver come from the meter."""
-    there, uuid = device_of(device), nvml_uuid(device)
+    there = device_of(device)
+    uuid = there.uuid
     limits = {} if meter is None else {board.key: board.power_cap_watts for board in meter.devices}
     return EnvironmentRecord(
         python=platform.python_version(),

@@ -111,7 +111,7 @@ def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: floa
     Operands are random: zeros draw less power and run at higher clocks. Memory of the probe stays with the allocator:
     reset peak memory statistics afterwards.
     """
-    size, largest = (256, 2048) if device.type == "cpu" else (1024, 8192)
+    size, largest = (1024, 8192) if device_of(device).is_accelerator else (256, 2048)
     while size < largest and _matmul_seconds(device, dtype, size, repeats=2)[-1] < seconds / 40:
         size *= 2
     timings: list[float] = []

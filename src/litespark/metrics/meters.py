@@ -14,10 +14,12 @@ import torch
 from litespark.device import device_of
 from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
 from litespark.metrics.nvml import LABEL as GPU_LABEL
-from litespark.metrics.nvml import NvmlMeter, nvml_uuid
+from litespark.metrics.nvml import NvmlMeter
 
 CPU_LABEL = "CPU package energy"
 POWERCAP = Path("/sys/class/powercap")
+
+Lower = Callable[[str], Sequence[str]]
 
 # of a package, to tell whether its counter can have wrapped twice; the limit that it states may be exceeded for long
 _MOST_WATTS = 1000.0
@@ -94,33 +96,26 @@ class RaplMeter(EnergyMeter):
         return package.total_microjoules // 1000
 
 
-def assign_devices(uuids_by_rank: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Which devices each rank reads, when each names those it computes on: of ranks that share one, the lowest."""
-    taken: set[str] = set()
-    owned = []
-    for uuids in uuids_by_rank:
-        owned.append(tuple(uuid for uuid in dict.fromkeys(uuids) if uuid not in taken))
-        taken.update(uuids)
-    return owned
-
-
 def choose_meter(
-    device: torch.device, *, uuids: Sequence[str] | None = None, local_rank: int = 0, powercap: Path = POWERCAP
+    device: torch.device, *, local_rank: int = 0, lower: Lower = lambda mine: [], powercap: Path = POWERCAP
 ) -> EnergyMeter:
     """The meter for what this rank computes on, or a ``NullMeter`` with the reason; never raises for a missing one.
 
-    ``uuids`` are the boards that this rank reads, from ``assign_devices``; None: that of ``device``.
+    ``lower`` is told the board of this rank and tells those of the ranks below it, a collective of ranks on NVIDIA
+    GPUs: a board that ranks share is read by the lowest of them.
     """
-    if not device_of(device).is_accelerator:
+    there = device_of(device)
+    if not there.is_accelerator:
         return _cpu_meter(local_rank, powercap)
-    there = [MeteredDevice(str(device), "GPU")] if uuids is None else [MeteredDevice(uuid, "GPU") for uuid in uuids]
-    if not device_of(device).is_nvidia:
-        return NullMeter(f"no energy counter is read of {device_of(device).name} ({device.type})", GPU_LABEL, there)
+    if not there.is_nvidia:
+        reason = f"no energy counter is read of {there.name} ({there.type})"
+        return NullMeter(reason, GPU_LABEL, [MeteredDevice(str(device), "GPU")])
+    mine = there.uuid or str(device)
+    uuids = [] if mine in lower(mine) else [mine]
     try:
-        mine = [nvml_uuid(device)] if uuids is None else uuids
-        return NvmlMeter([uuid for uuid in mine if uuid is not None])
+        return NvmlMeter(uuids)
     except (OSError, ImportError) as error:
-        return NullMeter(str(error), GPU_LABEL, there)
+        return NullMeter(str(error), GPU_LABEL, [MeteredDevice(uuid, "GPU") for uuid in uuids])
 
 
 def _cpu_meter(local_rank: int, powercap: Path) -> EnergyMeter:

@@ -8,8 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
+from litespark.device import out_of_memory
 from litespark.metrics import names
 from litespark.metrics.hardware import PeakFlops, lookup, mfu_peak
 
@@ -105,7 +104,9 @@ class MfuMeter:
             return
         try:
             self.measured_peak = max(self.measured_peak or 0.0, self.probe())
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if out_of_memory(error) is None:
+                raise
             log.warning("the matmul peak was not measured again: the run left no memory for it")
 
 

@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
-from litespark.device import device_of
 from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
 from litespark.metrics.records.origin import DeviceState
 
@@ -37,12 +34,6 @@ def load_nvml() -> Any:
     except nvml.NVMLError as error:
         raise OSError(f"NVML cannot be used here: {error}") from error
     return nvml
-
-
-def nvml_uuid(device: torch.device) -> str | None:
-    """The UUID of a CUDA device in NVML's spelling ("GPU-…")."""
-    uuid = device_of(device).uuid
-    return uuid if uuid is None or uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
 
 class NvmlMeter(EnergyMeter):

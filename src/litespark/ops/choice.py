@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain, takewhile
 from pathlib import Path
 
+from litespark.device import device_of
 from litespark.mesh import Mesh
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, detail, load, why_not
 from litespark.ops.measuring import Remembered, measure
@@ -57,7 +58,7 @@ def reason_against(op: str, name: str, place: Place) -> str | None:
     """Why nobody who wants speed would take a backend there: it cannot run, or only in Triton's interpreter."""
     if (reason := why_not(op, name, place.device, place.dtype, place.shapes)) is not None:
         return reason
-    if place.device.type == "cpu" and name.startswith("triton"):
+    if not device_of(place.device).is_accelerator and name.startswith("triton"):
         return "Triton's interpreter is for tests"
     return None
 
@@ -179,7 +180,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     if before in able:
         return Choice(op, AUTO, before, ("as before the resume",))
     # fp8 is several functions, slow but where they are fused
-    if place.device.type == "cpu" or able == [REFERENCE] or op == "fp8":
+    if not device_of(place.device).is_accelerator or able == [REFERENCE] or op == "fp8":
         # only what stands before the one taken would have been expected to be faster
         earlier = takewhile(lambda name: name != able[0], against)
         return Choice(op, AUTO, able[0], tuple(because[name] for name in earlier))

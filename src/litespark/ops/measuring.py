@@ -73,7 +73,7 @@ class Step:
 
     def forward(self, function: Callable[..., Any]) -> tuple[Tensor, ...]:
         """Outputs, with what the backward pass needs kept, as in training."""
-        with torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.autocast):
+        with device_of(self.place.device).autocast(self.place.dtype if self.place.autocast else None):
             result = self.case.call(function, *self.leaves)
         return result if isinstance(result, tuple) else (result,)
 

@@ -1,12 +1,21 @@
 """Dtypes by name, and which one an op computes in under autocast, for custom ops that autocast does not know."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
+
+from litespark.device import device_of
 
 
 def autocasting(x: Tensor) -> bool:
     """Whether autocast is on where `x` is; never for meta tensors, of which PyTorch refuses to be asked."""
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
+def autocast_off(x: Tensor) -> AbstractContextManager[object]:
+    """Within it what is computed where `x` is has the dtypes that the op chose."""
+    return nullcontext() if x.is_meta else device_of(x.device).autocast(None)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

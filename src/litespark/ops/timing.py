@@ -20,14 +20,13 @@ def interleaved_milliseconds(
     """Milliseconds of each repeat of each run, with the cache emptied before; all take about `seconds` together."""
     queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
-    flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type != "cpu" else None
+    flush = torch.empty(_FLUSH_BYTES if device_of(device).is_accelerator else 0, dtype=torch.uint8, device=device)
     end = time.perf_counter() + seconds
     for repeat in range(_MOST_REPEATS if runs else 0):
         if repeat >= _LEAST_REPEATS and time.perf_counter() > end:
             break
         for name, run in runs.items():
-            if flush is not None:
-                flush.fill_(repeat % 256)
+            flush.fill_(repeat % 256)
             found[name].append(_once(run, device, queueing[name]))
     return found
 

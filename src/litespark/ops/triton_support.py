@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.device import device_of
 from litespark.ops.shapes import StepShapes
 
 OLDEST_CUDA_CAPABILITY = (8, 0)
@@ -60,13 +61,14 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
         return f"Triton is not installed ({error})"
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the kernels take fp32, bf16 and fp16, not {dtype}"
-    if device.type == "cpu":
+    there = device_of(device)
+    if not there.is_accelerator:
         return (
             None if interpreting() else f"Triton has no kernels for CPUs (its interpreter, {INTERPRET}=1, is for tests)"
         )
-    if device.type != "cuda":
+    if not there.is_nvidia_or_amd:
         return f"Triton has no kernels for {device.type} devices"
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST_CUDA_CAPABILITY:
+    if there.capability is not None and there.capability < OLDEST_CUDA_CAPABILITY:
         return f"the kernels need compute capability {'.'.join(map(str, OLDEST_CUDA_CAPABILITY))}, this device has less"
     return None
 
@@ -94,11 +96,12 @@ def target_of(device: torch.device) -> Target:
 @functools.cache
 def target_at_hand(device: torch.device) -> Target:
     """`target_of` outside of `recording`."""
-    if device.type == "cpu":
+    there = device_of(device)
+    if not there.is_accelerator:
         return TARGETS["sm_90"]
-    if torch.version.hip is not None:
+    if there.capability is None:
         return TARGETS["gfx942"]
-    major, minor = torch.cuda.get_device_capability(device)
+    major, minor = there.capability
     if f"sm_{major}{minor}" in TARGETS:
         return TARGETS[f"sm_{major}{minor}"]
     kin = [each for each in TARGETS.values() if each.backend == "cuda" and int(each.architecture) // 10 == major]
@@ -123,7 +126,7 @@ def needs_fp8(target: Target) -> str | None:
 
 def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
     """Makes the device of `x` the current one: Triton launches there, whatever device its arguments are on."""
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 # what a launch is for, and the launch

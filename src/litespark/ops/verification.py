@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from litespark.device import device_of
 from litespark.ops import triton_support
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case, cases, cut, small
@@ -82,7 +83,8 @@ def verify_products(place: Place) -> list[Verification]:
 def _cut(op: str, place: Place) -> Place:
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(place.shapes, length=max(place.shapes.length, _SHORTEST_ROW))
-    return replace(place, shapes=small(shapes) if place.device.type == "cpu" else cut(op, shapes, _MEMORY_BYTES))
+    on_cpu = not device_of(place.device).is_accelerator
+    return replace(place, shapes=small(shapes) if on_cpu else cut(op, shapes, _MEMORY_BYTES))
 
 
 def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:
@@ -97,7 +99,8 @@ def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:
 
 def _verifications(op: str, backend: str, trials: Iterator[Trial], place: Place) -> list[Verification]:
     """One for each trial, and a failed one where there was no memory to make its inputs."""
-    interpreted = place.device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting()
+    on_cpu = not device_of(place.device).is_accelerator
+    interpreted = on_cpu and backend.startswith("triton") and triton_support.interpreting()
     found: list[Verification] = []
 
     def add(case: str, sizes: str, seconds: float, compared: Sequence[Difference], error: str | None) -> None:
@@ -125,7 +128,7 @@ def _compared(case: Case, backend: str, place: Place) -> list[Difference]:
         if not place.autocast or place.dtype == torch.float32:
             return case.call(function, *tensors)
         wide = (x.float() if name in case.stay_fp32 else x for name, x in zip(case.inputs, tensors, strict=True))
-        with torch.autocast(place.device.type, place.dtype):
+        with device_of(place.device).autocast(place.dtype):
             return case.call(function, *wide)
 
     return differences(as_the_step_calls_it, partial(case.call, reference), case.inputs, place.dtype)

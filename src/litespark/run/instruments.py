@@ -8,12 +8,9 @@ from functools import partial
 import torch
 
 from litespark.device import device_of
-from litespark.mesh import Mesh
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.hardware import measured_matmul_peak
-from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates, rates_of
-from litespark.metrics.nvml import nvml_uuid
 from litespark.ops import triton_support
 from litespark.planning.flops import hardware_flops_per_token, model_flops_per_token
 from litespark.run.config import Parts
@@ -21,17 +18,6 @@ from litespark.run.preflight import Machine
 from litespark.training.strategies import activation_dtype
 
 log = logging.getLogger(__name__)
-
-
-def build_meter(device: torch.device, mesh: Mesh | None = None) -> EnergyMeter:
-    """The energy meter of this process; of several ranks each physical device is read by one, a collective."""
-    if mesh is None or mesh.world_size == 1:
-        return choose_meter(device)
-    uuids = None
-    if device_of(device).is_nvidia:
-        mine = nvml_uuid(device)
-        uuids = assign_devices(mesh.gather([] if mine is None else [mine]))[mesh.rank]
-    return choose_meter(device, uuids=uuids, local_rank=mesh.local_rank)
 
 
 def build_mfu(parts: Parts, machine: Machine) -> MfuMeter:

@@ -16,6 +16,7 @@ import yaml
 from litespark.atomic import write_whole
 from litespark.data.contents import write_run_data
 from litespark.data.manifest import Manifest
+from litespark.device import device_of
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, utc_now
@@ -165,6 +166,6 @@ def new_record(
 def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
     ranks = machine.ranks
     mine = collect_environment(machine.device, world_size=ranks.world_size, precision=machine.precision, meter=meter)
-    shared = machine.device.type == "cpu" and ranks.local_rank > 0  # one processor for all of its ranks
+    shared = not device_of(machine.device).is_accelerator and ranks.local_rank > 0  # one processor for all of its ranks
     by_rank = machine.mesh.gather([] if shared else mine.devices)
     return replace(mine, devices=[device for devices in by_rank for device in devices])

@@ -42,7 +42,7 @@ def decided(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Pr
 
 
 def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
-    if device.type in ("cpu", "mps"):
+    if device_of(device).multiplies_fp32_fastest:
         return "fp32", f"the {device.type.upper()} multiplies fp32 fastest"
     if (reason := _why_no_bf16(device)) is not None:
         return "fp32", reason
@@ -107,14 +107,14 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
 
 def waits_for_accelerator(parts: Parts, device: torch.device) -> bool:
     """Whether the device is only what takes the place of one that is not here, which is a problem of its own."""
-    return parts.trainer.accelerator in ACCELERATORS and device.type == "cpu"
+    return parts.trainer.accelerator in ACCELERATORS and not device_of(device).is_accelerator
 
 
 def _against_units(parts: Parts, device: torch.device) -> list[str]:
     """What stands against products on fp8 units: that there are none, or sizes that they do not take."""
     simulate = "precision.fp8.simulate=true, which rounds as fp8 does and is slow: for looking at losses"
     if not waits_for_accelerator(parts, device) and (reason := without_units(device)) is not None:
-        wide = "fp32" if device.type == "cpu" else "bf16"
+        wide = "bf16" if device_of(device).is_accelerator else "fp32"
         return [f"precision=fp8: {reason}; set precision={wide}, or {simulate}"]
     if (reason := why_not_sizes(step_shapes(parts))) is not None:
         return [f"precision=fp8: {reason}; change these sizes, set precision=bf16, or {simulate}"]

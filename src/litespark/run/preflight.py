@@ -111,7 +111,7 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
             "data.micro_batch_size=1 trainer.global_batch_size=1 budget.steps=2"
         )
         return torch.device("cpu")
-    if device.type == "cpu":
+    if device.index is None:  # the CPU, which processes share
         return device
     if ranks.local_rank >= device_count():
         problems.append(
@@ -143,7 +143,7 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 
 
 def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
-    on_cpu, there = device.type == "cpu", device_of(device).memory_bytes
+    on_cpu, there = not device_of(device).is_accelerator, device_of(device).memory_bytes
     shards = parts.strategy.roles(ranks.world_size).shard
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
     processes = ranks.local_world_size if on_cpu else 1

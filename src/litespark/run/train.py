@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import lightning.pytorch as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
@@ -22,7 +21,9 @@ from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
 from litespark.data.stream.modules import RowDataModule, TokenDataModule, build_data_module, prepared_folder
+from litespark.device import out_of_memory
 from litespark.launch import Ranks
+from litespark.metrics.meters import choose_meter
 from litespark.ops.choice import FailedVerificationError
 from litespark.run.build import Run, build_run, check_vocabulary
 from litespark.run.config import ConfigError, Parts, overrides_given, parts_from
@@ -30,7 +31,6 @@ from litespark.run.continue_command import Started, how_to_continue
 from litespark.run.finish import close, finish
 from litespark.run.folder import RECORD, config_from
 from litespark.run.initial_weights import check_tokenizer
-from litespark.run.instruments import build_meter
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes, part_processes
@@ -111,13 +111,13 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
                 f"{folder} is gone: it was removed or moved while this run wrote into it. Start the run again, or "
                 "continue it where it was moved: resume=FOLDER"
             ) from error
-        out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        full = out_of_memory(error)
         try:
-            close(run, "failed", str(error) if out_of_memory else f"{type(error).__name__}: {error}")
-        except OSError as full:  # of the disk, which may be the same and must not hide it
-            log.error("the record of the run is not complete: %s", full)
-        if out_of_memory:
-            raise _out_of_memory(parts, error) from error
+            close(run, "failed", f"{type(error).__name__}: {error}" if full is None else str(error))
+        except OSError as lost:  # of a full disk, which may be the same and must not hide it
+            log.error("the record of the run is not complete: %s", lost)
+        if full is not None:
+            raise _out_of_memory(parts, full) from error
         raise
     return folder
 
@@ -158,7 +158,10 @@ def _built(
     """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
     record = None
     try:
-        meter = build_meter(machine.device, machine.mesh)
+        mesh = machine.mesh
+        meter = choose_meter(
+            machine.device, local_rank=mesh.local_rank, lower=lambda mine: mesh.gather(mine)[: mesh.rank]
+        )
         record = resumed.record if resumed else new_record(parts, machine, folder, data.manifest, meter, overrides)
         segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
         run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
@@ -172,8 +175,8 @@ def _built(
                 record.write(folder / RECORD)
             raise
         _undo(folder, resumed, machine)
-        if isinstance(error, torch.OutOfMemoryError):
-            raise _out_of_memory(parts, error) from error
+        if (full := out_of_memory(error)) is not None:
+            raise _out_of_memory(parts, full) from error
         raise
 
 
@@ -212,7 +215,7 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseExceptio
     raise Interrupted(step) from stop
 
 
-def _out_of_memory(parts: Parts, error: BaseException) -> OutOfMemoryError:
+def _out_of_memory(parts: Parts, full: str) -> OutOfMemoryError:
     rows = parts.data.micro_batch_size
     # a divisor of what divides trainer.global_batch_size divides it too
     fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
@@ -220,7 +223,7 @@ def _out_of_memory(parts: Parts, error: BaseException) -> OutOfMemoryError:
     smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
     return OutOfMemoryError(
         f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "
-        f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
+        f"{full}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
     )
 
 

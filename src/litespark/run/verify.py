@@ -20,7 +20,7 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     With precision=fp8 the pieces of fp8 are among them, without a GPU too, and the products of a GPU's fp8 units.
     """
     device = find("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    on_gpu = device.type != "cpu"
+    on_gpu = device_of(device).is_accelerator
     if not on_gpu:
         triton_support.enable_interpreter()
     # only now: Lightning imports Triton, which reads its mode then

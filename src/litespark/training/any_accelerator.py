@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.accelerators import Accelerator
 
-from litespark.device import device_count, device_of
+from litespark.device import device_count, device_of, find
 
 
 class AnyAccelerator(Accelerator):
@@ -17,7 +17,7 @@ class AnyAccelerator(Accelerator):
         device_of(device).use()
 
     def teardown(self) -> None:
-        torch.accelerator.empty_cache()
+        device_of(find("auto")).empty_cache()
 
     def get_device_stats(self, device: Any) -> dict[str, Any]:
         return {}  # the throughput monitor reads the memory
@@ -28,9 +28,7 @@ class AnyAccelerator(Accelerator):
 
     @staticmethod
     def get_parallel_devices(devices: Any) -> list[torch.device]:
-        here = torch.accelerator.current_accelerator()
-        assert here is not None
-        return [torch.device(here.type, index) for index in range(devices)]
+        return [find("auto", index) for index in range(devices)]
 
     @staticmethod
     def auto_device_count() -> int:

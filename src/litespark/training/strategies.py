@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -96,7 +95,6 @@ def lightning_precision(
 def forward_context(
     config: StrategyConfig, precision: Precision, device: torch.device
 ) -> AbstractContextManager[object]:
-    """What the Trainer puts around the forward pass: Lightning's own autocast, or nothing. To be entered once."""
-    if lightning_precision(config, precision, device) == "bf16-mixed":
-        return MixedPrecision("bf16-mixed", device.type).autocast_context_manager()
-    return nullcontext()
+    """What the Trainer puts around the forward pass: Lightning 2.6.6 autocasts without a cache, or not at all."""
+    mixed = lightning_precision(config, precision, device) == "bf16-mixed"
+    return device_of(device).autocast(torch.bfloat16, cached=False) if mixed else nullcontext()

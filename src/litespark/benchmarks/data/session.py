@@ -22,6 +22,7 @@ from litespark.data.prepare.workers import usable_cores
 from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import FILE
+from litespark.device import device_count
 from litespark.metrics.records.data import (
     ENCODE,
     LITDATA,
@@ -94,7 +95,7 @@ def bench_data(
             vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash, cores=cores,
             unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)), chunk_tokens=parts.data.chunk_tokens,
             rounds=settings.rounds, seq_len=parts.data.seq_len, micro_batch_size=parts.data.micro_batch_size,
-            pinned=torch.accelerator.is_available(), litdata=version("litdata"),
+            pinned=device_count() > 0, litdata=version("litdata"),
         )  # fmt: skip
         name = corpus.source.replace("_", "-")
         path = record_path(output, record.provenance, "bench-data", name, str(token_dtype(record.vocab_size)))

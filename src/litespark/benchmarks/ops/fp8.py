@@ -144,7 +144,7 @@ def _torchao(outputs: int, inputs: int, place: Place, against: str | None) -> Co
     gradient = torch.randn(place.shapes.tokens, outputs, device=place.device, dtype=torch.bfloat16)
 
     def forward() -> torch.Tensor:
-        with torch.autocast(place.device.type, torch.bfloat16):
+        with device_of(place.device).autocast(torch.bfloat16):
             return layer(x)
 
     run = Run(forward, lambda: torch.autograd.grad(forward(), [x, weight], gradient))

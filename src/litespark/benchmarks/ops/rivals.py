@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from litespark.benchmarks.step.huggingface import convert_to_fp8
+from litespark.device import device_of
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case
 from litespark.ops.precision import dtype_name
@@ -22,7 +23,7 @@ TORCHAO = "torchao tensorwise"
 
 def compiled_reference(op: str, device: torch.device) -> Callable[..., Any] | str:
     """The reference, compiled by PyTorch; or why it is not measured there."""
-    if device.type == "cpu":
+    if not device_of(device).is_accelerator:
         return "compiling for a CPU takes longer than measuring all the rest"
     return torch.compile(load(op, REFERENCE), dynamic=False)
 
@@ -35,7 +36,7 @@ def liger(op: str, device: torch.device) -> Callable[..., Any] | str:
         functional = importlib.import_module("liger_kernel.transformers.functional")
     except ImportError as error:
         return f"Liger is not installed ({error}); pip install liger-kernel"
-    if device.type == "cpu":
+    if not device_of(device).is_accelerator:
         return "Liger's kernels need a GPU"
     return lambda *arguments, **options: _LIGER[op](functional, *arguments, **options)
 
@@ -47,7 +48,7 @@ def torchao_linear(
 
     It casts its weight in every forward pass, and everything in passes that PyTorch's compiler fuses.
     """
-    if device.type == "cpu":
+    if not device_of(device).is_accelerator:
         return "torchao's float8 products need a GPU"
     model = nn.Module()
     model.layers = nn.ModuleList([nn.Linear(inputs, outputs, bias=False, device=device)])

@@ -19,9 +19,9 @@ from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS
 from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import RowDataModule, build_data_module
-from litespark.device import device_of
+from litespark.device import device_of, out_of_memory
 from litespark.launch import Ranks
-from litespark.metrics.meters import NullMeter
+from litespark.metrics.meters import NullMeter, choose_meter
 from litespark.metrics.records.step import RoundRecord
 from litespark.models.llama.model import Llama
 from litespark.models.spec import Recompute
@@ -30,15 +30,11 @@ from litespark.ops.choice import described
 from litespark.run.build import check_vocabulary, construct_module, token_budget
 from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
-from litespark.run.instruments import build_meter
 from litespark.run.new_run import new_record
 from litespark.run.preflight import Machine, preflight
 from litespark.run.train import quieten
 from litespark.training.budget import BudgetConfig
 from litespark.training.module import TrainingModule
-
-# how CUDA, cuBLAS and the driver say it where PyTorch's allocator did not
-_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
 
 
 def measure(values: dict[str, Any]) -> Any:
@@ -109,16 +105,6 @@ def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[Trainin
     return module, described(choices, reasons=True)
 
 
-def out_of_memory(error: BaseException | None) -> str | None:
-    """The first line of the error that says that the device's memory is full, if that is what `error` comes from."""
-    while error is not None:
-        text = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _OUT_OF_MEMORY):
-            return (text.splitlines() or ["out of memory"])[0]
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _recompute(parts: Parts, request: Request) -> Recompute:
     """What the variant makes again in its backward pass."""
     if request.kind == "huggingface":
@@ -130,7 +116,7 @@ def _measure(parts: Parts, request: Request) -> RoundRecord:
     machine, data, training = prepare(parts, request)
     device = device_of(machine.device)
     batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
-    meter = build_meter(machine.device)
+    meter = choose_meter(machine.device)
     device.reset_peak()
     figures = take_steps(
         training, batches, warmup=request.warmup_steps, meter=meter, device=device, started=request.started

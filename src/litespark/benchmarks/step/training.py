@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from litespark.benchmarks.step.stepping import StepBatch
 from litespark.data.batch import TokenBatch
+from litespark.device import device_of
 from litespark.models.compilation import uncompiled
 from litespark.run.config import Parts
 from litespark.run.preflight import Machine
@@ -98,8 +99,8 @@ class TextbookTraining(ABC):
         self.model.train()
         return float(total) / tokens
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    def _autocast(self) -> AbstractContextManager[object]:
+        return device_of(self.device).autocast(torch.bfloat16 if self.precision == "bf16" else None)
 
 
 class BareTraining(TextbookTraining):

@@ -12,6 +12,7 @@ import torch
 
 from litespark.benchmarks.session import NAME
 from litespark.data.config import SyntheticConfig
+from litespark.device import device_of
 from litespark.metrics.records.step import VariantKind
 from litespark.models.llama.huggingface_config import why_not_transformers
 from litespark.models.spec import Recompute
@@ -151,7 +152,7 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             "the baselines compute in bf16, and compiled_fp8 is one of them; set precision=bf16 and give the other to "
             "a variant of Litespark ('litespark_fp8:precision=fp8')"
         )
-    if (setup.fp8 or setup.liger) and device.type == "cpu":
+    if (setup.fp8 or setup.liger) and not device_of(device).is_accelerator:
         return "float8 products need a GPU with fp8 units" if setup.fp8 else "Liger's kernels need a GPU"
     if setup.fp8 and (reason := without_units(device)) is not None:
         return reason

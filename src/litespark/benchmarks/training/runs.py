@@ -12,13 +12,13 @@ from pathlib import Path
 from litespark.benchmarks.training.finished import read_run
 from litespark.child_process import PYTHON, Ended, run
 from litespark.device import find
+from litespark.metrics.meters import choose_meter
 from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
 from litespark.override_text import hydra_text
 from litespark.run.checkout import QUIET
 from litespark.run.config import Parts
 from litespark.run.folder import CHECKPOINTS, RECORD
-from litespark.run.instruments import build_meter
 from litespark.run.record import RunRecord
 from litespark.training.checkpoint.folder import can_resume
 
@@ -133,7 +133,7 @@ class Turns:
         return Training(self.script, words, self.logs, f"{variant.name}-{seed}-{digest}", seconds)
 
     def _device_state(self) -> DeviceState | None:
-        return build_meter(find(self.parts.trainer.accelerator)).device_state()
+        return choose_meter(find(self.parts.trainer.accelerator)).device_state()
 
 
 def _outcome(run: TrainedRun, target: float | None) -> str:

@@ -41,11 +41,11 @@ def step(
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
     from litespark.reports.step import succeeded, tables
 
-    device = _device(overrides)
+    on_cpu = _on_cpu(overrides)
     variants = [parse(word) for word in variant]
     if not variants:
-        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
-    settings = _settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
+        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if on_cpu else [TRAINER])]
+    settings = _settings(on_cpu, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
     record, path = bench_step(overrides, variants, settings, **recording(context, output, publish))
     show(publish, tables(record), path, complete=record.complete)
     return 0 if succeeded(record) else 1
@@ -73,8 +73,8 @@ def ablation(
     from litespark.reports.step_rows import failures
 
     plain = shlex.split(baseline)
-    device = _device([*overrides, *plain])
-    settings = _settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
+    on_cpu = _on_cpu([*overrides, *plain])
+    settings = _settings(on_cpu, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
     record, path = bench_ablation(
         overrides,
         baseline=plain,
@@ -89,15 +89,15 @@ def ablation(
     return 1 if failures(record) else 0
 
 
-def _device(overrides: list[str]) -> str:
-    from litespark.device import find
+def _on_cpu(overrides: list[str]) -> bool:
+    from litespark.device import device_of, find
 
-    return find(composed_parts(overrides).trainer.accelerator).type
+    return not device_of(find(composed_parts(overrides).trainer.accelerator)).is_accelerator
 
 
-def _settings(device: str, **given: Any) -> Any:
-    """The `StepSettings` of the options that were given, on a device of this type."""
+def _settings(on_cpu: bool, **given: Any) -> Any:
+    """The `StepSettings` of the options that were given."""
     from litespark.benchmarks.step.begin import StepSettings
 
-    usual: dict[str, Any] = _ON_CPU if device == "cpu" else {}
+    usual: dict[str, Any] = _ON_CPU if on_cpu else {}
     return StepSettings(**usual | {name: value for name, value in given.items() if value is not None})

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from litespark.data.batch import TokenBatch
 from litespark.data.stream.order import Order
 from litespark.data.stream.rows import DomainRows
+from litespark.device import device_count
 
 MakeBatch = Callable[..., TokenBatch]
 """`batch_from_rows` with the settings of the data."""
@@ -102,7 +103,7 @@ class TokenLoader(DataLoader[TokenBatch]):
             sampler=sampler,
             num_workers=workers,
             collate_fn=pack if workers else None,  # type: ignore[arg-type]  # of what `batch_size=None` hands over
-            pin_memory=torch.accelerator.is_available(),
+            pin_memory=device_count() > 0,
             persistent_workers=workers > 0,
             # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
             generator=torch.Generator(),

@@ -60,7 +60,7 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
     after each optimizer step: nothing else tells that a fused optimizer has changed the weights.
     """
     device = model.embedding.weight.device
-    assert device.type != "meta", "memory comes first"
+    assert not model.embedding.weight.is_meta, "memory comes first"
     chosen = range(config.bf16_first, model.config.num_layers - config.bf16_last)
     names = [f"blocks.{layer}.{PATHS[linear]}" for layer in chosen for linear in PATHS if linear in config.linears]
     scaling = scaling_of(names, config, device)

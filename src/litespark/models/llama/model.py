@@ -58,9 +58,8 @@ class Rotary(nn.Module):
         self._compute()
 
     def _compute(self) -> None:
-        device = self.inverse_frequencies.device
-        if device.type != "meta":
-            config = self.config
+        if not self.inverse_frequencies.is_meta:
+            config, device = self.config, self.inverse_frequencies.device
             values = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
             self.inverse_frequencies = values.to(device)
 

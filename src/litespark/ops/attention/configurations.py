@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from litespark.device import device_of
 from litespark.ops import triton_support
 from litespark.ops.shapes import StepShapes
 from litespark.ops.triton_support import Target, target_of
@@ -46,7 +47,7 @@ def configuration_for(device: torch.device, width: int, dtype: torch.dtype) -> C
     """The one that `configured` set, otherwise the first of `candidates`, or small blocks in the interpreter."""
     if _chosen is not None:
         return _chosen
-    if device.type == "cpu":
+    if not device_of(device).is_accelerator:
         return _INTERPRETED
     return candidates(target_of(device), width, dtype)[0]
 

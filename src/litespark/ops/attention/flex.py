@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from litespark.device import device_of
 from litespark.ops.attention.documents import Documents, check_attention_shapes
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype
@@ -48,9 +49,9 @@ def attention_flex(
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why `attention_flex` cannot train there; None where it can."""
-    if device.type == "cpu":
+    if not device_of(device).is_accelerator:
         return "flex attention has no backward pass on CPUs"
-    if device.type != "cuda":
+    if not device_of(device).is_nvidia_or_amd:
         return f"flex attention is used on CUDA devices only, not on {device.type}"
     if dtype not in _DTYPES:
         return f"flex attention takes fp32, bf16 and fp16, not {dtype}"
@@ -70,7 +71,7 @@ def block_mask(length: int, device: torch.device, documents: Documents | None, w
 
 
 def _attend(device: torch.device) -> Callable[..., Any]:
-    if torch.compiler.is_compiling() or device.type == "cpu":
+    if torch.compiler.is_compiling() or not device_of(device).is_accelerator:
         return flex_attention
     return _compiled()
 

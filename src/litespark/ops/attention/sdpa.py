@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention
 
+from litespark.device import device_of
 from litespark.ops.attention.documents import Documents, causal_visible, check_attention_shapes
 from litespark.ops.precision import compute_dtype
 from litespark.ops.shapes import Place
@@ -49,9 +50,8 @@ def expected_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> 
 
     PyTorch falls back in silence, at half the speed.
     """
-    if device.type != "cuda" or torch.version.hip is not None or torch.are_deterministic_algorithms_enabled():
-        return None
-    if torch.cuda.get_device_capability(device) != _HOPPER or dtype not in (torch.bfloat16, torch.float16):
+    able = device_of(device).capability == _HOPPER and dtype in (torch.bfloat16, torch.float16)
+    if not able or torch.are_deterministic_algorithms_enabled():
         return None
     return "cudnn" if head_dim % 8 == 0 and head_dim <= _WIDEST_ON_HOPPER else None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+from litespark.device import device_of
 from litespark.ops.attention.documents import Documents, check_attention_shapes
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype
@@ -65,18 +66,18 @@ def _end_to_end(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why `attention_varlen` cannot run there; None where it can."""
-    if device.type != "cuda":
+    there = device_of(device)
+    if not there.is_nvidia_or_amd:
         return f"torch.nn.attention.varlen has kernels for CUDA devices only, not for {device.type}"
     if dtype not in DTYPES:
         return f"torch.nn.attention.varlen takes bf16 and fp16, not {dtype}"
-    capability = torch.cuda.get_device_capability(device)
-    if torch.version.hip is None and capability < _OLDEST_CAPABILITY:
+    if there.capability is not None and there.capability < _OLDEST_CAPABILITY:
         return "torch.nn.attention.varlen needs compute capability 8.0, this device has less"
     if shapes is None:
         return None
     width = shapes.head_dim
     if width % 8 or width > _WIDEST_HEAD:
         return f"torch.nn.attention.varlen takes head widths in multiples of 8 up to {_WIDEST_HEAD}, not {width}"
-    if width in _WIDTHS_OF_LARGE_DEVICES and capability in _SMALL_SHARED_MEMORY:
+    if width in _WIDTHS_OF_LARGE_DEVICES and there.capability in _SMALL_SHARED_MEMORY:
         return f"torch.nn.attention.varlen has no backward pass for head width {width} on this device"
     return None

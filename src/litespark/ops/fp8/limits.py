@@ -2,6 +2,7 @@
 
 import torch
 
+from litespark.device import device_of
 from litespark.ops.rms_norm import limits as rms_norm
 from litespark.ops.shapes import StepShapes
 
@@ -11,12 +12,12 @@ OLDEST_CAPABILITY = (8, 9)
 
 def without_units(device: torch.device) -> str | None:
     """Why products of fp8 cannot be computed on `device`, which is named with what it has; None where they can."""
-    if device.type != "cuda":
+    there = device_of(device)
+    if not there.is_nvidia_or_amd:
         return f"a device of type {device.type} has no fp8 units"
-    name = torch.cuda.get_device_name(device)
-    if torch.version.hip is not None:
+    name, capability = there.name, there.capability
+    if capability is None:
         return f"{name} is not supported: products of fp8 are made for NVIDIA devices, and fp8 on AMD is not tried"
-    capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
         return f"{name} has compute capability {'.'.join(map(str, capability))}, and fp8 units came with 8.9 (Ada)"
     return None
@@ -24,6 +25,6 @@ def without_units(device: torch.device) -> str | None:
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why the fused pieces cannot run there, nor the ops' kernels that they go through else; None where they can."""
-    if device.type == "cuda" and (reason := without_units(device)) is not None:
+    if device_of(device).is_accelerator and (reason := without_units(device)) is not None:
         return reason
     return rms_norm.why_not(device, dtype, shapes)

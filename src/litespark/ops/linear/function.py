@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from litespark.ops.fp8.operands import Matrix, Quantisation
 from litespark.ops.linear.state import BlockLinears, Fp8Linear
-from litespark.ops.precision import compute_dtype
+from litespark.ops.precision import autocast_off, compute_dtype
 
 # a gradient that no product wants
 _NO_PRODUCT = Quantisation(None, rows=False, columns=False)
@@ -63,7 +63,7 @@ class _NormLinear(torch.autograd.Function):
         ctx.x_dtype, ctx.update_dtype = x.dtype, None if update is None else update.dtype
         kept = learning and ctx.needs_input_grad[4]
         stream_dtype = x.dtype if update is None else torch.promote_types(x.dtype, update.dtype)
-        with _autocast_off(x):
+        with autocast_off(x):
             wanted = linear.quantisation("input", x.numel(), columns=kept, note=learning)
             stream, normed, inverse_rms = linear.pieces.add_rms_norm(
                 x, update, norm_weight, eps, wanted, stream_dtype=stream_dtype, dtype=dtype
@@ -80,7 +80,7 @@ class _NormLinear(torch.autograd.Function):
         stream, norm_weight, inverse_rms, *parts = ctx.saved_tensors
         normed, weights = _matrices(parts)
         linear: Fp8Linear = ctx.linear
-        with _autocast_off(stream):
+        with autocast_off(stream):
             wanted = linear.quantisation("gradient", y_gradient.numel(), columns=normed is not None)
             incoming = linear.pieces.cast(y_gradient, wanted)
             normed_gradient = linear.product(incoming.rows, weights, ctx.dtype)
@@ -105,7 +105,7 @@ class _ProjectionMLP(torch.autograd.Function):
         pieces = output.pieces
         keep_output, keep_gate_up, keep_down = (learning and each for each in ctx.needs_input_grad[4:])
         keep_product = keep_down and not recompute
-        with _autocast_off(stream):
+        with autocast_off(stream):
             wanted = output.quantisation("input", attended.numel(), columns=keep_output, note=learning)
             attention = pieces.cast(attended.to(dtype), wanted)
             weights = [linear.weight_operand(dtype) for linear in (output, gate_up, down)]
@@ -137,7 +137,7 @@ class _ProjectionMLP(torch.autograd.Function):
         output, gate_up, down = ctx.linears[1:]
         pieces, dtype = output.pieces, ctx.dtype
         learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:]
-        with _autocast_off(stream):
+        with autocast_off(stream):
             wanted = down.quantisation("gradient", update_gradient.numel(), columns=learn_down)
             of_update = pieces.cast(update_gradient, wanted)
             of_product = down.product(of_update.rows, down_weight, dtype)
@@ -177,7 +177,3 @@ def _matrices(parts: list[Tensor | None]) -> list[Matrix | None]:
     """The matrices that `_parts` took apart."""
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return [None if values is None else Matrix(values, scale) for values, scale in pairs]
-
-
-def _autocast_off(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)

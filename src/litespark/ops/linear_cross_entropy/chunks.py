@@ -21,6 +21,7 @@ from torch import Tensor
 
 from litespark.device import device_of
 from litespark.ops.linear_cross_entropy.rows import Losses, Settings
+from litespark.ops.precision import autocast_off
 
 # A chunk has as many tokens as this many bytes of logits allow, since every further chunk reads and writes d weight in
 # fp32 once more, but never less than LEAST_ROWS, which keep a matrix product busy.
@@ -45,7 +46,7 @@ def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(hidden: Tensor, *rest: Any) -> Any:
-        with torch.autocast(hidden.device.type, enabled=False):
+        with autocast_off(hidden):
             return function(hidden, *rest)
 
     return run
@@ -159,11 +160,11 @@ def _empty_weight_gradient(weight: Tensor, needed: bool, tokens: int) -> Tensor:
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
     """total += a · b, or total = a · b the first time, which need not be read."""
-    beta = 0 if first else 1
-    if total.dtype == a.dtype or a.device.type == "cpu":
+    beta, there = 0 if first else 1, device_of(a.device)
+    if total.dtype == a.dtype or not there.is_accelerator:
         # a CPU multiplies bf16 no faster than fp32, unless it has instructions for it
         torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=beta, out=total)
-    elif device_of(a.device).is_nvidia:
+    elif there.is_nvidia:
         # bf16 in, fp32 out
         torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=beta, out=total)
     elif first:  # each chunk's product is rounded once on devices for which PyTorch has no such product

@@ -1,12 +1,10 @@
 """RMSNorm through PyTorch's own kernel (`torch.nn.functional.rms_norm`), which is fused on CUDA."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from litespark.ops.precision import compute_dtype
+from litespark.ops.precision import autocast_off, compute_dtype
 
 
 def rms_norm_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -15,9 +13,9 @@ def rms_norm_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     The kernel is fused where `x` and `weight` have one dtype; where they differ both are first widened to the dtype
     that holds them, which costs passes over memory.
     """
-    # autocast would choose a dtype for the kernel by itself, another one in each release; it knows no meta tensors
+    # autocast would choose a dtype for the kernel by itself, another one in each release
     dtype = compute_dtype(x)
-    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+    with autocast_off(x):
         wide = torch.promote_types(x.dtype, weight.dtype)
         return functional.rms_norm(x.to(wide), weight.shape, weight.to(wide), eps).to(dtype)
 
