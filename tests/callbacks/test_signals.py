@@ -6,11 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import lightning.pytorch as pl
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from litespark.callbacks import signals
 from litespark.callbacks.checkpoint import Checkpointer
@@ -154,3 +160,62 @@ def test_sigterm_stops_train_py_saves_and_prints_a_command_that_continues(tmp_pa
     assert main(["train", *words[words.index("train.py") + 1 :]]) == 0
     assert find(folder).step == step + 3
     assert '"status": "finished"' in (folder / "run.json").read_text()
+
+
+MENDED = "Lightning is mended: `StopOnSignal.setup` need not take the place of its handler"
+
+
+class Plain(pl.LightningModule):
+    """Sends itself SIGTERM in its fifth micro-batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = torch.nn.Linear(1, 1), 0
+
+    def training_step(self, batch, batch_idx):
+        self.seen += 1
+        if self.seen == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_lightnings_own_handler_ends_a_run_between_micro_batches_and_saves_nothing(tmp_path, handlers):
+    trainer = pl.Trainer(
+        accelerator="cpu", accumulate_grad_batches=4, default_root_dir=tmp_path, logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    module = Plain()
+    with suppress(SystemExit):
+        trainer.fit(module, torch.utils.data.DataLoader(torch.ones(40, 1)))
+    assert module.seen % 4 != 0, MENDED
+    assert list(tmp_path.rglob("*.ckpt")) == [], MENDED
+
+
+def test_lightnings_own_handler_broadcasts_whatever_it_interrupts(monkeypatch):
+    sent = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, src: sent.append(tensor.item()))
+    trainer = MagicMock(world_size=2, local_rank=0)
+    trainer.strategy.root_device = torch.device("cpu")
+    _SignalConnector(trainer)._sigterm_notifier_fn(signal.SIGTERM, None)
+    assert sent == [1], MENDED
+
+
+def test_lightning_reads_a_tensor_back_in_every_micro_batch_of_several_ranks():
+    class Reads(TorchDispatchMode):
+        """Counts what `item` asks of the device."""
+
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    trainer = MagicMock(received_sigterm=False)
+    trainer.strategy.root_device = torch.device("cpu")
+    with Reads() as reads:
+        _TrainingEpochLoop._broadcast_sigterm_tensor(MagicMock(trainer=trainer))
+    assert reads.count == 1, MENDED

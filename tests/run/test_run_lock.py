@@ -9,8 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import pytest
+from filelock import SoftFileLease, Timeout
 
 from litespark.run import run_lock as locks
 from litespark.run.config import ConfigError
@@ -108,3 +111,19 @@ def test_a_damaged_lease_is_nobodys(tmp_path, content):
     (tmp_path / LOCK).write_text(content)
     with run_lock(tmp_path):
         assert f"pid={os.getpid()}" in (tmp_path / LOCK).read_text()
+
+
+def test_filelock_never_takes_an_empty_lease(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    taken = {}
+    for content in ("", "{"):
+        (tmp_path / LOCK).write_text(content)
+        lease = SoftFileLease(tmp_path / LOCK, lease_duration=2.0, heartbeat_interval=1.0)
+        for _ in range(3):
+            with suppress(Timeout):
+                lease.acquire(timeout=0)
+            now[0] += 10 * 365 * 86400
+        taken[content] = lease.is_locked
+        lease.release()
+    assert taken == {"": False, "{": True}, "filelock is mended: `_acquire` need not remove an empty lease"

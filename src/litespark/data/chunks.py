@@ -4,7 +4,7 @@ The format is LitData's own (0.2.76): a chunk is a header of 32-bit numbers (how
 each and of the end) and the ids of all items; `index.json` lists the chunks. LitData's `StreamingDataset` reads what is
 written here. Its classes are not used: in that version its writer waits for an index of every rank, stamps the time
 into `index.json` and does not fsync; its reader drops what is left of each chunk below a whole block and serves flipped
-bytes; its loaders repeat or lose rows at a resume, and their order depends on `num_workers`.
+bytes; the order of its loaders depends on `num_workers`.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Storage:
 
     def exists(self, name: str) -> bool:
 
-        def is_there() -> bool:  # fsspec's own isfile() takes a lost connection for a no
+        def is_there() -> bool:  # isfile() of fsspec 2026.9 takes a lost connection for a no
             try:
                 return bool(self._system.info(self._path(name))["type"] == "file")
             except (FileNotFoundError, NotADirectoryError):
