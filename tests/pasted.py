@@ -13,3 +13,9 @@ _FILE = re.compile(r"`([\w/]+\.(?:py|yaml))`:\n\n( *```\w+\n)(.*?)^ *```", re.DO
 def shown_files() -> dict[str, str]:
     """Path -> content: "mypkg/pairs.py", "configs/task/pairs.yaml"."""
     return {path: textwrap.dedent(content) for path, _, content in _FILE.findall(CONTRIBUTING.read_text())}
+
+
+def shown_block(before: str) -> str:
+    """The block of code that comes next behind the text `before`."""
+    text = CONTRIBUTING.read_text()
+    return re.findall(r"```\w+\n(.*?)```", text[text.index(before) :], re.DOTALL)[0]

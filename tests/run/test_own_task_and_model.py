@@ -1,4 +1,4 @@
-"""The task and the model family that CONTRIBUTING.md shows: pasted, trained through train.py, resumed and reported."""
+"""What CONTRIBUTING.md shows of one's own: pasted, trained through train.py, resumed and reported."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from litespark.run.config import Parts
 from litespark.run.folder import read_metrics
 from litespark.run.preflight import preflight
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError
+from tests.pasted import shown_files
 from tests.run.composed import parts
 
-ROOT = Path(__file__).parents[2]
 SMALL = (
     "data=synthetic data.seq_len=16 data.micro_batch_size=4 data.synthetic_validation_sequences=6 "
     "trainer.global_batch_size=8 trainer.log_every=1 trainer.accelerator=cpu trainer.validate_every=3 "
@@ -36,14 +36,11 @@ LLAMA = (
 @pytest.fixture
 def mypkg(package, tmp_path, monkeypatch):
     """What CONTRIBUTING.md shows, in a package and config files outside of the project."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    configs = tmp_path / "configs"
-    for group, name in (("task", "pairs"), ("model", "bigram"), ("optim", "sgd")):
-        blocks = rf"`mypkg/{name}\.py`.*?```python\n(.*?)```.*?`configs/{group}/{name}\.yaml`.*?```yaml\n(.*?)```"
-        code, settings = re.findall(blocks, text, re.S)[0]
-        (package / f"{name}.py").write_text(code)
-        (configs / group).mkdir(parents=True)
-        (configs / group / f"{name}.yaml").write_text(settings)
+    for path, content in shown_files().items():
+        if path.startswith(("mypkg/", "configs/")):
+            file = (package.parent if path.startswith("mypkg/") else tmp_path) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
     monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.,lightning.pytorch.loggers.")
     return tmp_path
 
@@ -105,6 +102,23 @@ def test_an_optimizer_and_a_logger_of_ones_own_are_used_and_resumed(mypkg):
     assert _losses(mypkg, "cut") == _losses(mypkg, "whole")
     with pytest.raises(ConfigError, match=r"logger\.own\._target_: .* a subclass of lightning\.pytorch\.Logger"):
         _parts(mypkg, "logger.own={_target_:mypkg.sgd.SgdConfig}")
+
+
+def test_a_callback_and_a_metric_of_ones_own_are_logged_and_recorded(mypkg, capfd):
+    """The metric is a share of the tokens, beside those of pre-training."""
+    mine = ["task=confident", "callbacks=mine", "callbacks.extra.hello.every=2", *BIGRAM]
+    record = _train(mypkg, "run", *mine, "budget.steps=3")
+    assert re.findall("hello after step .*", capfd.readouterr().out) == [
+        "hello after step 2, 256 tokens",
+        "hello after step 3, 384 tokens",
+    ]
+    rows = read_metrics(mypkg / "logs" / "runs" / "run")
+    assert [row["mine/tokens_per_step"] for row in rows if "mine/tokens_per_step" in row] == [128, 128]
+    (metric,) = record["task_metrics"]
+    assert metric == {"name": "confident_share", "value": rows[-1]["validation/confident_share"]}
+    assert 0 <= metric["value"] <= 1
+    assert record["quality"]["token_accuracy"] is not None
+    assert "confident_share" in (mypkg / "logs" / "runs" / "run" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
