@@ -14,13 +14,13 @@ ARGS ?=
 WORKERS ?= 2
 # of bench-gpu
 PART ?= step
-# rows that come again: on random tokens that never do, no loss could tell one training from another
+# sequences that come again: on random tokens that never do, no loss could tell one training from another
 R3 := model=llama3b data=synthetic data.training_sequences=16 data.seq_len=4096 data.micro_batch_size=4 \
 	trainer.global_batch_size=4 precision=bf16 trainer.accelerator=gpu
 # ours in fp8 by each recipe, beside it in bf16 and both of PyTorch's own
 FP8 := --variant compiled --variant compiled_fp8 --variant litespark --variant "litespark_fp8:precision=fp8" \
 	--variant "litespark_fp8_tensorwise:precision=fp8 precision.fp8.recipe=tensorwise"
-# whole rows, as the Hugging Face baselines take them
+# whole sequences, as the Hugging Face baselines take them
 WHOLE := data.document_mask=false
 BENCH := $(PYTHON) -m litespark.cli bench
 # of bench and bench-gpu: anything writes the records into results/, which is committed, and nothing into logs/bench

@@ -57,8 +57,8 @@ display(prepared_data.domains(data))
 # %% [markdown]
 # ## Lengths of documents
 #
-# In tokens, counted between powers of two. Where most documents are shorter than the sequence length, a row holds
-# several of them, and the document mask keeps them apart; where they are longer, they are cut.
+# In tokens, counted between powers of two. Where most documents are shorter than the sequence length, a sequence
+# holds several of them, and the document mask keeps them apart; where they are longer, they are cut.
 
 # %%
 display(prepared_data.lengths(data))

@@ -74,7 +74,7 @@ def test_an_experiment_inherits_its_baseline_and_differs_only_where_it_may(name)
     assert all(baseline[f"ops.{op}"] == "reference" for op in BACKENDS)
 
 
-def test_the_headline_job_runs_with_one_layer_and_short_rows(tmp_path):
+def test_the_headline_job_runs_with_one_layer_and_short_sequences(tmp_path):
     cut = (
         "experiment=llama3b_litespark model.num_layers=1 data=synthetic data.seq_len=64 data.micro_batch_size=1 "
         "trainer.global_batch_size=1 budget.tokens=null budget.steps=2 trainer.accelerator=cpu precision=fp32 name=cut "

@@ -1,4 +1,4 @@
-"""What a number may be, stated at the field of a settings class (`rows: Count = 16`); pydantic checks it.
+"""What a number may be, stated at the field of a settings class (`sequences: Count = 16`); pydantic checks it.
 
 A number without a range is an error in the tests. No number may be nan or infinite; a whole number is never true or
 false, and never larger than what a float holds exactly; 1e4 is one.

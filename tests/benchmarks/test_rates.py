@@ -12,8 +12,8 @@ from litespark.ops.shapes import Place, StepShapes
 CPU = torch.device("cpu")
 
 
-def _place(length=64, rows=2, documents=False, dtype=torch.float32):
-    return Place(CPU, dtype, StepShapes(rows, length, 64, 4, 2, 16, 128, 300, documents))
+def _place(length=64, sequences=2, documents=False, dtype=torch.float32):
+    return Place(CPU, dtype, StepShapes(sequences, length, 64, 4, 2, 16, 128, 300, documents))
 
 
 def test_each_rate_is_measured_and_the_peak_that_the_user_states_is_kept_with_its_source():
@@ -26,15 +26,15 @@ def test_each_rate_is_measured_and_the_peak_that_the_user_states_is_kept_with_it
     assert (found.peak_flops, found.peak_source) == (1e12, "metrics.peak_flops")
 
 
-def test_attention_counts_the_pairs_of_whole_rows_over_the_best_time_of_the_fastest(monkeypatch, caplog):
+def test_attention_counts_the_pairs_of_whole_sequences_over_the_best_time_of_the_fastest(monkeypatch, caplog):
     times = {"sdpa": [4.0, 5.0], "reference": [9.0, 2.0]}
     monkeypatch.setattr(rates, "interleaved_milliseconds", lambda runs, device, seconds: times)
-    # 8 rows · 12 · H 4 · Dh 16 · (64 · 65 / 2 pairs) / 2 ms
+    # 8 sequences · 12 · H 4 · Dh 16 · (64 · 65 / 2 pairs) / 2 ms
     expected = 8 * 12 * 4 * 16 * 2080 / 2e-3
-    assert rates._attention_flops(_place(rows=8), 1.0, 1e12) == pytest.approx(expected)
-    assert rates._attention_flops(_place(rows=8, documents=True), 1.0, 1e12) == pytest.approx(expected)
-    # at 50 MFLOP/s all rows would take longer than a second: 7 calls of 0.26 s
-    assert rates._attention_flops(_place(rows=8), 1.0, 50e6) == pytest.approx(expected / 8)
+    assert rates._attention_flops(_place(sequences=8), 1.0, 1e12) == pytest.approx(expected)
+    assert rates._attention_flops(_place(sequences=8, documents=True), 1.0, 1e12) == pytest.approx(expected)
+    # at 50 MFLOP/s all sequences would take longer than a second: 7 calls of 0.26 s
+    assert rates._attention_flops(_place(sequences=8), 1.0, 50e6) == pytest.approx(expected / 8)
     # 12 · 4 · 16 · 33.6e6 pairs = 25.8 GFLOP a call: 26 s at 1 GFLOP/s
     assert rates._attention_flops(_place(length=8192), 0.1, 1e9) is None
     assert "one call takes at least 26 s" in caplog.text
@@ -61,7 +61,7 @@ def test_the_rate_in_fp8_is_of_two_operations_for_each_multiplication(monkeypatc
 
 def test_attention_that_is_wrong_and_a_reference_whose_scores_are_large_are_no_candidates(monkeypatch, caplog):
     # 4 bytes · 4 heads · 8192² = 1 GiB
-    assert "reference" not in rates._attention_backends(_place(rows=1, length=8192))
+    assert "reference" not in rates._attention_backends(_place(sequences=1, length=8192))
     assert list(rates._attention_backends(_place())) == ["sdpa", "reference"]
     monkeypatch.setattr(rates, "why_wrong", lambda *arguments: "it is wrong")
     assert list(rates._attention_backends(_place())) == ["reference"]

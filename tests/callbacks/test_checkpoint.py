@@ -20,7 +20,7 @@ OPTIMIZERS = {"fused": AdamWConfig(lr=1e-2), "unfused": AdamWConfig(lr=1e-2, fus
 
 
 def saving_run(
-    folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", rows=4, sizes=None, **settings
+    folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", sequences=4, sizes=None, **settings
 ):
     folder.mkdir(exist_ok=True)
     phases = Phases()
@@ -28,7 +28,9 @@ def saving_run(
     saver = Checkpointer(
         folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, about=about, phases=phases
     )
-    module = training_module(steps=steps, rows=rows, task=task, optimizer=OPTIMIZERS[optimizer], **(sizes or {}))
+    module = training_module(
+        steps=steps, sequences=sequences, task=task, optimizer=OPTIMIZERS[optimizer], **(sizes or {})
+    )
     return small_run(folder, module, **{"accumulate": 2, **settings}, phases=phases, callbacks=[saver])
 
 
@@ -50,7 +52,7 @@ def test_checkpoints_come_at_the_interval_and_at_the_end_and_say_what_they_are_o
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
 def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, optimizer):
-    # three rows an epoch: every step crosses the end of one; validation falls on steps 2 and 4
+    # three sequences an epoch: every step crosses the end of one; validation falls on steps 2 and 4
     data = {"training_sequences": 3}
     bad = {"task": Planted(lambda micro_batch: micro_batch == 1)}  # the first step is skipped
     whole = saving_run(tmp_path / "whole", every=1, optimizer=optimizer, validate_every=2, **bad)
@@ -74,7 +76,7 @@ def metrics_in(folder, key):
 
 
 def position_in(folder):
-    return torch.load(find(folder).state, weights_only=True)["SyntheticDataModule"]["rows"]
+    return torch.load(find(folder).state, weights_only=True)["SyntheticDataModule"]["sequences"]
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -98,20 +100,20 @@ def test_a_resume_with_another_micro_batch_takes_the_same_steps(tmp_path, micro_
     assert cut.trainer.global_step == again.trainer.global_step == 6
 
 
-@pytest.mark.parametrize("rows, accumulate, steps", [(2, 1, 9), (8, 4, 5), (16, 8, 4)])
-def test_a_resume_with_another_global_batch_spends_what_is_left_of_the_tokens(tmp_path, rows, accumulate, steps):
+@pytest.mark.parametrize("sequences, accumulate, steps", [(2, 1, 9), (8, 4, 5), (16, 8, 4)])
+def test_a_resume_with_another_global_batch_spends_what_is_left_of_the_tokens(tmp_path, sequences, accumulate, steps):
     tokens = 6 * 4 * LENGTH - 1
     whole = saving_run(tmp_path / "whole", every=3)
     whole.module.budget = TokenBudget(4 * LENGTH, tokens=tokens)
     whole.trainer.fit(whole.module, batches(2))
     assert whole.module.steps_taken == 6
-    other = saving_run(tmp_path / "other", every=None, validate_every=1, rows=rows, accumulate=accumulate)
-    other.module.budget = TokenBudget(rows * LENGTH, tokens=tokens)
+    other = saving_run(tmp_path / "other", every=None, validate_every=1, sequences=sequences, accumulate=accumulate)
+    other.module.budget = TokenBudget(sequences * LENGTH, tokens=tokens)
     state = tmp_path / "whole" / "checkpoints" / "step-00000003" / "state.ckpt"
     other.trainer.fit(other.module, batches(2), ckpt_path=state, weights_only=True)
     seen = list(metrics_in(tmp_path / "other", "progress/tokens").values())
-    assert [b - a for a, b in itertools.pairwise(seen)] == [rows * LENGTH] * (steps - 3)
-    assert tokens <= seen[-1] < tokens + rows * LENGTH
+    assert [b - a for a, b in itertools.pairwise(seen)] == [sequences * LENGTH] * (steps - 3)
+    assert tokens <= seen[-1] < tokens + sequences * LENGTH
     assert (other.module.steps_taken, position_in(tmp_path / "other")) == (steps, seen[-1] // LENGTH)
     assert list(metrics_in(tmp_path / "other", "validation/loss")) == list(range(3, steps + 1))
     assert metrics_in(tmp_path / "other", "train/learning_rate")[steps] == pytest.approx(0.1 * 1e-2)

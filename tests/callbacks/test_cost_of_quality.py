@@ -29,7 +29,7 @@ class Run:
         energy = metered(folder, clock, phases, meter=meter)
         saver = Checkpointer(folder / "checkpoints", every_steps=checkpoint_every, keep=9, about={}, phases=phases)
         self.record = make_record()
-        self.module = training_module(steps=steps, rows=2, task=TimedTask(clock, [STEP], validation=7.0))
+        self.module = training_module(steps=steps, sequences=2, task=TimedTask(clock, [STEP], validation=7.0))
         self.module.validate = self._validate
         self.bits = bits
         self.validated = []

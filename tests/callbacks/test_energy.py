@@ -13,7 +13,7 @@ from tests.callbacks.fake_time import TimedTask, metered, rows_of
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 
 WATTS = 100.0
-TOKENS = 2 * LENGTH  # of a step of two rows
+TOKENS = 2 * LENGTH  # of a step of two sequences
 
 
 def metered_run(folder, clock, *, steps, log_every=1, every=None, minimum=5.0, meter=None, seconds=(1.0,), **settings):
@@ -22,7 +22,7 @@ def metered_run(folder, clock, *, steps, log_every=1, every=None, minimum=5.0, m
     phases = Phases()
     energy = metered(folder, clock, phases, meter=meter, minimum=minimum, log_every=log_every)
     saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
-    module = training_module(steps=steps, rows=2, task=TimedTask(clock, list(seconds), validation=7.0))
+    module = training_module(steps=steps, sequences=2, task=TimedTask(clock, list(seconds), validation=7.0))
     callbacks = [energy] if every is None else [energy, saver]
     run = small_run(folder, module, log_every=log_every, phases=phases, callbacks=callbacks, **settings)
     return clock.drive(run), energy

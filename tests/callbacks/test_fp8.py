@@ -57,7 +57,7 @@ class Fp8Run:
         self.record = make_record(fp8=record, ops=[OpRecord("fp8", "auto", "reference")])
         # so slow that what is planted stays
         optimizer = AdamWConfig(lr=1e-15)
-        self.module = training_module(steps=steps, rows=2, optimizer=optimizer, fp8=config, num_layers=LAYERS)
+        self.module = training_module(steps=steps, sequences=2, optimizer=optimizer, fp8=config, num_layers=LAYERS)
         self.monitor = Fp8Monitor(config, self.record, settings.get("log_every", 1))
         planted = [] if plant is None else [plant]
         run = small_run(folder, self.module, callbacks=[*planted, self.monitor, *after], **settings)

@@ -27,7 +27,7 @@ def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, 
     phases = Phases()
     energy = metered(folder, clock, phases, meter=meter, minimum=2.0)
     optimizer = AdamWConfig(nonfinite_limit=3)
-    module = training_module(steps=steps, rows=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
+    module = training_module(steps=steps, sequences=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
     run = clock.drive(small_run(folder, module, phases=phases, callbacks=[energy], **settings))
     recorder = RunRecorder(
         folder / "run.json", record, SegmentRecord(STARTED, 0), throughput=run.throughput,

@@ -47,7 +47,7 @@ def stoppable_run(folder, task, *, steps=6, accumulate=2):
     folder.mkdir(exist_ok=True)
     phases = Phases()
     checkpointer = Checkpointer(folder / "checkpoints", every_steps=None, keep=1, about={}, phases=phases)
-    module = training_module(steps=steps, rows=2 * accumulate, task=task)
+    module = training_module(steps=steps, sequences=2 * accumulate, task=task)
     callbacks = [checkpointer, StopOnSignal(checkpointer)]
     return small_run(folder, module, accumulate=accumulate, phases=phases, callbacks=callbacks)
 

@@ -24,7 +24,7 @@ from tests.training.small_runs import LENGTH, batches, small_flops, small_llama,
 
 def test_mfu_is_the_closed_formula_of_a_step_of_several_micro_batches(tmp_path, clock):
     peak = 1e6
-    module = training_module(steps=1, rows=4, task=TimedTask(clock, [0.5]))
+    module = training_module(steps=1, sequences=4, task=TimedTask(clock, [0.5]))
     run = clock.drive(small_run(tmp_path, module, accumulate=2, peak=peak))
     run.trainer.fit(module, batches(2))
     loader = iter(batches(2).train_dataloader())
@@ -44,7 +44,7 @@ def test_validation_and_saving_take_no_training_time(tmp_path, clock, monkeypatc
     phases, seen = Phases(), []
     phases.listen(lambda before, after: seen.append(after))
     checkpointer = Checkpointer(tmp_path / "checkpoints", every_steps=2, keep=2, about={}, phases=phases)
-    module = training_module(steps=4, rows=2, task=TimedTask(clock, [1.0], validation=10.0))
+    module = training_module(steps=4, sequences=2, task=TimedTask(clock, [1.0], validation=10.0))
     run = small_run(tmp_path, module, log_every=4, validate_every=2, phases=phases, callbacks=[checkpointer])
     clock.drive(run)
     monkeypatch.setattr(state, "write", clock.slowed(state.write, 100))
@@ -60,7 +60,7 @@ def test_validation_and_saving_take_no_training_time(tmp_path, clock, monkeypatc
 
 
 def test_waiting_for_batches_has_its_share(tmp_path, clock):
-    module = training_module(steps=3, rows=2, task=TimedTask(clock, [3.0]))
+    module = training_module(steps=3, sequences=2, task=TimedTask(clock, [3.0]))
     run, data = clock.drive(small_run(tmp_path, module)), batches(2)
     data._training.read = clock.slowed(data._training.read, 1.0)
     run.trainer.fit(module, data)
@@ -69,7 +69,7 @@ def test_waiting_for_batches_has_its_share(tmp_path, clock):
 
 
 def test_a_disturbed_probe_is_repeated_at_the_end_and_until_then_its_share_is_withheld(tmp_path, clock):
-    module = training_module(steps=4, rows=2, task=TimedTask(clock, [1.0]))
+    module = training_module(steps=4, sequences=2, task=TimedTask(clock, [1.0]))
     run = clock.drive(small_run(tmp_path, module))
     run.throughput.mfu = MfuMeter(Rates(None, None, 1.0), small_flops, lambda: 1e12)
     run.trainer.fit(module, batches(2))
@@ -81,11 +81,11 @@ def test_a_disturbed_probe_is_repeated_at_the_end_and_until_then_its_share_is_wi
 def test_a_checkpoint_within_a_window_holds_the_steps_of_that_window(tmp_path, clock):
     phases = Phases()
     checkpointer = Checkpointer(tmp_path / "checkpoints", every_steps=3, keep=9, about={}, phases=phases)
-    module = training_module(steps=8, rows=2, task=TimedTask(clock, [1.0]))
+    module = training_module(steps=8, sequences=2, task=TimedTask(clock, [1.0]))
     run = clock.drive(small_run(tmp_path, module, log_every=4, phases=phases, callbacks=[checkpointer]))
     run.trainer.fit(module, batches(2))
     (tmp_path / "resumed").mkdir()
-    again = training_module(steps=8, rows=2, task=TimedTask(clock, [1.0]))
+    again = training_module(steps=8, sequences=2, task=TimedTask(clock, [1.0]))
     resumed = clock.drive(small_run(tmp_path / "resumed", again, log_every=4))
     state = tmp_path / "checkpoints" / "step-00000003" / "state.ckpt"
     resumed.trainer.fit(again, batches(2), ckpt_path=state, weights_only=True)

@@ -31,7 +31,7 @@ PLANTED = {
     "one bit of a weight": (["state_dict", "model.norm.weight"], nudge, "weights: model.norm.weight: 1 of 32"),
     "a moment": (["optimizer_states", 0, "state", 0, "exp_avg"], nudge, "optimizer state: 0.state.0.exp_avg"),
     "tokens": (["litespark", "tokens_seen"], lambda n: n + 1, "counters: tokens_seen: undisturbed 512, resumed 513"),
-    "position": (["TokenDataModule", "rows"], lambda n: n - 4, "data position: TokenDataModule.rows"),
+    "position": (["TokenDataModule", "sequences"], lambda n: n - 4, "data position: TokenDataModule.sequences"),
     "random numbers": (["litespark", "random", 0, "python", 1, 5], lambda n: n ^ 1, "random state: 0.python.1.5"),
     "a weight that is gone": (
         ["state_dict"],

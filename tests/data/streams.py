@@ -19,7 +19,7 @@ S = 16
 
 
 def module(place: Path | str, *, seed: int = 3, **changes: object) -> TokenDataModule:
-    """Rows of S+1 ids, two a batch, unless told otherwise."""
+    """Sequences of S+1 ids, two a batch, unless told otherwise."""
     reading: dict[str, object] = {"seq_len": S, "micro_batch_size": 2, **changes}
     return TokenDataModule(place, ReadingConfig(**reading), seed=seed)
 
@@ -44,7 +44,7 @@ def global_stream(
     seed: int = 3,
     **changes: object,
 ) -> Tensor:
-    """The rows of the first `count` global micro-batches, gathered over the ranks."""
+    """The sequences of the first `count` global micro-batches, gathered over the ranks."""
     ranks = []
     for rank in range(world):
         on_rank(monkeypatch, rank, world)

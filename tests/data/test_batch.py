@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.data.batch import IGNORE_INDEX, batch_from_rows
+from litespark.data.batch import IGNORE_INDEX, batch_from_sequences
 from litespark.data.prepare.packing import BestFitPacker
 from tests.properties import given, settings, st
 
@@ -14,7 +14,7 @@ EOS = 0
 
 
 def test_labels_are_the_next_tokens_and_stop_at_a_document_end():
-    batch = batch_from_rows(torch.tensor([[5, 6, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
+    batch = batch_from_sequences(torch.tensor([[5, 6, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
     assert batch.tokens.tolist() == [[5, 6, EOS, 7]]
     assert batch.labels.tolist() == [[6, EOS, IGNORE_INDEX, 8]]
     assert batch.documents.tolist() == [[0, 0, 0, 1]]
@@ -26,40 +26,40 @@ def test_labels_are_the_next_tokens_and_stop_at_a_document_end():
     assert batch.tokens.dtype == batch.labels.dtype == batch.positions.dtype == torch.int64
 
 
-def test_padding_at_the_end_of_a_row_is_one_document_that_counts_for_nothing():
-    rows = torch.tensor([[5, 6, EOS, EOS, EOS, EOS], [5, EOS, 7, 8, 9, EOS], [5, 6, 7, EOS, 8, EOS]])
-    batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, padded=True)
+def test_padding_at_the_end_of_a_sequence_is_one_document_that_counts_for_nothing():
+    sequences = torch.tensor([[5, 6, EOS, EOS, EOS, EOS], [5, EOS, 7, 8, 9, EOS], [5, 6, 7, EOS, 8, EOS]])
+    batch = batch_from_sequences(sequences, eos_id=EOS, document_mask=True, padded=True)
     assert batch.labels[0].tolist() == [6, EOS] + [IGNORE_INDEX] * 3
     assert batch.documents.tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2], [0, 1, 2, 3, 0]]
     assert batch.cu_seqlens.tolist()[:7] == [0, 3, 5, 7, 10, 14, 15]
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (13, 10, 6 + (3 + 6) + (10 + 1))
-    unpadded = batch_from_rows(rows, eos_id=EOS, document_mask=True)
+    unpadded = batch_from_sequences(sequences, eos_id=EOS, document_mask=True)
     assert (unpadded.token_count, unpadded.attention_pairs) == (15, 28)
-    unmasked = batch_from_rows(rows, eos_id=EOS, document_mask=False, padded=True, real_rows=1)
+    unmasked = batch_from_sequences(sequences, eos_id=EOS, document_mask=False, padded=True, real_sequences=1)
     assert (unmasked.token_count, unmasked.supervised_count, unmasked.attention_pairs) == (3, 2, 6)
-    # of a row of padding alone the first EOS counts
-    batch = batch_from_rows(torch.tensor([[EOS] * 4, [5, 6, 7, EOS]]), eos_id=EOS, document_mask=True, padded=True)
+    # of a sequence of padding alone the first EOS counts
+    batch = batch_from_sequences(torch.tensor([[EOS] * 4, [5, 6, 7, EOS]]), eos_id=EOS, document_mask=True, padded=True)
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (1 + 3, 3, 1 + 6)
 
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=12), seq_len=st.integers(1, 9))
-def test_packed_rows_train_on_each_id_but_the_first_of_a_document(lengths, seq_len):
+def test_packed_sequences_train_on_each_id_but_the_first_of_a_document(lengths, seq_len):
     packer = BestFitPacker(seq_len, EOS)
     documents = [np.array([*range(1, length), EOS], dtype=np.int64) for length in lengths]
-    rows = np.concatenate([group for ids in documents for group in packer.add(ids)] + packer.close())
-    batch = batch_from_rows(torch.from_numpy(rows), eos_id=EOS, document_mask=True, padded=True)
+    sequences = np.concatenate([group for ids in documents for group in packer.add(ids)] + packer.close())
+    batch = batch_from_sequences(torch.from_numpy(sequences), eos_id=EOS, document_mask=True, padded=True)
     supervised = token_count = pairs = 0
-    for number, row in enumerate(rows.tolist()):
-        while len(row) > 2 and row[-1] == row[-2] == EOS:
-            row.pop()
-        inputs = row[:seq_len]
+    for number, sequence in enumerate(sequences.tolist()):
+        while len(sequence) > 2 and sequence[-1] == sequence[-2] == EOS:
+            sequence.pop()
+        inputs = sequence[:seq_len]
         token_count += len(inputs)
         supervised += sum(token != EOS for token in inputs)
-        documents_of_row = np.cumsum([0] + [token == EOS for token in inputs])[:-1].tolist()
-        pairs += sum(documents_of_row[:place].count(its) + 1 for place, its in enumerate(documents_of_row))
-        assert batch.documents[number, : len(inputs)].tolist() == documents_of_row
+        documents_of_sequence = np.cumsum([0] + [token == EOS for token in inputs])[:-1].tolist()
+        pairs += sum(documents_of_sequence[:place].count(its) + 1 for place, its in enumerate(documents_of_sequence))
+        assert batch.documents[number, : len(inputs)].tolist() == documents_of_sequence
     assert batch.supervised_count == supervised == sum(lengths) - len(lengths)
     assert batch.supervised_count == int((batch.labels != IGNORE_INDEX).sum())
     assert (batch.token_count, batch.attention_pairs) == (token_count, pairs)
@@ -67,19 +67,19 @@ def test_packed_rows_train_on_each_id_but_the_first_of_a_document(lengths, seq_l
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.integers(1, 6).flatmap(
+    sequences=st.integers(1, 6).flatmap(
         lambda length: st.lists(st.lists(st.integers(0, 3), min_size=length + 1, max_size=length + 1), min_size=1)
     ),
     document_mask=st.booleans(),
     data=st.data(),
 )
-def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
-    real = data.draw(st.integers(0, len(rows)))
-    batch = batch_from_rows(torch.tensor(rows), eos_id=EOS, document_mask=document_mask, real_rows=real)
+def test_counts_agree_with_counting_one_by_one(sequences, document_mask, data):
+    real = data.draw(st.integers(0, len(sequences)))
+    batch = batch_from_sequences(torch.tensor(sequences), eos_id=EOS, document_mask=document_mask, real_sequences=real)
     supervised = pairs = 0
-    for number, row in enumerate(rows):
+    for number, sequence in enumerate(sequences):
         document, position = 0, 0
-        inputs = row[:-1]
+        inputs = sequence[:-1]
         belongs = []
         for place, token in enumerate(inputs):
             belongs.append(document)
@@ -95,13 +95,13 @@ def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
     if not document_mask:
         assert (batch.documents, batch.positions, batch.cu_seqlens) == (None, None, None)
     else:
-        cu_seqlens, length = batch.cu_seqlens.tolist(), len(rows[0]) - 1
-        starts = [n * length + m for n in range(len(rows)) for m in range(length) if batch.positions[n, m] == 0]
+        cu_seqlens, length = batch.cu_seqlens.tolist(), len(sequences[0]) - 1
+        starts = [n * length + m for n in range(len(sequences)) for m in range(length) if batch.positions[n, m] == 0]
         assert cu_seqlens[: len(starts)] == starts
-        assert set(cu_seqlens[len(starts) :]) == {len(rows) * length}
+        assert set(cu_seqlens[len(starts) :]) == {len(sequences) * length}
     assert batch.supervised_count == supervised == int((batch.labels != IGNORE_INDEX).sum())
     assert batch.attention_pairs == pairs
-    assert batch.token_count == real * (len(rows[0]) - 1)
+    assert batch.token_count == real * (len(sequences[0]) - 1)
     assert all(type(n) is int for n in (batch.token_count, batch.supervised_count, batch.attention_pairs))
 
 
@@ -114,13 +114,15 @@ def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
         ((1, 3), {"padded": True}, "need an EOS id"),
     ],
 )
-def test_wrong_rows_are_refused(shape, options, message):
+def test_wrong_sequences_are_refused(shape, options, message):
     with pytest.raises(ValueError, match=message):
-        batch_from_rows(torch.zeros(shape, dtype=torch.int64), **{"eos_id": None, "document_mask": False, **options})
+        batch_from_sequences(
+            torch.zeros(shape, dtype=torch.int64), **{"eos_id": None, "document_mask": False, **options}
+        )
 
 
 def test_moving_keeps_the_counts():
-    batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
+    batch = batch_from_sequences(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
     moved = vars(batch.to("meta"))
     assert {held.device.type for held in moved.values() if isinstance(held, torch.Tensor)} == {"meta"}
     assert moved["supervised_count"] == batch.supervised_count
@@ -128,6 +130,8 @@ def test_moving_keeps_the_counts():
 
 def test_the_number_of_boundaries_seldom_changes():
     def count(documents):
-        return len(batch_from_rows(torch.tensor([[EOS] * documents + [5]]), eos_id=EOS, document_mask=True).cu_seqlens)
+        return len(
+            batch_from_sequences(torch.tensor([[EOS] * documents + [5]]), eos_id=EOS, document_mask=True).cu_seqlens
+        )
 
     assert [count(documents) for documents in (1, 14, 15, 16, 31)] == [16, 16, 16, 32, 32]

@@ -69,7 +69,7 @@ TABLE = {
         "model.vocab_size: got 257, expected at least the 300", "set model.vocab_size=300"),
     "chunks without manifest": ("data.source={w}/no_manifest", "{w}/no_manifest has no manifest.json", "prepare"),
     "truncated chunk": ("data.source={w}/short_chunk", "has 100 bytes; the manifest says", "prepare the data again"),
-    "too little text for one row": ("data.source={w}/prepared data.seq_len=60000 model.max_seq_len=60000", "holds",
+    "too little text for one sequence": ("data.source={w}/prepared data.seq_len=60000 model.max_seq_len=60000", "holds",
         "data.seq_len=60000 needs at least 60001", "Set data.seq_len to at most"),
     "sequences longer than the model's": (f"{NO_FILES} data.seq_len=128",
         "data.seq_len: got 128, expected at most model.max_seq_len = 64", "lower the one or raise the other"),

@@ -66,7 +66,7 @@ def test_the_record_is_consistent_with_the_run(run: tuple[Path, str]):
     assert record["quality"]["validation_loss"] < record["data"]["unigram_entropy"] + 1
     assert record["quality"]["perplexity"] == pytest.approx(math.exp(record["quality"]["validation_loss"]))
     rates = record["throughput"]
-    # the closed formula over the peak that was given; documents end within rows, so C is below a whole causal row's
+    # the closed formula over the peak that was given; documents end within sequences, so C is below a whole one's
     full, causal = record["model"]["flops_per_token_full"], record["model"]["flops_per_token_causal"]
     assert rates["mfu_full"] == pytest.approx(full * rates["tokens_per_second"] / 1e11)
     assert rates["mfu_causal"] <= causal * rates["tokens_per_second"] / 1e11 * 1.0001

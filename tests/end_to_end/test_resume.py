@@ -1,6 +1,6 @@
 """A run that was killed and resumed ends bit for bit as if nothing had happened, across the ends of epochs.
 
-40 training rows and 8 rows a step: an epoch ends every five steps, so every stretch between checkpoints crosses one.
+40 training sequences and 8 a step: an epoch ends every five steps, so every stretch between checkpoints crosses one.
 """
 
 import json
@@ -107,7 +107,7 @@ def test_two_sharded_processes_follow_the_loss_of_one(place: Path, undisturbed: 
 
 
 def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed: Path, killed: Path):
-    """Another number of processes and another micro-batch: the same rows in the same order, the same loss."""
+    """Another number of processes and another micro-batch: the same sequences in the same order, the same loss."""
     folder = shutil.copytree(killed, killed.with_name("grown"))
     train_apart(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"), processes=2)
     assert metrics(folder, "train/loss") == pytest.approx(metrics(undisturbed, "train/loss"), rel=1e-5)

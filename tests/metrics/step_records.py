@@ -1,7 +1,8 @@
 """Records of `litespark bench step` made by hand, with numbers that can be followed in the head.
 
-S is 4, so a query of a whole causal row sees 2.5 keys on average; a token costs 1000 FLOPs and 120 for each key:
-1300 causal, 1480 full; a second forward is 300 and 40 for each key: 1700. Two rows make 8 tokens and 20 pairs a step.
+S is 4, so a query of a whole causal sequence sees 2.5 keys on average; a token costs 1000 FLOPs and 120 for each key:
+1300 causal, 1480 full; a second forward is 300 and 40 for each key: 1700. Two sequences make 8 tokens and 20 pairs a
+step.
 """
 
 from __future__ import annotations

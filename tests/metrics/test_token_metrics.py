@@ -13,12 +13,12 @@ VOCABULARY = 13
 TOKEN_BYTES = torch.arange(VOCABULARY) % 5  # some tokens stand for no bytes
 
 
-def make_batch(rows, columns, seed, ignored=0.3):
+def make_batch(sequences, length, seed, ignored=0.3):
     generator = torch.Generator().manual_seed(seed)
-    nats = torch.rand(rows, columns, generator=generator) * 4
-    correct = torch.rand(rows, columns, generator=generator) < 0.4
-    labels = torch.randint(0, VOCABULARY, (rows, columns), generator=generator)
-    labels[torch.rand(rows, columns, generator=generator) < ignored] = IGNORE_INDEX
+    nats = torch.rand(sequences, length, generator=generator) * 4
+    correct = torch.rand(sequences, length, generator=generator) < 0.4
+    labels = torch.randint(0, VOCABULARY, (sequences, length), generator=generator)
+    labels[torch.rand(sequences, length, generator=generator) < ignored] = IGNORE_INDEX
     return nats, correct, labels
 
 

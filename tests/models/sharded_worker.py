@@ -43,12 +43,12 @@ def _assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 
 def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
-    rows = random_ids(2, 16), random_ids(2, 16, seed=1)
+    sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
     single, model = small_model(seed=5), _sharded(MixedPrecisionPolicy())
     _assert_equal(_whole(model.state_dict()), single.state_dict())
     export_huggingface(model, folder, max_shard_bytes=20_000)
 
-    expected, loss = single(*rows), model(*rows)
+    expected, loss = single(*sequences), model(*sequences)
     for each in (expected, loss):
         each.backward()
     assert relative_distance(loss, expected) < 1e-6
@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
     mixed = _sharded(MixedPrecisionPolicy(param_dtype=torch.bfloat16))
     tables = []
     mixed.blocks[0].register_forward_hook(lambda _, arguments, __: tables.append(arguments[2].cos))
-    mixed_loss = mixed(*rows)
+    mixed_loss = mixed(*sequences)
     assert (mixed_loss.dtype, tables[0].dtype) == (torch.float32, torch.float32)
     assert relative_distance(mixed_loss, expected) < 2e-2
     torch.distributed.destroy_process_group()

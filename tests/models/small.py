@@ -1,4 +1,4 @@
-"""Small random Llamas and rows that tests share, and the sizes of llama3b."""
+"""Small random Llamas and sequences that tests share, and the sizes of llama3b."""
 
 from typing import Any
 

@@ -90,17 +90,17 @@ def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
     assert counter.frame_count > graphs
 
 
-def test_validation_and_rows_of_fewer_tokens_are_compiled_within_the_limit():
+def test_validation_and_sequences_of_fewer_tokens_are_compiled_within_the_limit():
     model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"), num_heads=1, num_kv_heads=1)
     counter = CompileCounter()
     compile_model(model, model.blocks, "block", backend=counter)
-    for training, rows, starts in ((True, 3, [4, 9]), (True, 3, [5]), (False, 3, [2, 7, 9]), (False, 2, [6]),
+    for training, sequences, starts in ((True, 3, [4, 9]), (True, 3, [5]), (False, 3, [2, 7, 9]), (False, 2, [6]),
                                    (False, 1, [3]), (True, 3, [1, 2, 3, 4])):  # fmt: skip
-        index = torch.zeros(rows, 16, dtype=torch.int32)
+        index = torch.zeros(sequences, 16, dtype=torch.int32)
         for start in starts:
             index[:, start:] += 1
         with torch.set_grad_enabled(training):
-            ids = random_ids(rows, 16)
+            ids = random_ids(sequences, 16)
             model(ids, ids, documents=index, cu_seqlens=Documents(index).cu_seqlens(), reduction="none")
     assert counter.frame_count <= 8
 

@@ -14,17 +14,17 @@ def _greedy_without_cache(model, ids, count):
     return ids
 
 
-def test_a_row_is_filled_with_eos_after_its_end_and_generation_stops_when_all_ended():
+def test_a_sequence_is_filled_with_eos_after_its_end_and_generation_stops_when_all_ended():
     model, prompts = small_model().train(), random_ids(2, 5)
     free = _greedy_without_cache(model, prompts, 12)[:, 5:]
     eos = int(free[0, 2])
     found = generate(model, prompts, 12, eos_id=eos)[:, 5:]
     assert torch.equal(generate(model, prompts, 12)[:, 5:], free)
-    for row in range(2):
-        ends = (free[row] == eos).nonzero().flatten().tolist()
+    for sequence in range(2):
+        ends = (free[sequence] == eos).nonzero().flatten().tolist()
         end = ends[0] if ends else 12
-        assert torch.equal(found[row, :end], free[row, : min(end, found.shape[1])])
-        assert bool((found[row, end:] == eos).all())
+        assert torch.equal(found[sequence, :end], free[sequence, : min(end, found.shape[1])])
+        assert bool((found[sequence, end:] == eos).all())
     alone = generate(model, prompts[:1], 12, eos_id=eos)
     assert alone[0, -1] == eos
     assert alone.shape[1] == 5 + free[0].tolist().index(eos) + 1

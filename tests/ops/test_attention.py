@@ -68,8 +68,8 @@ def draw(length=LENGTH, heads=4, kv_heads=2, width=16, queries=None, device=DEVI
     generator = torch.Generator().manual_seed(0)
     counts = {"query": (queries or length, heads), "key": (length, kv_heads), "value": (length, kv_heads)}
     return {
-        name: torch.randn(2, rows, count, width, generator=generator).to(device)
-        for name, (rows, count) in counts.items()
+        name: torch.randn(2, positions, count, width, generator=generator).to(device)
+        for name, (positions, count) in counts.items()
     }
 
 

@@ -34,8 +34,8 @@ def _inputs(length, heads, num_kv_heads, width, batch=1, seed=0):
     }
 
 
-def _documents(*rows):
-    index = torch.stack([torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in rows])
+def _documents(*sequences):
+    index = torch.stack([torch.arange(len(each)).repeat_interleave(torch.tensor(each)) for each in sequences])
     return Documents(index.to(DEVICE, torch.int32))
 
 
@@ -85,12 +85,12 @@ def test_documents_and_windows_equal_the_reference_whatever_the_blocks(queries, 
 @given(data=st.data())
 def test_it_equals_the_reference_at_drawn_shapes(data):
     draw = data.draw
-    rows = [draw(st.lists(st.integers(2, 20), min_size=1, max_size=4))]
-    length = sum(rows[0])
-    rows.append([length - 1, 1])  # rows of a batch have documents of their own
+    sequences = [draw(st.lists(st.integers(2, 20), min_size=1, max_size=4))]
+    length = sum(sequences[0])
+    sequences.append([length - 1, 1])  # sequences of a batch have documents of their own
     num_kv_heads, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 4]))
     inputs = _inputs(length, num_kv_heads * group, num_kv_heads, draw(st.sampled_from([16, 20, 48])), 2, seed=length)
-    documents = _documents(*rows) if draw(st.booleans()) else None
+    documents = _documents(*sequences) if draw(st.booleans()) else None
     _assert_matches(inputs, torch.float32, documents, draw(st.none() | st.integers(2, length + 1)))
 
 
@@ -168,12 +168,12 @@ def test_each_tensor_is_read_through_strides_of_its_own():
     assert all(torch.equal(a, b) for a, b in zip(run(*views), run(*plain), strict=True))
 
 
-# (B, S, strides of rows and of positions): rows far apart; positions too far apart for 32 bits within a block, which
-# are copied; positions that pass 32 bits only from one block to another
+# (B, S, strides of sequences and of positions): sequences far apart; positions too far apart for 32 bits within a
+# block, which are copied; positions that pass 32 bits only from one block to another
 @pytest.mark.parametrize(
     "batch, length, strides",
     [(3, 2, (2**30 + 16, 64)), (1, 3, (0, 2**30 + 16)), (1, 130, (0, 2**24 - 16))],
-    ids=["rows", "positions", "blocks"],
+    ids=["sequences", "positions", "blocks"],
 )
 def test_offsets_beyond_31_bits(batch, length, strides):
     memory = torch.empty(2**31 + 2**25, dtype=torch.bfloat16, device=DEVICE)

@@ -16,7 +16,7 @@ from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
 
 SHAPES = StepShapes(
-    rows=1, length=12, hidden_size=16, num_heads=2, num_kv_heads=1, head_dim=8, intermediate_size=24, vocab_size=31
+    sequences=1, length=12, hidden_size=16, num_heads=2, num_kv_heads=1, head_dim=8, intermediate_size=24, vocab_size=31
 )
 CPU = Place(torch.device("cpu"), torch.float32, SHAPES)
 # where `auto` measures; nothing in these tests touches the device, since measuring is replaced

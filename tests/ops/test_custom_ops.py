@@ -13,7 +13,7 @@ from litespark.ops.tolerance import outputs_and_gradients
 from tests.ops.assertions import assert_close, assert_op_matches
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = StepShapes(rows=2, length=5, hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=16,
+SHAPES = StepShapes(sequences=2, length=5, hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=16,
                     intermediate_size=20, vocab_size=37, documents=True)  # fmt: skip
 # op, backend, number of the case
 USES = [
@@ -104,7 +104,7 @@ def test_each_input_may_be_frozen(op, name, number):
 
 @ALL
 def test_nothing_gives_nothing(op, name, number):
-    case = case_of(op, number if op != "attention" else 0, replace(SHAPES, rows=0, documents=False))
+    case = case_of(op, number if op != "attention" else 0, replace(SHAPES, sequences=0, documents=False))
     found = outputs_and_gradients(called(case, name), case.inputs)
     for each, x in case.inputs.items():
         if f"gradient of {each}" in found:

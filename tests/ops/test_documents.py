@@ -1,21 +1,21 @@
-"""Where documents lie in packed rows: each form that is derived from their numbers."""
+"""Where documents lie in packed sequences: each form that is derived from their numbers."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from litespark.data.batch import batch_from_rows
+from litespark.data.batch import batch_from_sequences
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.reference import attention
 from litespark.tasks.pretrain import Pretrain
 from tests.models.small import small_model
 
-# the number 1 comes back and opens another document; the second row goes on with the number the first ended with
+# the number 1 comes back and opens another document; the second sequence goes on with the number the first ended with
 INDEX = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 2, 3]], dtype=torch.int32)
 
 
-def test_each_form_follows_from_the_ends_of_documents_and_rows():
+def test_each_form_follows_from_the_ends_of_documents_and_sequences():
     documents = Documents(INDEX)
     assert documents.cu_seqlens().tolist() == [0, 2, 3, 6, 10, 11, 12]
     assert documents.cu_seqlens().dtype == torch.int32
@@ -24,8 +24,8 @@ def test_each_form_follows_from_the_ends_of_documents_and_rows():
 
 
 def test_boundaries_of_a_batch_are_those_that_its_documents_have():
-    rows = torch.randint(0, 4, (3, 12), generator=torch.Generator().manual_seed(0))
-    batch = batch_from_rows(rows, eos_id=0, document_mask=True)
+    sequences = torch.randint(0, 4, (3, 12), generator=torch.Generator().manual_seed(0))
+    batch = batch_from_sequences(sequences, eos_id=0, document_mask=True)
     counted = Documents(batch.documents).cu_seqlens()
     assert torch.equal(batch.cu_seqlens[: len(counted)], counted)
 
@@ -47,8 +47,8 @@ def test_compiled_code_does_not_count_boundaries():
 
 
 def test_a_training_step_hands_the_boundaries_of_its_batch_to_every_layer():
-    rows = torch.randint(0, 6, (2, 17), generator=torch.Generator().manual_seed(0))
-    batch = batch_from_rows(rows, eos_id=0, document_mask=True)
+    sequences = torch.randint(0, 6, (2, 17), generator=torch.Generator().manual_seed(0))
+    batch = batch_from_sequences(sequences, eos_id=0, document_mask=True)
     model, seen = small_model(), []
 
     def attend(query, key, value, documents):

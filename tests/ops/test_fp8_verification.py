@@ -19,8 +19,9 @@ from tests.ops import planted_pieces as planted
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = StepShapes(
-    rows=2, length=37, hidden_size=72, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=88, vocab_size=101
-)
+    sequences=2, length=37, hidden_size=72, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=88,
+    vocab_size=101,
+)  # fmt: skip
 ONE = torch.tensor(1.0)
 NEEDS_UNITS = pytest.mark.skipif(
     DEVICE.type == "cuda" and limits.without_units(DEVICE) is not None,

@@ -92,16 +92,16 @@ def test_impossible_rope_scaling_is_refused():
 def test_attention_equals_a_loop_over_queries_and_heads():
     query, key, value = _random(2, 3, 4, 8), _random(2, 5, 2, 8, seed=1), _random(2, 5, 2, 8, seed=2)
     output = attention(query, key, value)
-    for row in range(2):
+    for sequence in range(2):
         for position in range(3):
             for head in range(4):
                 # two cached keys come before the first query
                 seen = slice(0, position + 3)
-                weights = (key[row, seen, head // 2] @ query[row, position, head] / math.sqrt(8)).softmax(0)
-                torch.testing.assert_close(output[row, position, head], weights @ value[row, seen, head // 2])
+                weights = (key[sequence, seen, head // 2] @ query[sequence, position, head] / math.sqrt(8)).softmax(0)
+                torch.testing.assert_close(output[sequence, position, head], weights @ value[sequence, seen, head // 2])
 
 
-def test_documents_of_a_row_do_not_see_each_other():
+def test_documents_of_a_sequence_do_not_see_each_other():
     inputs = _random(1, 6, 2, 4), _random(1, 6, 1, 4, seed=1), _random(1, 6, 1, 4, seed=2)
     found = attention(*inputs, Documents(torch.tensor([[0, 0, 1, 2, 2, 2]])))
     for document in (slice(0, 2), slice(2, 3), slice(3, 6)):
@@ -113,7 +113,7 @@ def test_a_window_hides_what_is_further_away():
     found = attention(query, key, value, None, 3)
     for last in range(6):
         seen = slice(max(0, last - 2), last + 1)
-        # of the last query of a row that holds only what it sees
+        # of the last query of a sequence that holds only what it sees
         alone = attention(query[:, seen], key[:, seen], value[:, seen])[:, -1]
         torch.testing.assert_close(found[:, last], alone)
 
@@ -143,8 +143,8 @@ def test_linear_cross_entropy_equals_the_formula_and_leaves_out_what_is_ignored(
     hidden, weight, labels = _random(2, 3, 4), _random(7, 4, seed=1), LABELS
     losses = linear_cross_entropy(hidden, weight, labels, reduction="none")
     probabilities = (hidden @ weight.T).softmax(-1)
-    for row, column in [(0, 0), (0, 2), (1, 0), (1, 1)]:
-        torch.testing.assert_close(losses.nats[row, column], -probabilities[row, column, labels[row, column]].log())
+    for place in [(0, 0), (0, 2), (1, 0), (1, 1)]:
+        torch.testing.assert_close(losses.nats[place], -probabilities[place][labels[place]].log())
     assert losses.nats[0, 1] == 0
     assert losses.nats[1, 2] == 0
     torch.testing.assert_close(linear_cross_entropy(hidden, weight, labels), losses.nats.sum())

@@ -24,9 +24,9 @@ def _random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _tables(rows, length, width, device):
-    """cos and sin of documents packed in rows, whose positions begin anew."""
-    positions = torch.randint(0, 200, (rows, length), generator=torch.Generator().manual_seed(1))
+def _tables(sequences, length, width, device):
+    """cos and sin of documents packed in sequences, whose positions begin anew."""
+    positions = torch.randint(0, 200, (sequences, length), generator=torch.Generator().manual_seed(1))
     cos, sin = rope_tables(positions, inverse_frequencies(width, 10000.0))
     return cos.to(device), sin.to(device)
 
@@ -36,8 +36,8 @@ def _qkv(batch, length, heads, width):
     return _random(batch, length, heads * width).unflatten(-1, (heads, width))
 
 
-def _inputs(batch, length, heads, num_kv_heads, width, device, rows=None):
-    cos, sin = _tables(rows or batch, length, width, device)
+def _inputs(batch, length, heads, num_kv_heads, width, device, sequences=None):
+    cos, sin = _tables(sequences or batch, length, width, device)
     qkv = _qkv(batch, length, heads + 2 * num_kv_heads, width).to(device)
     return {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
 
@@ -57,9 +57,9 @@ def _of(op, num_kv_heads):
     st.sampled_from([1, 3, 16, 48, 128]),
     st.booleans(),
 )
-def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_kv_heads, half, per_row):
+def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_kv_heads, half, per_sequence):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = _inputs(batch, length, heads, num_kv_heads, 2 * half, device, rows=batch if per_row else 1)
+    inputs = _inputs(batch, length, heads, num_kv_heads, 2 * half, device, sequences=batch if per_sequence else 1)
     assert_op_matches(_of(rope_qkv_triton, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
 
 
@@ -90,17 +90,17 @@ def test_outputs_without_a_gradient_count_as_zeros(used, device):
     assert relative_distance(*gradients) <= 1e-6
 
 
-def test_rows_and_heads_may_lie_beyond_2_31_values(device):
+def test_sequences_and_heads_may_lie_beyond_2_31_values(device):
     """Three of them 2^30 values apart; memory that is not touched takes no room on a CPU."""
     stride = 2**30 + 8
     try:
         memory = torch.empty(2 * stride + 64, dtype=torch.float16, device=device)
     except RuntimeError:
         pytest.skip("there is no room for 4 GiB")
-    for rows, strides in ((3, (stride, 32, 4, 1)), (1, (32, 32, stride, 1))):
-        tables = _tables(rows, 1, 4, device)
-        qkv = memory.as_strided((rows, 1, 3, 4), strides)
-        qkv.copy_(_random(rows, 1, 3, 4))
+    for sequences, strides in ((3, (stride, 32, 4, 1)), (1, (32, 32, stride, 1))):
+        tables = _tables(sequences, 1, 4, device)
+        qkv = memory.as_strided((sequences, 1, 3, 4), strides)
+        qkv.copy_(_random(sequences, 1, 3, 4))
         found, expected = rope_qkv_triton(qkv, *tables, 1), reference.rope_qkv(qkv.clone(), *tables, 1)
         assert all(relative_distance(a, b) <= 1e-3 for a, b in zip(found, expected, strict=True))
 

@@ -13,10 +13,10 @@ from litespark.ops.verification import Verification, failures, verify
 from tests.ops import planted as planted_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = StepShapes(rows=2, length=40, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80,
-                    vocab_size=101, documents=True)  # fmt: skip
+SHAPES = StepShapes(sequences=2, length=40, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16,
+                    intermediate_size=80, vocab_size=101, documents=True)  # fmt: skip
 PLACE = Place(DEVICE, torch.float32, SHAPES)
-R3 = StepShapes(rows=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128,
+R3 = StepShapes(sequences=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128,
                 intermediate_size=8192, vocab_size=32000, documents=True)  # fmt: skip
 FAST = [
     (op, name)
@@ -42,7 +42,7 @@ def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast):
         assert op == "fp8" or any(each.tensor.startswith("gradient") for each in verification.differences)
 
 
-def test_rows_of_one_token_are_no_failure():
+def test_sequences_of_one_token_are_no_failure():
     verifications = verify("attention", "sdpa", replace(PLACE, shapes=replace(SHAPES, length=1)))
     assert [verification.case for verification in verifications] == ["attention", "attention within documents"]
     assert not failures(verifications), list(map(str, verifications))
@@ -107,11 +107,11 @@ def test_sizes_are_cut_to_memory_with_the_widths_of_the_run(op):
     assert tiny.tokens < 100
     assert found.num_heads // found.num_kv_heads == tiny.num_heads // tiny.num_kv_heads == 3
     more = cut(op, R3, 2**40)
-    assert (more.rows, more.length, more.num_heads) == (4, 4096, 24)
+    assert (more.sequences, more.length, more.num_heads) == (4, 4096, 24)
 
 
 def test_attention_keeps_the_length_of_the_run_and_gives_up_heads_before_tokens():
     found = cut("attention", R3, 2**30)
-    assert (found.rows, found.length) == (1, 4096)
+    assert (found.sequences, found.length) == (1, 4096)
     assert 5 * 4 * found.num_heads * found.length**2 <= 2**30
     assert cut("attention", StepShapes(1, 2**20, 64, 8, 1, 64, 64, 128), 2**30).length < 2**20

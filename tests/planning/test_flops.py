@@ -8,14 +8,14 @@ from litespark.ops.backend import OpsConfig
 from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from tests.models.small import random_ids, small_config, small_model
 
-ROWS, LENGTH = 2, 24
+SEQUENCES, LENGTH = 2, 24
 
 
 def _counted(**arguments):
     model = small_model(OpsConfig(), **arguments)
     with FlopCounterMode(display=False) as counter:
-        model(random_ids(ROWS, LENGTH), random_ids(ROWS, LENGTH, seed=1)).backward()
-    return counter.get_total_flops() / (ROWS * LENGTH)
+        model(random_ids(SEQUENCES, LENGTH), random_ids(SEQUENCES, LENGTH, seed=1)).backward()
+    return counter.get_total_flops() / (SEQUENCES * LENGTH)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_packing_lossy_tokenizers_and_files_that_were_passed_over_are_named():
     data = view(splits={"train": lossy}, packing="best_fit", seq_len=4096, **passed)
     for shown in (section(data), prepared_data.in_terminal(data)):
         assert "the tokens decode to 48 bytes, the texts have 40: the tokenizer does not keep every byte" in shown
-        assert "packing best_fit for rows of 4,096 tokens" in shown
+        assert "packing best_fit for sequences of 4,096 tokens" in shown
         assert "Skipped files: test/0, test/1, test/2 and 2 more: of a test split." in shown
     nothing = prepared_data.left_out(view(dropped=DroppedDocuments(), **passed)).markdown()
     assert nothing.startswith("No documents were dropped. Skipped files: test/0")

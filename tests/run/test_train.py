@@ -114,18 +114,18 @@ def test_the_start_of_a_resume_names_the_processes_of_now_and_a_name_that_is_not
 
 
 @pytest.mark.parametrize(
-    "rows, advice, error",
+    "sequences, advice, error",
     [
         (9, r"no room. Set data\.micro_batch_size=3 \(.*\), or recompute=full", torch.OutOfMemoryError("no room")),
         (1, "ALLOC_FAILED. Set recompute=full", RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")),
     ],
 )
-def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, monkeypatch, rows, advice, error):
+def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, monkeypatch, sequences, advice, error):
     def fail(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
-    settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.global_batch_size=9")
+    settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={sequences}", "trainer.global_batch_size=9")
     with pytest.raises(run.OutOfMemoryError, match=advice):
         run.train(config(*settings))
 

@@ -89,7 +89,7 @@ class Planted(Pretrain):
 def training_module(
     *,
     steps: int,
-    rows: int,
+    sequences: int,
     task: Pretrain | None = None,
     optimizer: AdamWConfig | None = None,
     schedule: Schedule | None = None,
@@ -97,7 +97,7 @@ def training_module(
     fp8: Fp8Config | None = None,
     **model: Any,
 ) -> TrainingModule:
-    """A module for a budget of `steps` steps of `rows` rows."""
+    """A module for a budget of `steps` steps of `sequences` sequences."""
     return TrainingModule(
         builder=ModelBuilder(
             small_llama(**model), resolve(OpsConfig()), seed=1, strategy=strategy or StrategyConfig(), fp8=fp8
@@ -105,7 +105,7 @@ def training_module(
         task=task or Pretrain(),
         optimizer=optimizer or AdamWConfig(lr=1e-2),
         schedule=schedule or CosineSchedule(warmup=0.0),
-        budget=TokenBudget(rows * LENGTH, steps=steps),
+        budget=TokenBudget(sequences * LENGTH, steps=steps),
         metrics=TokenMetrics(torch.arange(VOCABULARY) % 4),
     )
 

@@ -40,7 +40,7 @@ def fit(folder, *, config=DELAYED, steps=STEPS, resume=None, callbacks=(), accum
     optimizer = settings.pop("optimizer", OPTIMIZER)
     run_settings = {key: settings.pop(key) for key in ("validate_every",) if key in settings}
     module = training_module(
-        steps=steps, rows=micro_batch * accumulate, optimizer=optimizer, fp8=config, num_layers=2, **settings
+        steps=steps, sequences=micro_batch * accumulate, optimizer=optimizer, fp8=config, num_layers=2, **settings
     )
     phases = Phases()
     saver = Checkpointer(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
@@ -107,8 +107,8 @@ def test_without_the_hook_weights_would_go_on_as_they_were_cast(tmp_path, monkey
 
 def test_a_batch_may_be_cut_into_any_micro_batches(tmp_path):
     whole, cut = (
-        fit(tmp_path / str(rows), steps=4, accumulate=8 // rows, micro_batch=rows, optimizer=AdamWConfig(eps=1e-2))
-        for rows in (8, 2)
+        fit(tmp_path / str(size), steps=4, accumulate=8 // size, micro_batch=size, optimizer=AdamWConfig(eps=1e-2))
+        for size in (8, 2)
     )
     # of the first step alone the micro-batches have scales of their own
     assert losses(cut) == pytest.approx(losses(whole), rel=2e-3)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from litespark.data.batch import batch_from_rows
+from litespark.data.batch import batch_from_sequences
 from litespark.data.stream import modules as streaming
 from litespark.metrics import names
 from litespark.models.init import initialise
@@ -32,7 +32,7 @@ FEELS_SCALE = AdamWConfig(lr=1e-2, eps=1e-2, grad_clip=0.5)
 
 def fit(folder, *, micro_batch_size=2, accumulate=1, steps=3, **settings):
     run_settings = {key: settings.pop(key) for key in ("log_every", "validate_every", "precision") if key in settings}
-    module = training_module(steps=steps, rows=micro_batch_size * accumulate, **settings)
+    module = training_module(steps=steps, sequences=micro_batch_size * accumulate, **settings)
     folder.mkdir(exist_ok=True)
     run = small_run(folder, module, accumulate=accumulate, **run_settings)
     run.trainer.fit(module, batches(micro_batch_size))
@@ -43,7 +43,7 @@ def rows_of(run):
     return [json.loads(line) for line in (run.metrics.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def plain_loop(steps, rows, optimizer_config, schedule):
+def plain_loop(steps, sequences, optimizer_config, schedule):
     """The same training without Lightning, without our optimizer code: the mean loss of whole batches."""
     model = Llama(small_llama(), resolve(OpsConfig()))
     initialise(model, model.config, 1)
@@ -56,7 +56,7 @@ def plain_loop(steps, rows, optimizer_config, schedule):
         eps=config.eps,
         foreach=False,
     )
-    losses, norms, loader = [], [], iter(batches(rows).train_dataloader())
+    losses, norms, loader = [], [], iter(batches(sequences).train_dataloader())
     for step in range(1, steps + 1):
         batch = next(loader)
         logits = model(batch.tokens, positions=batch.positions, documents=batch.documents)
@@ -101,7 +101,7 @@ def test_training_is_that_of_a_plain_loop_however_the_batch_is_cut(tmp_path, mic
 )
 def test_steps_in_plain_pytorch_are_those_under_the_trainer_bit_for_bit(tmp_path, optimizer):
     run = fit(tmp_path, accumulate=4, optimizer=optimizer)
-    plain = training_module(steps=3, rows=8, optimizer=optimizer)
+    plain = training_module(steps=3, sequences=8, optimizer=optimizer)
     plain.construct(CPU)
     taken = plain.configure_optimizers()
     step = OptimizerStep(plain.task, grad_clip=optimizer.grad_clip, device=CPU)
@@ -137,12 +137,12 @@ def test_the_learning_rate_that_is_logged_is_the_one_of_the_schedule_and_of_the_
 
 def test_a_run_ends_where_the_tokens_seen_reach_the_budget_and_its_schedule_with_it(tmp_path, monkeypatch):
     def partly_filled(ids, **settings):
-        batch = batch_from_rows(ids, **settings)
+        batch = batch_from_sequences(ids, **settings)
         batch.token_count = 6 + int(ids[0, 0]) % 11
         return batch
 
-    monkeypatch.setattr(streaming, "batch_from_rows", partly_filled)
-    module = training_module(steps=1, rows=2, optimizer=AdamWConfig(lr=0.5), schedule=CosineSchedule(0.0, 0.125))
+    monkeypatch.setattr(streaming, "batch_from_sequences", partly_filled)
+    module = training_module(steps=1, sequences=2, optimizer=AdamWConfig(lr=0.5), schedule=CosineSchedule(0.0, 0.125))
     module.budget = TokenBudget(12, tokens=100)
     run = small_run(tmp_path, module)
     run.trainer.fit(module, batches(2))
@@ -204,7 +204,9 @@ def test_one_bad_micro_batch_skips_its_step_and_nothing_else(tmp_path, fused, wh
     ids=["all", "inside a window", "across windows", "good ones between"],
 )
 def test_bad_steps_in_a_row_end_the_run_with_the_limit_named(tmp_path, bad, log_every, end):
-    module = training_module(steps=12, rows=2, task=Planted(bad.__contains__), optimizer=AdamWConfig(nonfinite_limit=3))
+    module = training_module(
+        steps=12, sequences=2, task=Planted(bad.__contains__), optimizer=AdamWConfig(nonfinite_limit=3)
+    )
     run = small_run(tmp_path, module, log_every=log_every)
     message = rf"3 steps in a row, up to step {end} \(optim\.nonfinite_limit is 3\)"
     with nullcontext() if end is None else pytest.raises(NonFiniteError, match=message):

@@ -66,7 +66,7 @@ def alone(tmp_path_factory):
     for kind, what in itertools.product(SETTINGS, ("nothing", "loss")):
         module = training_module(
             steps=STEPS,
-            rows=8,
+            sequences=8,
             task=Planted(lambda micro_batch: micro_batch == 9 and what != "nothing"),  # noqa: B023
             optimizer=SETTINGS[kind],
             fp8=FP8.get(kind),

@@ -27,11 +27,11 @@ def folder_of(path):
 
 
 def sums_of(model, ids):
-    """Nats, bytes, hits and labels of one domain, each document of a row on its own and without a mask."""
+    """Nats, bytes, hits and labels of one domain, each document of a sequence on its own and without a mask."""
     nats = size = hits = count = 0.0
     for begin in range(0, len(ids) - LENGTH, LENGTH):
-        row = torch.from_numpy(ids[begin : begin + LENGTH + 1])
-        inputs, labels = row[:-1], row[1:]
+        sequence = torch.from_numpy(ids[begin : begin + LENGTH + 1])
+        inputs, labels = sequence[:-1], sequence[1:]
         ends = [0, *[int(place) + 1 for place in (inputs == 0).nonzero()], LENGTH]
         for start, end in itertools.pairwise(ends):
             if start == end:
@@ -49,7 +49,7 @@ def sums_of(model, ids):
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*")
 def test_the_loss_of_each_domain_is_logged_and_together_they_are_the_loss(tmp_path):
     folder, domains = folder_of(tmp_path / "data")
-    module = training_module(steps=2, rows=2)
+    module = training_module(steps=2, sequences=2)
     module.metrics = TokenMetrics(torch.arange(VOCABULARY) % 4, RATIOS)
     run = small_run(tmp_path, module, validate_every=2)
     data = TokenDataModule(folder, ReadingConfig(seq_len=LENGTH, micro_batch_size=2), seed=1)

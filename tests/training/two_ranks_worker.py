@@ -61,7 +61,7 @@ def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None 
     task = Planted(lambda micro_batch: what != "nothing" and rank == 1 and micro_batch == BAD, what)
     module = training_module(
         steps=STEPS,
-        rows=8,
+        sequences=8,
         task=task,
         optimizer=SETTINGS[kind],
         strategy=strategy,
@@ -130,7 +130,7 @@ def ended(
     """The message with which a run ends, and the checkpoints that it leaves."""
     folder.mkdir(parents=True, exist_ok=True)
     strategy, phases = StrategyConfig(name), Phases()  # type: ignore[arg-type]
-    module = training_module(steps=STEPS, rows=4 * accumulate, strategy=strategy, **settings)
+    module = training_module(steps=STEPS, sequences=4 * accumulate, strategy=strategy, **settings)
     saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
     callbacks = [*([Breaks()] if broken else []), saver, StopOnSignal(saver)]
     run = small_run(

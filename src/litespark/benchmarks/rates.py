@@ -20,7 +20,7 @@ from litespark.ops.measuring import Step, those_that_run
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
 from litespark.ops.verification import why_wrong
-from litespark.planning.op_costs import pairs_within_rows
+from litespark.planning.op_costs import pairs_within_sequences
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ def measured_rates(place: Place, *, seconds: float | None = None, peak_flops: fl
     """The rates of the roofline, each measured here, and the vendor's peak that MFU is quoted against.
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
-    units. Attention is the fastest of those that are right here, forward and backward over whole causal rows (on a CPU
-    one of them, where all would take long); None where one call would take longer than there is time for.
+    units. Attention is the fastest of those that are right here, forward and backward over whole causal sequences (on a
+    CPU one of them, where all would take long); None where one call would take longer than there is time for.
 
     Args:
         seconds: in all, about, beside verifications and compilation; None: 1 on a CPU, 6 on a GPU.
@@ -72,21 +72,21 @@ def copy_bandwidth(device: torch.device, seconds: float) -> float:
 
 
 def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float | None:
-    """Model FLOP/s of the fastest attention over whole causal rows: 12 · H · Dh for each (query, key) pair."""
-    shapes = replace(place.shapes, rows=1, documents=False)
-    flops = 12 * shapes.num_heads * shapes.head_dim * pairs_within_rows(shapes)
+    """Model FLOP/s of the fastest attention over whole causal sequences: 12 · H · Dh for each (query, key) pair."""
+    shapes = replace(place.shapes, sequences=1, documents=False)
+    flops = 12 * shapes.num_heads * shapes.head_dim * pairs_within_sequences(shapes)
     least = _CALLS * flops / matmul_flops
     if least > 10 * seconds:
         log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least / _CALLS)
         return None
-    rows = place.shapes.rows if device_of(place.device).is_accelerator or least * place.shapes.rows < seconds else 1
-    place = replace(place, shapes=replace(shapes, rows=rows))
+    whole = device_of(place.device).is_accelerator or least * place.shapes.sequences < seconds
+    place = replace(place, shapes=replace(shapes, sequences=place.shapes.sequences if whole else 1))
     step = Step(cases("attention", place.shapes, place.device)[0], place)
     names = _attention_backends(place)
     runs = those_that_run(names, lambda name: step.both(load("attention", name)), "ops.attention=")
     times = interleaved_milliseconds(runs, place.device, seconds=seconds)
     # the best, as for products: whatever else runs on the machine only lowers a rate
-    return rows * flops / (min(map(min, times.values())) / 1e3) if times else None
+    return place.shapes.sequences * flops / (min(map(min, times.values())) / 1e3) if times else None
 
 
 def _attention_backends(place: Place) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _attention_backends(place: Place) -> Iterator[str]:
         if reason_against("attention", name, place) is not None:
             continue
         if name == REFERENCE:
-            if 4 * place.shapes.rows * place.shapes.num_heads * place.shapes.length**2 <= _SMALL_SCORES:
+            if 4 * place.shapes.sequences * place.shapes.num_heads * place.shapes.length**2 <= _SMALL_SCORES:
                 yield name
         elif (wrong := why_wrong("attention", name, place)) is None:
             yield name

@@ -1,6 +1,7 @@
 """The batch a model gets, and the only place where labels are shifted.
 
-Shapes: B rows of a micro-batch, S sequence length. The first S of a row's S+1 ids are the input, the last S the labels.
+Shapes: B sequences of a micro-batch, S sequence length. The first S of a sequence's S+1 ids are the input, the last S
+the labels.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ class TokenBatch:
     labels: Tensor
     """(B, S) int64: the id that follows tokens[:, i], or IGNORE_INDEX where nothing is predicted."""
     positions: Tensor | None
-    """(B, S) int64, restarting at 0 in each document; None means 0..S-1 in every row."""
+    """(B, S) int64, restarting at 0 in each document; None means 0..S-1 in every sequence."""
     documents: Tensor | None
-    """(B, S) int32, index of the document within its row, non-decreasing; None means no document mask."""
+    """(B, S) int32, index of the document within its sequence, non-decreasing; None means no document mask."""
     token_count: int
     """Input ids that are not padding."""
     supervised_count: int
     """Labels that are not IGNORE_INDEX."""
     attention_pairs: int
-    """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows.
+    """(query, key) pairs that causal attention, within documents where they are given, may see; summed over sequences.
     Those of padding are left out."""
     cu_seqlens: Tensor | None = None
     """(N+1,) int32, where `documents` is: 0, then where each document ends in the B·S flattened tokens. Padded by
     repeating the last, B·S: empty documents."""
     domain: str | None = None
-    """Domain that all rows are of, where the loader keeps domains apart: in validation."""
+    """Domain that all sequences are of, where the loader keeps domains apart: in validation."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         # a copy from device to host that does not block could be read before it is there
@@ -58,28 +59,36 @@ class TokenBatch:
         return replace(self, **there)
 
 
-def batch_from_rows(
-    rows: Tensor, *, eos_id: int | None, document_mask: bool, real_rows: int | None = None, padded: bool = False
+def batch_from_sequences(
+    sequences: Tensor,
+    *,
+    eos_id: int | None,
+    document_mask: bool,
+    real_sequences: int | None = None,
+    padded: bool = False,
 ) -> TokenBatch:
     """Shift (B, S+1) int64 ids into inputs and labels and mark the documents in them.
 
     A document ends with EOS. What follows cannot be predicted from it, so the label of every EOS input is IGNORE_INDEX.
 
     Args:
-        rows: ids on the CPU.
+        sequences: ids on the CPU.
         eos_id: None for a stream without documents.
         document_mask: fill `documents`, `positions` and `cu_seqlens`, so that attention stays within a document.
-        real_rows: how many of the rows are data (None: all); the others supervise nothing and count for nothing.
-        padded: the rows were packed: where several EOS end a row, those behind the first are padding, which supervises
-            nothing and counts for nothing; with `document_mask` it is one more document.
+        real_sequences: how many of the sequences are data (None: all); the others supervise nothing and count for
+            nothing.
+        padded: the sequences were packed: where several EOS end a sequence, those behind the first are padding, which
+            supervises nothing and counts for nothing; with `document_mask` it is one more document.
     """
-    if rows.ndim != 2 or rows.shape[1] < 2:
-        raise ValueError(f"rows have shape {tuple(rows.shape)}; expected (batch, sequence length + 1), two ids or more")
+    if sequences.ndim != 2 or sequences.shape[1] < 2:
+        raise ValueError(
+            f"sequences have shape {tuple(sequences.shape)}; expected (batch, sequence length + 1), two ids or more"
+        )
     if (document_mask or padded) and eos_id is None:
         raise ValueError("document_mask and padded need an EOS id; got eos_id=None. Give the id or set both to False.")
-    ids = rows.numpy()
+    ids = sequences.numpy()
     count, length = ids.shape[0], ids.shape[1] - 1
-    real = count if real_rows is None else real_rows
+    real = count if real_sequences is None else real_sequences
     tokens = np.ascontiguousarray(ids[:, :-1])
     labels = ids[:, 1:].copy()
     ends = np.zeros(tokens.shape, dtype=bool) if eos_id is None else tokens == eos_id
@@ -90,8 +99,8 @@ def batch_from_rows(
     starts = _document_starts(ends if document_mask else np.zeros_like(ends), filled)
     first = np.flatnonzero(starts)  # row-major, so a document's length is the distance to the next start
     lengths = np.diff(first, append=tokens.size)
-    row, place = np.divmod(first, length)
-    kept = lengths[(row < real) & (place < filled[row])]
+    sequence, place = np.divmod(first, length)
+    kept = lengths[(sequence < real) & (place < filled[sequence])]
     positions = documents = cu_seqlens = None
     if document_mask:
         positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
@@ -118,17 +127,17 @@ def _document_starts(ends: NDArray[np.bool_], filled: NDArray[np.int64]) -> NDAr
     starts = np.empty_like(ends)
     starts[:, 0] = True
     starts[:, 1:] = ends[:, :-1]
-    for row in np.flatnonzero(filled < length):
-        starts[row, filled[row]] = True
-        starts[row, filled[row] + 1 :] = False
+    for sequence in np.flatnonzero(filled < length):
+        starts[sequence, filled[sequence]] = True
+        starts[sequence, filled[sequence] + 1 :] = False
     return starts
 
 
 def _filled(ids: NDArray[np.int64], eos_id: int | None) -> NDArray[np.int64]:
-    """(B,) of (B, S+1) packed rows: how many inputs stand before the padding."""
+    """(B,) of (B, S+1) packed sequences: how many inputs stand before the padding."""
     length = ids.shape[1] - 1
     filled = np.full(ids.shape[0], length)
-    for row in np.flatnonzero((ids[:, -1] == eos_id) & (ids[:, -2] == eos_id)):
-        text = np.flatnonzero(ids[row] != eos_id)
-        filled[row] = text[-1] + 2 if text.size else 1
+    for sequence in np.flatnonzero((ids[:, -1] == eos_id) & (ids[:, -2] == eos_id)):
+        text = np.flatnonzero(ids[sequence] != eos_id)
+        filled[sequence] = text[-1] + 2 if text.size else 1
     return filled

@@ -18,28 +18,28 @@ LARGEST_CHUNK_TOKENS = 2**29
 
 @settings("data", kw_only=True, resume=FIXED)
 class ReadingConfig:
-    """How prepared tokens are cut into rows and served."""
+    """How prepared tokens are cut into sequences and served."""
 
     seq_len: Count
-    """S; a row holds S+1 ids."""
+    """S; a sequence holds S+1 ids."""
     micro_batch_size: Annotated[Count, MAY_CHANGE]
-    """Rows of one forward pass on one rank."""
+    """Sequences of one forward pass on one rank."""
     workers: Annotated[int, Range(at_least=0, at_most=1024), MAY_CHANGE] = 0
     """Processes that read ahead; the batches do not depend on it."""
     shuffle: Switch = True
-    """Draw a new order of the training rows each epoch, from the seed."""
+    """Draw a new order of the training sequences each epoch, from the seed."""
     document_mask: Switch = True
     """Keep attention and positions within documents."""
     training_sequences: Count | None = None
-    """Train on the first so many rows only, for instance to overfit them; None: all."""
+    """Train on the first so many sequences only, for instance to overfit them; None: all."""
     validation_sequences: Annotated[Count | None, MAY_CHANGE] = None
-    """Validate on so many rows, spread evenly over the split; None: all."""
+    """Validate on so many sequences, spread evenly over the split; None: all."""
     verify_hashes: Annotated[Switch, MAY_CHANGE] = False
     """Hash every chunk: at the start, or when it arrives where the data is remote; sizes are always checked."""
     mixture: dict[str, NotNegative] | None = None
-    """Share of the training rows by domain, in any unit, 0 to leave one out; None: by size."""
+    """Share of the training sequences by domain, in any unit, 0 to leave one out; None: by size."""
     mixture_temperature: Annotated[float, Range(at_least=0.01)] = 1.0
-    """By size: shares follow rows^(1/temperature); 1 is each row once an epoch, more lifts the small domains."""
+    """By size: shares follow sequences^(1/temperature); 1 is each sequence once an epoch, more lifts small domains."""
     cache: Annotated[str | None, MAY_CHANGE] = None
     """Folder that keeps chunks of remote data, also for other runs; needed where the data is remote."""
     cache_bytes: Annotated[Count, MAY_CHANGE] = 200 * 10**9
@@ -127,7 +127,7 @@ class PrepareConfig(ReadingConfig):
 
 @settings("data", kw_only=True, resume=FIXED)
 class SyntheticConfig(ReadingConfig):
-    """Random ids that need no files; rows are a pure function of the seed."""
+    """Random ids that need no files; sequences are a pure function of the seed."""
 
     vocab_size: Annotated[int, Range(at_least=2, why="one of them ends documents")]
     """Ids to draw from."""
@@ -136,6 +136,6 @@ class SyntheticConfig(ReadingConfig):
     synthetic_sequences: Annotated[
         int, Range(at_least=1, at_most=2**32, why="their windows are shuffled in memory")
     ] = 1_000_000
-    """Training rows of an epoch."""
+    """Training sequences of an epoch."""
     synthetic_validation_sequences: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
     """Validation sequences."""

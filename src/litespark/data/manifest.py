@@ -86,9 +86,9 @@ class Manifest:
     """What was left out, and why."""
     code_version: str
     packing: str = "concat"
-    """`concat`: one stream of tokens a domain. `best_fit`: rows of `seq_len` + 1 ids, padded with EOS."""
+    """`concat`: one stream of tokens a domain. `best_fit`: sequences of `seq_len` + 1 ids, padded with EOS."""
     seq_len: Count | None = None
-    """That the rows were laid out for; None with `concat`, which any length can read."""
+    """That the sequences were laid out for; None with `concat`, which any length can read."""
     listing: dict[str, Any] = field(default_factory=dict)
     """Where the splits come from, and which files of the source were passed over and why."""
 
@@ -97,7 +97,7 @@ class Manifest:
         return self.splits[split].text_bytes / self.splits[split].tokens
 
     def filled(self, split: str) -> float:
-        """The share of the places in a split's rows that hold a token; the others of packed rows hold padding."""
+        """The share of the places in a split's sequences that hold a token; the others of packed ones hold padding."""
         if self.packing != "best_fit":
             return 1.0
         counts = self.splits[split]
@@ -112,7 +112,7 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all that decides which rows are read, chunk hashes included, as hexadecimal."""
+        """SHA-256 of all that decides which sequences are read, chunk hashes included, as hexadecimal."""
         content = self._content()
         identity = {key: content[key] for key in IDENTITY}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

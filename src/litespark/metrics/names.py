@@ -43,7 +43,7 @@ VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of super
 
 
 def of_domain(key: str, domain: str) -> str:
-    """The key of a validation metric over the rows of one domain; logged where the data has several."""
+    """The key of a validation metric over the sequences of one domain; logged where the data has several."""
     return f"{key}/{domain}"
 
 

@@ -25,7 +25,7 @@ def compile_model(
 
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Within it `model` runs as it is written: for rows of ever new lengths, each of which would be compiled anew."""
+    """Within it `model` runs as it is written: for sequences of ever new lengths, each of which would be compiled."""
     compiled = {unit: vars(unit).pop("forward") for unit in model.modules() if "forward" in vars(unit)}
     try:
         yield

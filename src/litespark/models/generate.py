@@ -30,7 +30,7 @@ def generate(
         ids: (B, S) int64 prompts, S at least 1.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
         top_p: sample among the likeliest tokens that together just reach it (Holtzman et al., arXiv:1904.09751).
-        eos_id: a row that has produced it, or one of several, is filled with it (the first).
+        eos_id: a sequence that has produced it, or one of several, is filled with it (the first).
         vocab_size: only ids below it are chosen: a model may have more rows than its tokenizer has ids.
 
     Returns:
@@ -87,7 +87,7 @@ def _choose(
 
 def _check(config: LlamaConfig, ids: Tensor, max_new_tokens: int) -> None:
     if ids.ndim != 2 or ids.numel() == 0:
-        raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids with at least one token in each row")
+        raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids, each sequence of at least one token")
     if ids.shape[1] + max_new_tokens > config.max_seq_len:
         raise ValueError(
             f"a prompt of {ids.shape[1]} tokens and {max_new_tokens} new ones make {ids.shape[1] + max_new_tokens}, "

@@ -66,7 +66,7 @@ class ModelSpec(Protocol):
         """Operations a token that recomputation runs a second time."""
         ...
 
-    def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes | None:
+    def step_shapes(self, sequences: int, length: int, documents: bool) -> StepShapes | None:
         """The sizes that our ops meet in a micro-batch; None: it computes without them."""
         ...
 

@@ -1,6 +1,6 @@
 """How each op is called in a training step: its inputs at given sizes, for verifications, measurements and benchmarks.
 
-B rows, S length, T tokens in a micro-batch (B·S), D hidden size, H query heads, K key/value heads, Dh head dim, F
+B sequences, S length, T tokens in a micro-batch (B·S), D hidden size, H query heads, K key/value heads, Dh head dim, F
 intermediate size, V vocabulary.
 """
 
@@ -32,14 +32,14 @@ class Case:
     sizes: str  # what they were cut to, in words
     # inputs that are fp32 also when the step runs under autocast: the residual stream and the weights
     stay_fp32: tuple[str, ...] = ()
-    # within which attention stays, made once, as for all layers of a forward; None: within rows
+    # within which attention stays, made once, as for all layers of a forward; None: within sequences
     documents: Documents | None = None
 
 
 def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> list[Case]:
     """The cases of `op` at these sizes, with random inputs on `device`.
 
-    Attention is used within whole rows, and where `shapes` has them within documents; the loss as a sum, as in
+    Attention is used within whole sequences, and where `shapes` has them within documents; the loss as a sum, as in
     training, and of single tokens, as in validation.
     """
     generator = torch.Generator(device).manual_seed(seed)
@@ -51,7 +51,7 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
         return _attention(draw, shapes, device)
     if op == "linear_cross_entropy":
         return _losses(draw, shapes, generator)
-    tokens, D, F = (shapes.rows, shapes.length), shapes.hidden_size, shapes.intermediate_size
+    tokens, D, F = (shapes.sequences, shapes.length), shapes.hidden_size, shapes.intermediate_size
     extra: tuple[Any, ...] = ()
     if op in ("rms_norm", "add_rms_norm"):
         names = ("x",) if op == "rms_norm" else ("x", "update")
@@ -75,7 +75,7 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
 
 
 def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
-    """The same widths with fewer rows, heads and, where that is not enough, tokens.
+    """The same widths with fewer sequences, heads and, where that is not enough, tokens.
 
     `budget_bytes` bounds the activations of the fp32 reference, forward and backward, as estimated here.
     """
@@ -86,8 +86,9 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
         length = min(shapes.length, max(1, int((most / group) ** 0.5)))
         groups = max(1, most // (group * length**2))
         num_kv_heads = min(shapes.num_kv_heads, groups)
-        rows = min(shapes.rows, max(1, groups // num_kv_heads))
-        return replace(shapes, rows=rows, length=length, num_kv_heads=num_kv_heads, num_heads=num_kv_heads * group)
+        sequences = min(shapes.sequences, max(1, groups // num_kv_heads))
+        num_heads = num_kv_heads * group
+        return replace(shapes, sequences=sequences, length=length, num_kv_heads=num_kv_heads, num_heads=num_heads)
     values_per_token = {
         "rms_norm": 8 * shapes.hidden_size,
         "add_rms_norm": 10 * shapes.hidden_size,
@@ -102,13 +103,13 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
     if op == "fp8" and tokens > _WHOLE_TILES:
         tokens -= tokens % _WHOLE_TILES  # as those of most runs: other sizes are compiled anew
     length = min(shapes.length, tokens)
-    return replace(shapes, length=length, rows=min(shapes.rows, max(1, tokens // length)))
+    return replace(shapes, length=length, sequences=min(shapes.sequences, max(1, tokens // length)))
 
 
 def small(shapes: StepShapes) -> StepShapes:
     """Sizes that Triton's interpreter walks through in seconds: odd, and with heads grouped as they are."""
     return StepShapes(
-        rows=2,
+        sequences=2,
         length=min(shapes.length, 37),
         hidden_size=min(shapes.hidden_size, 72),
         num_heads=min(shapes.num_heads // shapes.num_kv_heads, 4),
@@ -125,34 +126,34 @@ def _attention(draw: Callable[..., Tensor], shapes: StepShapes, device: torch.de
     heads = f"{shapes.num_heads} heads ({shapes.num_kv_heads} key/value)"
 
     def case(name: str, documents: Documents | None) -> Case:
-        inputs = {each: draw(shapes.rows, shapes.length, count, shapes.head_dim) for each, count in counts.items()}
+        inputs = {each: draw(shapes.sequences, shapes.length, count, shapes.head_dim) for each, count in counts.items()}
         rest = () if documents is None else (documents,)
-        sizes = f"{shapes.rows} x {shapes.length} x {heads} x {shapes.head_dim}"
+        sizes = f"{shapes.sequences} x {shapes.length} x {heads} x {shapes.head_dim}"
         return Case("attention", name, inputs, lambda op, *qkv: op(*qkv, *rest), sizes, documents=documents)
 
     found = [case("attention", None)]
     if shapes.documents:
-        index = document_index(shapes.rows, shapes.length, max(4, shapes.length // 4), device)
+        index = document_index(shapes.sequences, shapes.length, max(4, shapes.length // 4), device)
         # with boundaries, as a batch brings them
         found.append(case("attention within documents", Documents(index, Documents(index).cu_seqlens())))
     return found
 
 
-def document_index(rows: int, length: int, mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
-    """(rows, length) int32 on `device`: the document of each token, of uneven lengths with that mean."""
+def document_index(sequences: int, length: int, mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
+    """(sequences, length) int32 on `device`: the document of each token, of uneven lengths with that mean."""
     generator = torch.Generator().manual_seed(seed)
-    opens = torch.rand(rows, length, generator=generator) < 1 / mean_length
+    opens = torch.rand(sequences, length, generator=generator) < 1 / mean_length
     opens[:, 0] = False
     return opens.cumsum(dim=1).to(torch.int32).to(device)
 
 
 def _losses(draw: Callable[..., Tensor], shapes: StepShapes, generator: torch.Generator) -> list[Case]:
     def integers(high: int) -> Tensor:
-        return torch.randint(high, (shapes.rows, shapes.length), generator=generator, device=generator.device)
+        return torch.randint(high, (shapes.sequences, shapes.length), generator=generator, device=generator.device)
 
     def case(name: str, call: Callable[..., Any]) -> Case:
         inputs = {
-            "hidden": draw(shapes.rows, shapes.length, shapes.hidden_size),
+            "hidden": draw(shapes.sequences, shapes.length, shapes.hidden_size),
             "weight": draw(shapes.vocab_size, shapes.hidden_size, scale=shapes.hidden_size**-0.5),
             "fixed labels": integers(shapes.vocab_size).masked_fill(integers(8) == 0, IGNORE_INDEX),
         }

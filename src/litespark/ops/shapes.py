@@ -11,7 +11,7 @@ from litespark.ops.fp8.settings import Fp8Config
 class StepShapes:
     """Sizes of one micro-batch in one layer."""
 
-    rows: int  # B
+    sequences: int  # B
     length: int  # S
     hidden_size: int  # D
     num_heads: int  # H
@@ -19,12 +19,12 @@ class StepShapes:
     head_dim: int  # Dh
     intermediate_size: int  # F
     vocab_size: int  # V
-    documents: bool = False  # rows are packed with documents that do not see each other
+    documents: bool = False  # sequences are packed with documents that do not see each other
 
     @property
     def tokens(self) -> int:
         """T = B·S."""
-        return self.rows * self.length
+        return self.sequences * self.length
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from litespark.ops.tolerance import Difference, Trial, differences
 
 # of the activations of the reference; see `cut`
 _MEMORY_BYTES = 2**30
-_SHORTEST_ROW = 16
+_SHORTEST_SEQUENCE = 16
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def verify_products(place: Place) -> list[Verification]:
 
 def _cut(op: str, place: Place) -> Place:
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
-    shapes = replace(place.shapes, length=max(place.shapes.length, _SHORTEST_ROW))
+    shapes = replace(place.shapes, length=max(place.shapes.length, _SHORTEST_SEQUENCE))
     on_cpu = not device_of(place.device).is_accelerator
     return replace(place, shapes=small(shapes) if on_cpu else cut(op, shapes, _MEMORY_BYTES))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # arithmetic: whoever reads records needs no torch for it
 
 
 def causal_mean_keys(seq_len: int) -> float:
-    """Keys that a query sees on average in a causal row of S tokens: (S+1)/2."""
+    """Keys that a query sees on average in a causal sequence of S tokens: (S+1)/2."""
     return (seq_len + 1) / 2
 
 
@@ -36,5 +36,5 @@ def flops_of_keys(causal: float, full: float, seq_len: int, mean_keys: float) ->
 
     FLOPs are linear in the mean keys, so the two conventions of one model give the slope.
     """
-    whole_rows = causal_mean_keys(seq_len)
-    return 0.0 if seq_len == 1 else (full - causal) / (seq_len - whole_rows) * (mean_keys - whole_rows)
+    whole_sequences = causal_mean_keys(seq_len)
+    return 0.0 if seq_len == 1 else (full - causal) / (seq_len - whole_sequences) * (mean_keys - whole_sequences)

@@ -21,7 +21,7 @@ class OpCost:
 
 
 def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost:
-    """The cost of `op` on one micro-batch; `attention_pairs` are the (query, key) pairs seen in all rows."""
+    """The cost of `op` on one micro-batch; `attention_pairs` are the (query, key) pairs seen in all sequences."""
     shapes, narrow = place.shapes, place.dtype.itemsize
     stream = 4 if place.autocast else narrow
     tokens = shapes.tokens
@@ -55,12 +55,12 @@ def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost
     raise ValueError(f"got op {op!r}, expected one that is measured")
 
 
-def pairs_within_rows(shapes: StepShapes) -> int:
-    """(query, key) pairs of causal attention within whole rows."""
+def pairs_within_sequences(shapes: StepShapes) -> int:
+    """(query, key) pairs of causal attention within whole sequences."""
     return shapes.tokens * (shapes.length + 1) // 2
 
 
 def pairs_within_documents(index: Tensor) -> int:
-    """(query, key) pairs of causal attention within the documents of (B, S) numbers, non-decreasing in a row."""
-    lengths = torch.cat([row.unique_consecutive(return_counts=True)[1] for row in index.cpu()])
+    """(query, key) pairs of causal attention within the documents of (B, S) numbers, non-decreasing in a sequence."""
+    lengths = torch.cat([sequence.unique_consecutive(return_counts=True)[1] for sequence in index.cpu()])
     return int((lengths * (lengths + 1) // 2).sum())

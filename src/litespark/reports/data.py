@@ -59,7 +59,7 @@ def _streaming(record: DataRecord) -> Table:
             )
     pinned = ", copied to page-locked memory" if record.pinned else ""
     note = (
-        f"streams: batches of {record.micro_batch_size} rows of {record.seq_len} tokens{pinned}, documents "
+        f"streams: batches of {record.micro_batch_size} sequences of {record.seq_len} tokens{pinned}, documents "
         f"marked by litespark and not by LitData {record.litdata}, on the same chunks."
     )
     columns = [

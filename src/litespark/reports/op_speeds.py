@@ -10,7 +10,7 @@ _MS = "{:.3f}".format
 
 def tables(record: OpsRecord) -> list[Table]:
     bandwidth = record.copy_bytes_per_second
-    about = f"{record.model}, {record.rows} x {record.seq_len} tokens, {record.environment.precision}, " + (
+    about = f"{record.model}, {record.sequences} x {record.seq_len} tokens, {record.environment.precision}, " + (
         record.environment.device_names + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else "")
     )
     made = [Table([], [], about), *map(_case, record.cases)]
@@ -65,7 +65,7 @@ def _variant(variant: VariantRecord, figures: OpFigures, base: TimeRecord | None
 
 
 def _widths(record: OpsRecord) -> Table:
-    tokens = record.rows * record.seq_len
+    tokens = record.sequences * record.seq_len
     names = [each.name for each in record.widths[0].times] if record.widths else []
     rows = [(str(each.width), *(time.time.median_ms for time in each.times)) for each in record.widths]
     notes = [

@@ -181,8 +181,8 @@ def _passed_over(data: PreparedData) -> list[str]:
 
 
 def _packing_and_selection(data: PreparedData) -> str:
-    rows = f" for rows of {data.seq_len:,} tokens" if data.seq_len is not None else ""
-    parts = [f"packing {data.packing}{rows}", f"selection of training text: {_selection(data.settings)}"]
+    sequences = f" for sequences of {data.seq_len:,} tokens" if data.seq_len is not None else ""
+    parts = [f"packing {data.packing}{sequences}", f"selection of training text: {_selection(data.settings)}"]
     decoded, size = (sum(getattr(row, name) for row in data.domains) for name in ("bytes", "text_bytes"))
     if decoded != size:
         parts.append(

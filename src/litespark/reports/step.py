@@ -103,7 +103,7 @@ def _variants(record: StepRecord, table: Sequence[Row]) -> Table:
 
 def _about(record: StepRecord) -> list[str]:
     protocol, rates, environment = record.protocol, record.rates, record.provenance.environment
-    masks = "attention within documents" if protocol.document_mask else "attention over whole rows"
+    masks = "attention within documents" if protocol.document_mask else "attention over whole sequences"
     limits = [device.power_limit_watts for device in environment.devices if device.power_limit_watts is not None]
     peak = "no peak is known for this device"
     if rates.peak_flops is not None:
@@ -130,7 +130,7 @@ def measured_model(record: StepRecord) -> str:
     if model.num_layers < model.layers_whole:
         layers = f"{model.num_layers} of its {model.layers_whole} layers with embedding and head, NOT the whole model"
     return (
-        f"{model.name}, {layers}; {protocol.micro_batch_size} rows of {protocol.seq_len} tokens, micro-batches "
+        f"{model.name}, {layers}; {protocol.micro_batch_size} sequences of {protocol.seq_len} tokens, micro-batches "
         f"a step: {protocol.accumulate}"
     )
 
@@ -166,8 +166,9 @@ def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
     notes += [f"{name}: {error}" for name, error in failures(record).items()]
     if any(row.absent is None for row in table):
         notes.append(
-            f"loss: nats per token on {record.protocol.loss_rows} held-out rows after all steps; rows that differ by "
-            f"more than {percent(LOSS_BOUND)} are not compared; tokens/s: median of the rounds (lowest to highest)"
+            f"loss: nats per token on {record.protocol.loss_sequences} held-out sequences after all steps; rows that "
+            f"differ by more than {percent(LOSS_BOUND)} are not compared; tokens/s: median of the rounds (lowest to "
+            "highest)"
         )
     waits = [each.seconds_before for variant in record.variants for each in variant.measured if each.seconds_before]
     if waits:

@@ -25,7 +25,7 @@ from litespark.callbacks.signals import StopOnSignal
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
-from litespark.data.stream.modules import RowDataModule
+from litespark.data.stream.modules import SequenceDataModule
 from litespark.device import device_of
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
 from litespark.metrics.energy_totals import EnergyJournal
@@ -56,7 +56,7 @@ class Run:
     folder: Path
     trainer: pl.Trainer
     module: TrainingModule
-    data: RowDataModule
+    data: SequenceDataModule
     recorder: RunRecorder
     energy: EnergyMonitor
     validation: Validation
@@ -79,7 +79,7 @@ def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
 
 
 def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
-    """The length of the run; with the `manifest` of the data also where its rows are padded."""
+    """The length of the run; with the `manifest` of the data also where its sequences are padded."""
     filled = 1.0 if manifest is None else manifest.filled("train")
     return TokenBudget.plan(parts.budget, max(1, round(filled * parts.trainer.global_batch_size * parts.data.seq_len)))
 
@@ -122,7 +122,7 @@ def build_run(
     parts: Parts,
     machine: Machine,
     folder: Path,
-    data: RowDataModule,
+    data: SequenceDataModule,
     record: RunRecord,
     segment: SegmentRecord,
     meter: EnergyMeter,

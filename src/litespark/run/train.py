@@ -20,7 +20,7 @@ from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
-from litespark.data.stream.modules import RowDataModule, TokenDataModule, build_data_module, prepared_folder
+from litespark.data.stream.modules import SequenceDataModule, TokenDataModule, build_data_module, prepared_folder
 from litespark.device import out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter
@@ -122,7 +122,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     return folder
 
 
-def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: list[str]) -> RowDataModule:
+def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: list[str]) -> SequenceDataModule:
     """The data module of every rank. One process prepares the data, or one a machine where no disk is shared.
 
     The others wait without the time-out of collectives.
@@ -153,7 +153,12 @@ def _given(overrides: list[str]) -> frozenset[str]:
 
 
 def _built(
-    parts: Parts, machine: Machine, folder: Path, data: RowDataModule, overrides: list[str], resumed: Resumed | None
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    data: SequenceDataModule,
+    overrides: list[str],
+    resumed: Resumed | None,
 ) -> Run:
     """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
     record = None
@@ -216,13 +221,13 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseExceptio
 
 
 def _out_of_memory(parts: Parts, full: str) -> OutOfMemoryError:
-    rows = parts.data.micro_batch_size
+    sequences = parts.data.micro_batch_size
     # a divisor of what divides trainer.global_batch_size divides it too
-    fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
+    fewer = next((each for each in range(sequences // 2, 0, -1) if sequences % each == 0), None)
     kept = "trainer.global_batch_size stays, so the result does too"
     smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
     return OutOfMemoryError(
-        f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "
+        f"out of memory with data.micro_batch_size={sequences}, recompute={parts.recompute}: "
         f"{full}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
     )
 

@@ -38,7 +38,8 @@ class BudgetConfig:
 class TokenBudget:
     """How much of a run is left, from the tokens seen and the steps taken so far; one of `tokens` and `steps` is given.
 
-    `tokens_per_step` are of all ranks and micro-batches; where rows are padded, the mean, which makes it an estimate.
+    `tokens_per_step` are of all ranks and micro-batches; where sequences are padded, the mean, which makes it
+    an estimate.
     """
 
     tokens_per_step: int

@@ -87,7 +87,7 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def planned_steps(self) -> int:
-        """At the end of the run; as `planned_tokens`, an estimate where rows are padded."""
+        """At the end of the run; as `planned_tokens`, an estimate where sequences are padded."""
         return self.budget.planned_steps(self.tokens_seen, self.steps_taken)
 
     @property

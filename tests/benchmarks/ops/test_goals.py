@@ -58,8 +58,8 @@ def test_the_share_of_the_fastest_backend_counts_in_its_worse_half(backward, ver
     [
         ("linear_cross_entropy", "sum of losses", "three matrix products", 10.4, 1.04, "met"),
         ("linear_cross_entropy", "sum of losses", "three matrix products", 10.6, 1.06, "not met"),
-        ("attention", "attention within documents", "sdpa over whole rows", 5.0, 2.0, "met"),
-        ("attention", "attention within documents", "sdpa over whole rows", 8.0, 1.25, "not met"),
+        ("attention", "attention within documents", "sdpa over whole sequences", 5.0, 2.0, "met"),
+        ("attention", "attention within documents", "sdpa over whole sequences", 8.0, 1.25, "not met"),
     ],
 )
 def test_the_loss_and_documents_are_held_against_their_yardsticks(op, case, yardstick, both, value, verdict):
@@ -144,7 +144,7 @@ def test_the_goal_of_casts_adds_up_what_they_take_beyond_bf16(norm, by_themselve
 def test_the_goal_of_casts_is_not_measured_without_times_or_at_other_sizes():
     absent = CaseRecord("fp8", NORM, "", variants=[VariantRecord("fused", reason="there are no units")])
     assert goal_of(record_of(absent), "fp8").reason == "there are no units"
-    other = goal_of(replace(record_of(*casts()), rows=1), "fp8")
+    other = goal_of(replace(record_of(*casts()), sequences=1), "fp8")
     assert (other.value, other.verdict) == (None, "not measured")
     assert "llama3b with 4096 tokens, expected 16384" in other.reason
 

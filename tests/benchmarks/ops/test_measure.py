@@ -22,7 +22,7 @@ from litespark.ops.rms_norm.reference import rms_norm
 from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import outputs_and_gradients
-from litespark.planning.op_costs import op_cost, pairs_within_documents, pairs_within_rows
+from litespark.planning.op_costs import op_cost, pairs_within_documents, pairs_within_sequences
 from litespark.run import new_run as provenance_module
 from tests.cli.tiny_run import tiny
 
@@ -73,7 +73,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
                 assert variant.forward_backward.repeats >= 5
         assert REFERENCE in {variant.name for variant in case.timed()}
     assert [each.name for each in by_name["sum of losses"].yardsticks] == ["three matrix products"]
-    assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole rows"]
+    assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole sequences"]
     sdpa = next(each for each in by_name["attention"].variants if each.name == "sdpa")
     assert sdpa.verified
     assert sdpa.kernel in ("flash", "math")
@@ -116,7 +116,7 @@ def broken_rms_norm(x, weight, eps):
 
 def narrow_rms_norm(x, weight, eps):
     if x.shape[1] > 30 and not torch.are_deterministic_algorithms_enabled():
-        raise RuntimeError("this row is too long")
+        raise RuntimeError("this sequence is too long")
     return rms_norm(x, weight, eps)
 
 
@@ -130,7 +130,7 @@ def test_a_backend_that_is_wrong_or_raises_gets_no_figure_and_the_others_do(tmp_
     assert (broken.verified, narrow.verified) == (False, True)
     assert broken.forward is broken.forward_backward is narrow.forward is None
     assert "FAILED" in broken.reason
-    assert narrow.reason == "at these sizes it raised RuntimeError: this row is too long"
+    assert narrow.reason == "at these sizes it raised RuntimeError: this sequence is too long"
     assert record.red == [broken]
     assert "broken" in capsys.readouterr().out
     assert REFERENCE in [each.name for each in record.cases[0].timed()]
@@ -171,8 +171,8 @@ def test_operations_are_those_that_pytorch_counts_and_the_yardstick_has_as_many(
 def test_pairs_are_those_that_a_mask_shows():
     index = document_index(3, 40, 7, CPU)
     assert pairs_within_documents(index) == int(Documents(index).visible().sum())
-    whole = Documents(torch.zeros(SHAPES.rows, SHAPES.length, dtype=torch.int32))
-    assert pairs_within_rows(SHAPES) == int(whole.visible().sum())
+    whole = Documents(torch.zeros(SHAPES.sequences, SHAPES.length, dtype=torch.int32))
+    assert pairs_within_sequences(SHAPES) == int(whole.visible().sum())
 
 
 # ---------------------------------------------------------------- rivals

@@ -12,7 +12,7 @@ from litespark.run.composing import compose
 from litespark.run.config import ConfigError, parts_from
 from tests.benchmarks.step.tiny_steps import SESSION
 
-# two micro-batches of 2 rows of 16 tokens a step, three steps; half the pairs of whole rows
+# two micro-batches of 2 sequences of 16 tokens a step, three steps; half the pairs of whole sequences
 TOKENS, PAIRS = 3 * 4 * 16, 3 * 4 * (16 * 17 // 2) // 2
 
 
@@ -50,7 +50,7 @@ def test_the_record_holds_the_times_beside_the_roofline_of_the_variant(tmp_path)
     assert (record.wall_milliseconds, record.unprofiled_milliseconds) == (10.0, 9.0)
     rooflines = {each.kernel_class: each.roofline_milliseconds for each in record.classes}
     model = parts_from(compose(SESSION)).model
-    # 12 · L · H · Dh · pairs / 3 steps / 100 TFLOP/s: of the pairs that were allowed, not of whole rows
+    # 12 · L · H · Dh · pairs / 3 steps / 100 TFLOP/s: of the pairs that were allowed, not of whole sequences
     expected = 1e3 * 12 * model.num_layers * model.num_heads * model.head_dim * PAIRS / 3 / 1e14
     assert rooflines["attention"] == pytest.approx(expected)
     assert rooflines["other"] is None

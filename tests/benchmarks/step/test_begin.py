@@ -45,7 +45,7 @@ def test_the_record_says_what_was_run_where_and_how(tmp_path):
     assert str(tmp_path) not in str(record)
 
 
-def test_all_variants_see_whole_rows_where_hugging_face_takes_part():
+def test_all_variants_see_whole_sequences_where_hugging_face_takes_part():
     documents = [*SESSION, "data.document_length=5", "data.document_mask=true"]
     for words, masked in ((["sdpa", "litespark"], False), (["litespark"], True)):
         decided = decide(documents, [parse(word) for word in words], SETTINGS)

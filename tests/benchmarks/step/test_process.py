@@ -100,7 +100,9 @@ def test_the_memory_of_a_gpu_is_the_peak_of_its_steps(tmp_path, monkeypatch):
     """Neither what building took nor the loss afterwards, which needs no speed and no economy."""
     done = []
     stand_in(monkeypatch, "cuda", calls=done, peak=3 * 2**20)
-    training = SimpleNamespace(recompute="none", detail=None, held_out_loss=lambda rows: done.append("held out") or 4.0)
+    training = SimpleNamespace(
+        recompute="none", detail=None, held_out_loss=lambda batches: done.append("held out") or 4.0
+    )
     data = SimpleNamespace(train_dataloader=list, val_dataloader=list)
     figures = {"step_ms": [1.0], "joules_reason": "none"}
     answers = {

@@ -83,7 +83,7 @@ def test_every_second_round_is_reversed_and_every_process_is_a_new_one(tmp_path)
     assert path.parent.parent == tmp_path
     assert path.name == f"{record.provenance.time[:10]}_bench-step_tiny_fp32.json"
     first = processes.asked[0]
-    assert (first.warmup_steps, first.steps, first.loss_rows, first.layers) == (1, 2, 2, None)
+    assert (first.warmup_steps, first.steps, first.loss_sequences, first.layers) == (1, 2, 2, None)
 
 
 def test_out_of_memory_is_tried_with_more_recomputation_and_kept_so(tmp_path):

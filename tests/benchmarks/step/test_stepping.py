@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from litespark.benchmarks.step.stepping import StepBatch, counted_joules, step_batches, take_steps, tokens_hash
-from litespark.data.batch import batch_from_rows
+from litespark.data.batch import batch_from_sequences
 from litespark.device import device_of
 from litespark.launch import Ranks
 from litespark.run.preflight import Machine
@@ -36,8 +36,8 @@ class Planned:
 
 
 def _batch() -> StepBatch:
-    row = batch_from_rows(torch.arange(9).view(1, 9), eos_id=3, document_mask=False)
-    return StepBatch([row, row], 0.1)
+    batch = batch_from_sequences(torch.arange(9).view(1, 9), eos_id=3, document_mask=False)
+    return StepBatch([batch, batch], 0.1)
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -79,8 +79,8 @@ def test_joules_count_where_the_counter_was_read_over_long_enough_else_there_is_
 def test_batches_are_cut_into_steps_with_the_rate_of_the_schedule_over_all_of_them(tmp_path):
     mine = parts(tmp_path, "schedule.warmup=0.5", "optim.lr=0.25")
     machine = Machine(CPU, "fp32", 2, Ranks(1, 0, 0, 1))
-    rows = [SimpleNamespace(to=lambda device, name=name: f"{name} on {device}") for name in range(9)]
-    steps = step_batches(mine, machine, rows, 4)
+    batches = [SimpleNamespace(to=lambda device, name=name: f"{name} on {device}") for name in range(9)]
+    steps = step_batches(mine, machine, batches, 4)
     assert [step.batches for step in steps] == [[f"{2 * i} on cpu", f"{2 * i + 1} on cpu"] for i in range(4)]
     schedule = CosineSchedule(warmup=0.5)
     assert [step.learning_rate for step in steps] == [0.25 * schedule.factor(n, 4) for n in (1, 2, 3, 4)]
@@ -95,7 +95,7 @@ def test_a_step_counts_its_micro_batches_together():
 
 def test_the_hash_of_the_tokens_knows_every_id_and_their_order():
     def batch(*ids):
-        return batch_from_rows(torch.tensor([ids]), eos_id=3, document_mask=False)
+        return batch_from_sequences(torch.tensor([ids]), eos_id=3, document_mask=False)
 
     first, second, last_label = batch(0, 1, 2), batch(4, 5, 6), batch(4, 5, 7)
     known = tokens_hash([StepBatch([first], 0.1), StepBatch([second], 0.1)])

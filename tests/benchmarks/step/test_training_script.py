@@ -14,7 +14,7 @@ from litespark.run.record import EnergyRecord, QualityRecord, RunRecord, Through
 from tests.benchmarks.step.tiny_steps import parts, request
 from tests.metrics.records.hand_made import make_record
 
-# two micro-batches of two rows of 32 tokens
+# two micro-batches of two sequences of 32 tokens
 TOKENS = 2 * 2 * 32
 
 

@@ -1,4 +1,4 @@
-"""Chunks of packed rows, and names of domain folders."""
+"""Chunks of packed sequences, and names of domain folders."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_whatever_changed_is_looked_at(settings, tmp_path, change):
     assert look_up(settings).plan is not None
 
 
-def test_other_settings_are_looked_at_and_how_rows_are_read_is_not(settings):
+def test_other_settings_are_looked_at_and_how_sequences_are_read_is_not(settings):
     folder = prepare(settings, progress=False)
     assert look_up(replace(settings, text_field="body")).plan is not None
     assert look_up(replace(settings, seq_len=8, workers=2)).place == folder

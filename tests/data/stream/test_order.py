@@ -1,4 +1,4 @@
-"""The order of rows, of one domain and of several: each epoch holds every row once, at exact shares of domains."""
+"""The order of sequences, of one domain and of several: each epoch holds each once, at exact shares of domains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from litespark.data.stream import order as module
-from litespark.data.stream.order import Interleaving, MixtureOrder, RowOrder, shares_of
+from litespark.data.stream.order import Interleaving, MixtureOrder, SequenceOrder, shares_of
 from tests.properties import given, settings, st
 
 SHARES = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any)
@@ -25,8 +25,8 @@ def by_size(sizes, **changes):
     return MixtureOrder(sizes, shares_of(sizes, None, 1), **{"seed": 1, "shuffle": True, **changes})
 
 
-def one_domain(rows, **changes):
-    return RowOrder(rows, **{"seed": 1, "shuffle": True, **changes})
+def one_domain(sequences, **changes):
+    return SequenceOrder(sequences, **{"seed": 1, "shuffle": True, **changes})
 
 
 @settings(max_examples=80, deadline=None)
@@ -62,13 +62,13 @@ def test_shares_of_very_different_size_stay_exact_far_into_the_stream():
 
 @settings(max_examples=60, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 2**31), shuffle=st.booleans(), epoch=st.integers(0, 3), part=st.integers(1, 90))
-def test_each_epoch_holds_every_row_once(sizes, seed, shuffle, epoch, part):
+def test_each_epoch_holds_every_sequence_once(sizes, seed, shuffle, epoch, part):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_ROWS", part)
+        patch.setattr(module, "BLOCK_SEQUENCES", part)
         several = by_size(named(sizes), seed=seed, shuffle=shuffle)
-        for order in (several, one_domain(sum(sizes), seed=seed, shuffle=shuffle, window_rows=part)):
-            assert order.rows == sum(sizes)
-            assert sorted(order.stream(epoch * order.rows, order.rows)) == list(range(sum(sizes)))
+        for order in (several, one_domain(sum(sizes), seed=seed, shuffle=shuffle, window_sequences=part)):
+            assert order.sequences == sum(sizes)
+            assert sorted(order.stream(epoch * order.sequences, order.sequences)) == list(range(sum(sizes)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,14 +85,14 @@ def test_any_position_can_be_asked_for_first(sizes, shares, shuffle, start, coun
     shares[0] += 1
     orders = (
         lambda: MixtureOrder(named(sizes), named(shares), seed=1, shuffle=shuffle),
-        lambda: one_domain(sizes[0], shuffle=shuffle, window_rows=part),
+        lambda: one_domain(sizes[0], shuffle=shuffle, window_sequences=part),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_ROWS", part)
+        patch.setattr(module, "BLOCK_SEQUENCES", part)
         for order in orders:
-            rows = order().stream(start, count)
-            assert rows.dtype == np.int64
-            assert rows.tolist() == order().stream(0, 200)[start : start + count].tolist()
+            sequences = order().stream(start, count)
+            assert sequences.dtype == np.int64
+            assert sequences.tolist() == order().stream(0, 200)[start : start + count].tolist()
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -100,20 +100,20 @@ def test_with_shares_each_domain_is_dealt_whole_in_its_own_order_before_it_comes
     sizes = {"a": 50, "b": 300, "c": 20}
     shares = shares_of(sizes, {"a": 0.5, "b": 0.5, "c": 0}, 1)
     order = MixtureOrder(sizes, shares, seed=1, shuffle=shuffle)
-    assert order.rows == 350  # of the domains with a share
+    assert order.sequences == 350  # of the domains with a share
     stream = order.stream(0, 3 * 350)
     small, large = stream[stream < 50], stream[stream >= 50] - 50
     assert (len(small), len(large)) == (525, 525)
     assert stream.max() < 350
-    for rows, size, name in ((small, 50, "a"), (large, 300, "b")):
-        own = RowOrder(size, seed=module._seed_of(name, 1), shuffle=shuffle).stream(0, len(rows))
-        assert rows.tolist() == own.tolist()
-        for begin in range(0, len(rows) - size, size):
-            assert sorted(rows[begin : begin + size]) == list(range(size))
+    for sequences, size, name in ((small, 50, "a"), (large, 300, "b")):
+        own = SequenceOrder(size, seed=module._seed_of(name, 1), shuffle=shuffle).stream(0, len(sequences))
+        assert sequences.tolist() == own.tolist()
+        for begin in range(0, len(sequences) - size, size):
+            assert sorted(sequences[begin : begin + size]) == list(range(size))
 
 
 def test_every_block_keeps_the_shares_though_it_is_shuffled(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ROWS", 57)
+    monkeypatch.setattr(module, "BLOCK_SEQUENCES", 57)
     stream = by_size(LARGE).stream(0, 5701)
     for begin in range(0, 5701 - 57, 57):
         assert 6 <= ((stream[begin : begin + 57] >= 5000) & (stream[begin : begin + 57] < 5700)).sum() <= 8
@@ -133,11 +133,11 @@ def test_without_shuffling_domains_take_turns_evenly_and_in_order():
 )
 def test_the_order_changes_with_epoch_and_seed_and_is_the_same_on_every_machine(make, held, pinned):
     order = make(held)
-    first = order.stream(0, order.rows)
-    assert first.tolist() != order.stream(order.rows, order.rows).tolist()
-    assert first.tolist() != make(held, seed=2).stream(0, order.rows).tolist()
+    first = order.stream(0, order.sequences)
+    assert first.tolist() != order.stream(order.sequences, order.sequences).tolist()
+    assert first.tolist() != make(held, seed=2).stream(0, order.sequences).tolist()
     assert first[: len(pinned)].tolist() == pinned
-    # neither rows in their order, nor a domain in one place of each block
+    # neither sequences in their order, nor a domain in one place of each block
     for signal in (first, (first < 5000)[:1024] if make is by_size else first):
         assert abs(np.corrcoef(signal, np.arange(len(signal)))[0, 1]) < 0.1
 
@@ -158,7 +158,7 @@ def test_a_temperature_lifts_small_domains_by_the_same_whole_numbers_everywhere(
     [
         ({"a": 1.0, "b": 1.0, "wiki": 1.0}, r"expected a share for each of .* a, b, c \(unknown or missing: c, wiki\)"),
         ({"a": 1.0, "b": 1.0}, r"got a, b; .* missing: c\).* Give 0 to leave one out"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0}, r"a share to c, which has no whole row; expected a share of 0"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, r"a share to c, which has no whole sequence; expected a share of 0"),
     ],
 )
 def test_a_mixture_that_does_not_fit_the_domains_is_refused_by_name(mixture, message):

@@ -58,22 +58,22 @@ def corpus(folder, text):
 
 
 def epoch(data):
-    """Inputs and labels of one epoch, row by row."""
-    rows = ((batch.tokens, batch.labels) for batch in data.train_dataloader())
-    pairs = (pair for tokens, labels in rows for pair in zip(tokens.tolist(), labels.tolist(), strict=True))
-    return list(islice(pairs, data.train_rows))
+    """Inputs and labels of one epoch, sequence by sequence."""
+    batches = ((batch.tokens, batch.labels) for batch in data.train_dataloader())
+    pairs = (pair for tokens, labels in batches for pair in zip(tokens.tolist(), labels.tolist(), strict=True))
+    return list(islice(pairs, data.train_sequences))
 
 
-def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_document(packed, text):
+def test_an_epoch_of_packed_sequences_predicts_every_token_but_the_first_of_each_document(packed, text):
     data = module(packed, seq_len=64, seed=1)
     documents = [ids for found in corpus(packed, text).values() for ids in found]
-    labels = Counter(label for _, row in epoch(data) for label in row if label != IGNORE_INDEX)
+    labels = Counter(label for _, sequence in epoch(data) for label in sequence if label != IGNORE_INDEX)
     assert labels == Counter(token for ids in documents for token in ids[1:])
-    batches = list(islice(data.train_dataloader(), data.train_rows // 2))
+    batches = list(islice(data.train_dataloader(), data.train_sequences // 2))
     assert any(batch.token_count < batch.tokens.numel() for batch in batches)
 
 
-def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, caplog):
+def test_a_domain_shorter_than_a_sequence_has_one_where_sequences_are_padded(tmp_path, caplog):
     texts = {"long": "a text of some length. " * 40, "short": "a few words"}
     for split in ("train", "validation"):
         (tmp_path / "text" / split).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The network: loss and logits, packed documents, recomputation, precision, and rows that are refused."""
+"""The network: loss and logits, packed documents, recomputation, precision, and sequences that are refused."""
 
 import pytest
 import torch
@@ -99,13 +99,13 @@ IDS = torch.zeros(1, 4, dtype=torch.int64)
         ({"tokens": IDS, "documents": IDS, "cache": KeyValueCache(2, 8)}, "documents cannot be combined"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(arguments, message):
+def test_sequences_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         small_model()(**arguments)
 
 
 @pytest.mark.parametrize("ops", [OpsConfig(), SDPA], ids=["reference", "sdpa"])
-def test_reading_a_row_in_pieces_through_the_cache_gives_the_same_logits(ops):
+def test_reading_a_sequence_in_pieces_through_the_cache_gives_the_same_logits(ops):
     model, tokens, cache = small_model(ops), random_ids(2, 20), KeyValueCache(2, 20)
     with torch.no_grad():
         pieces = [model(piece, cache=cache) for piece in tokens.split([7, 1, 5, 1, 6], dim=1)]

@@ -88,8 +88,8 @@ def _litdata_epochs(config: PrepareConfig) -> Iterator[Iterator[int]]:
 
     folder = Path(config.source)
     (domain,) = Manifest.read(folder).splits["train"].domains.values()
-    chunks, rows = str(folder / "train" / domain.folder), TokensLoader(block_size=config.seq_len + 1)
-    dataset = StreamingDataset(chunks, item_loader=rows, shuffle=config.shuffle, drop_last=False, seed=_SEED)
+    chunks, sequences = str(folder / "train" / domain.folder), TokensLoader(block_size=config.seq_len + 1)
+    dataset = StreamingDataset(chunks, item_loader=sequences, shuffle=config.shuffle, drop_last=False, seed=_SEED)
     loader: Any = StreamingDataLoader(dataset, batch_size=config.micro_batch_size, num_workers=config.workers)
     while True:
         yield (batch.shape[0] * (batch.shape[1] - 1) for batch in loader)

@@ -10,7 +10,7 @@ from litespark.planning.op_costs import MEMORY_BOUND
 
 # reading alone can be a little faster than copying; what is beyond is not a measurement of memory
 _MOST_SHARE = 1.15
-WHOLE_ROWS = "sdpa over whole rows"
+WHOLE_SEQUENCES = "sdpa over whole sequences"
 MATMULS = "three matrix products"
 ATTENTION_WITHIN_DOCUMENTS = "attention within documents"
 # what casts may add is meant for a step of this model
@@ -59,8 +59,8 @@ def _added_by_casts(record: OpsRecord) -> _Measured:
     """What casts cost beyond bf16 in a step of one micro-batch, all layers together."""
     if "fp8" not in record.ops:
         return None, "it was not asked for"
-    if record.model != _CASTS_OF_MODEL or record.rows * record.seq_len != _CASTS_OF_TOKENS:
-        return None, f"got {record.model} with {record.rows * record.seq_len} tokens, expected {_CASTS_OF_TOKENS}"
+    if record.model != _CASTS_OF_MODEL or record.sequences * record.seq_len != _CASTS_OF_TOKENS:
+        return None, f"got {record.model} with {record.sequences * record.seq_len} tokens, expected {_CASTS_OF_TOKENS}"
     cases = {case.case: case for case in record.cases if case.op == "fp8"}
     # a layer has two norms; its remaining casts have nothing beside them in bf16
     parts = {
@@ -115,9 +115,9 @@ def _over_pytorch(case: CaseRecord) -> _Measured:
 
 
 def _gain(case: CaseRecord) -> _Measured:
-    whole, best = _yardstick(case, WHOLE_ROWS), case.timed()[0]
+    whole, best = _yardstick(case, WHOLE_SEQUENCES), case.timed()[0]
     if whole is None:
-        return None, f"{WHOLE_ROWS} was not timed"
+        return None, f"{WHOLE_SEQUENCES} was not timed"
     return whole / median(best.forward_backward), f"{best.name} against {whole:.2f} ms"
 
 
@@ -130,7 +130,7 @@ _PRODUCTS = "at most 1.05 of the time of its matrix products"
 _NOT_SLOWER = "what `auto` takes not slower than PyTorch's fastest"
 _ATTENTIONS = ("attention", ATTENTION_WITHIN_DOCUMENTS)
 _CASTS = f"the casts of {_CASTS_OF_MODEL} add at most 6 ms to a step with delayed scales"
-_FASTER = f"within documents at least 1.5 times as fast as {WHOLE_ROWS}"
+_FASTER = f"within documents at least 1.5 times as fast as {WHOLE_SEQUENCES}"
 _GOALS = (
     *(_Goal(op, op, _SHARE, 0.85, True, _share) for op in MEMORY_BOUND),
     _Goal("linear_cross_entropy", "sum of losses", _PRODUCTS, 1.05, False, _over_matmuls),

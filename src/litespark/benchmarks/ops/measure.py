@@ -20,7 +20,7 @@ from litespark.ops.choice import reason_against
 from litespark.ops.measuring import Step, measure
 from litespark.ops.shapes import Place
 from litespark.ops.verification import said, why_wrong
-from litespark.planning.op_costs import OpCost, op_cost, pairs_within_documents, pairs_within_rows
+from litespark.planning.op_costs import OpCost, op_cost, pairs_within_documents, pairs_within_sequences
 
 
 def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> list[CaseRecord]:
@@ -89,8 +89,8 @@ def _cases(op: str, place: Place) -> list[tuple[Case, OpCost, dict[str, Callable
     assert within.documents is not None
     whole = Step(first, place).both(attention_sdpa)
     return [
-        (first, op_cost(op, place, pairs_within_rows(place.shapes)), {}),
-        (within, op_cost(op, place, pairs_within_documents(within.documents.index)), {goals.WHOLE_ROWS: whole}),
+        (first, op_cost(op, place, pairs_within_sequences(place.shapes)), {}),
+        (within, op_cost(op, place, pairs_within_documents(within.documents.index)), {goals.WHOLE_SEQUENCES: whole}),
     ]
 
 

@@ -48,7 +48,7 @@ def bench_ops(
         say: is told what is being done.
 
     Raises:
-        ValueError: an op is unknown, a row is too long, or the device is not here.
+        ValueError: an op is unknown, a sequence is too long, or the device is not here.
         OSError: the record cannot be written.
     """
     for op in ops:
@@ -62,7 +62,7 @@ def bench_ops(
     new = OpsRecord(
         provenance(parts, overrides, command, device, precision),
         model=parts.llama.name,
-        rows=place.shapes.rows,
+        sequences=place.shapes.sequences,
         seq_len=place.shapes.length,
         seconds=seconds or _SECONDS[device_of(device).is_accelerator],
         ops=[op for op in EVERYTHING if op in ops or not ops],

@@ -50,7 +50,7 @@ def bench_profile(
             f"--variant: got {variant}, expected one whose steps alone are profiled; choose litespark, or let the run "
             "profile itself: train.py … trainer.profile=true"
         )
-    settings = StepSettings(rounds=1, warmup_steps=_WARMUP, steps=steps, loss_rows=1, layers=layers)
+    settings = StepSettings(rounds=1, warmup_steps=_WARMUP, steps=steps, loss_sequences=1, layers=layers)
     decided = decide(overrides, [chosen], settings)
     step = described(decided, overrides, settings, command)
     if (reason := step.variants[0].reason) is not None:
@@ -58,7 +58,7 @@ def bench_profile(
     say("measuring what this device reaches")
     add_rates(step, decided)
     words = [*decided.overrides, *chosen.settings]
-    request = Request(chosen.name, chosen.kind, words, None, decided.layers, _WARMUP, steps, settings.loss_rows)
+    request = Request(chosen.name, chosen.kind, words, None, decided.layers, _WARMUP, steps, settings.loss_sequences)
     say(f"profiling {steps} steps of {chosen.name} in a fresh process")
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -75,9 +75,9 @@ def bench_profile(
     (measured,) = step.variants
     bounds = {part.kernel_class: part.milliseconds for part in measured.roofline}
     if "attention" in bounds:
-        # of whole rows; here are the pairs that the masks of these very steps allowed
-        whole_rows = causal_mean_keys(step.protocol.seq_len)
-        bounds["attention"] *= profile.attention_pairs / profile.tokens / whole_rows
+        # of whole sequences; here are the pairs that the masks of these very steps allowed
+        whole_sequences = causal_mean_keys(step.protocol.seq_len)
+        bounds["attention"] *= profile.attention_pairs / profile.tokens / whole_sequences
     classes = [replace(each, roofline_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes]
     record = ProfileRecord(
         step.provenance, model=step.model, protocol=step.protocol, variant=chosen.name,

@@ -31,14 +31,21 @@ from litespark.training.strategies import Precision, activation_dtype
 _THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strategy", "resume")
 
 
-@settings("--", options={"warmup_steps": "--warmup", "loss_rows": "loss_rows", "process_timeout": "process_timeout"})
+@settings(
+    "--",
+    options={
+        "warmup_steps": "--warmup",
+        "loss_sequences": "loss_sequences",
+        "process_timeout": "process_timeout",
+    },
+)
 class StepSettings:
     """How it is run, beside the config; see `Protocol` and `litespark.benchmarks.step.session.StepTurns`."""
 
     rounds: Repeats = 3
     warmup_steps: Repeats = 5
     steps: Repeats = 20
-    loss_rows: Repeats = 8
+    loss_sequences: Repeats = 8
     minutes: Minutes | None = None
     layers: Repeats | None = None  # None: all of the model, or as many as fit the device
     process_timeout: Seconds = 900.0
@@ -65,7 +72,7 @@ class Decided:
 def decide(overrides: Sequence[str], variants: Sequence[Variant], settings: StepSettings) -> Decided:
     """Compose the config of each variant, and check that they can be compared on this machine.
 
-    Hugging Face Llama does not keep attention within the documents of a row, so nobody does where it takes part.
+    Hugging Face Llama does not keep attention within the documents of a sequence, so nobody does where it takes part.
     """
     names = [variant.name for variant in variants]
     if not names or len(set(names)) < len(names):
@@ -131,7 +138,7 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
             data=data,
             document_mask=masks_documents(parts),
             precision=decided.precision,
-            loss_rows=settings.loss_rows,
+            loss_sequences=settings.loss_sequences,
         ),
         rates=RatesRecord(),
         variants=[
@@ -144,7 +151,7 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
 def add_rates(record: StepRecord, decided: Decided) -> None:
     """Measure what the device reaches, where the record has no rates; from it the roofline of each variant.
 
-    It is that of a step over whole causal rows. What the casts of ours in fp8 move is told beside it.
+    It is that of a step over whole causal sequences. What the casts of ours in fp8 move is told beside it.
     """
     if record.rates.matmul_flops is not None:
         return

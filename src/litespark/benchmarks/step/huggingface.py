@@ -1,8 +1,8 @@
 """The Hugging Face baselines: transformers' Llama with our initial weights, trained as its users train it.
 
 The strong baselines do not use transformers' attention by the name "sdpa": when it is traced, transformers 5 makes a
-mask of S x S for every row, which keeps scaled_dot_product_attention from its flash kernels. Under a name that has no
-function for masks none is made, and the same call is given `is_causal=True`.
+mask of S x S for every sequence, which keeps scaled_dot_product_attention from its flash kernels. Under a name that has
+no function for masks none is made, and the same call is given `is_causal=True`.
 """
 
 from __future__ import annotations

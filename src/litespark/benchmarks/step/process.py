@@ -18,7 +18,7 @@ from litespark.benchmarks.step.training import BareTraining, LitesparkTraining
 from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS
 from litespark.data.manifest import Manifest
-from litespark.data.stream.modules import RowDataModule, build_data_module
+from litespark.data.stream.modules import SequenceDataModule, build_data_module
 from litespark.device import device_of, out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import NullMeter, choose_meter
@@ -61,17 +61,17 @@ def out_of_memory_answered(parts: Parts, request: Request, take: Callable[..., R
 
 
 def asked_parts(parts: Parts, request: Request) -> Parts:
-    """The config with what the request changes: layers, recompute, the length, and the rows that are held out."""
+    """The config with what the request changes: layers, recompute, the length, and the sequences that are held out."""
     return dataclasses.replace(
         parts,
         model=dataclasses.replace(parts.llama, num_layers=request.layers or parts.llama.num_layers),
         recompute=(None if request.kind == "huggingface" else request.recompute) or parts.recompute,
         budget=BudgetConfig(steps=request.warmup_steps + request.steps),
-        data=dataclasses.replace(parts.data, validation_sequences=request.loss_rows),
+        data=dataclasses.replace(parts.data, validation_sequences=request.loss_sequences),
     )
 
 
-def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule, Training]:
+def prepare(parts: Parts, request: Request) -> tuple[Machine, SequenceDataModule, Training]:
     """The machine and the data of the process, and the variant with its optimizer, ready for the first step."""
     quieten()
     machine = preflight(parts, Ranks.from_environment())

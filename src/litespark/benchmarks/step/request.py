@@ -22,7 +22,7 @@ class Request:
 
     Attributes:
         recompute, layers: in place of the variant's own and of the config's; None: these.
-        loss_rows: held-out rows for the loss after all steps.
+        loss_sequences: held-out sequences for the loss after all steps.
         folder: for what it writes; started: seconds since the epoch when it was; both are filled in by `answer`.
     """
 
@@ -33,7 +33,7 @@ class Request:
     layers: int | None
     warmup_steps: int
     steps: int
-    loss_rows: int
+    loss_sequences: int
     round: int = 0
     position: int = 0
     folder: str = ""

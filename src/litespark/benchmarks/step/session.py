@@ -112,7 +112,7 @@ class StepTurns:
         self.say(title + (f", recompute {recompute}" if recompute else ""))
         overrides = [*self.decided.overrides, *variant.settings]
         request = Request(variant.name, variant.kind, overrides, recompute, self.decided.layers, protocol.warmup_steps,
-                          protocol.steps, protocol.loss_rows, number, position)  # fmt: skip
+                          protocol.steps, protocol.loss_sequences, number, position)  # fmt: skip
         self.started, start = True, self.clock()
         answer = self.launch(request, folder, timeout=self.settings.process_timeout)
         self.seconds[variant.name] = self.clock() - start

@@ -70,7 +70,7 @@ def script_overrides(parts: Parts, request: Request, window: int, logs: Path) ->
         "budget.steps": request.warmup_steps + request.steps,
         "budget.schedule_end": "null",
         "budget.target_bpb": "null",
-        "data.validation_sequences": request.loss_rows,
+        "data.validation_sequences": request.loss_sequences,
         "trainer.validate_every": "null",
         "trainer.log_every": window,
         "metrics.warmup_steps": request.warmup_steps,

@@ -1,7 +1,7 @@
-"""Best-fit packing (Ding et al., "Fewer Truncations Improve Language Modeling", 2024): documents in rows of one length,
-the longest first, each into the row that it leaves the least room in.
+"""Best-fit packing (Ding et al., "Fewer Truncations Improve Language Modeling", 2024): documents in sequences of one
+length, the longest first, each into the sequence that it leaves the least room in.
 
-S sequence length. A row holds S+1 ids: the first S are inputs, the last S labels.
+S sequence length. A sequence holds S+1 ids: the first S are inputs, the last S labels.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUFFER_TOKENS = 1 << 22
-"""Ids that are gathered before rows are made of them: 1,024 rows of 4,096."""
+"""Ids that are gathered before sequences are made of them: 1,024 sequences of 4,096."""
 _MOST_PIECES = 1 << 16
-_FEWEST_ROWS = 16
+_FEWEST_SEQUENCES = 16
 
 
 class BestFitPacker:
-    """Rows of S+1 ids from documents, in groups; a pure function of the documents and their order.
+    """Sequences of S+1 ids from documents, in groups; a pure function of the documents and their order.
 
-    - A document of at most S+1 ids lies whole in one row. A longer one is cut into pieces of S+1 ids that overlap by
-      one, so that every id but a document's first is a label exactly once.
-    - What stays free at a row's end is filled with EOS. A row that no EOS ends is full.
-    - A row's documents stand in the order in which they came, and the rows of a group in the order of their first.
+    - A document of at most S+1 ids lies whole in one sequence. A longer one is cut into pieces of S+1 ids that overlap
+      by one, so that every id but a document's first is a label exactly once.
+    - What stays free at a sequence's end is filled with EOS. A sequence that no EOS ends is full.
+    - A sequence's documents stand in the order in which they came, and the sequences of a group in the order of their
+      first.
     """
 
     def __init__(self, seq_len: int, eos_id: int) -> None:
@@ -31,12 +32,12 @@ class BestFitPacker:
         self.eos_id = eos_id
         self._pieces: list[NDArray[np.generic]] = []
         self._held = 0
-        self._most = max(BUFFER_TOKENS, _FEWEST_ROWS * self.width)
+        self._most = max(BUFFER_TOKENS, _FEWEST_SEQUENCES * self.width)
 
     def add(self, ids: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        """Take one document: (n,) ids, EOS last and nowhere else, which must not be changed until its rows are given.
+        """Take one document: (n,) ids, EOS last and nowhere else, not to be changed until its sequences are given.
 
-        Returns groups of (rows, S+1) ids that are ready, often none. A document of its EOS alone takes no place.
+        Returns groups of (sequences, S+1) ids that are ready, often none. A document of its EOS alone takes no place.
         """
         if not ids.size or ids[-1] != self.eos_id:
             raise ValueError(f"a document of {ids.size} ids does not end with EOS={self.eos_id}; expected each to")
@@ -48,19 +49,19 @@ class BestFitPacker:
         return self.close() if self._held >= self._most or len(self._pieces) >= _MOST_PIECES else []
 
     def close(self) -> list[NDArray[np.generic]]:
-        """The rows of what is still held, as a list of at most one group; the packer is empty then."""
+        """The sequences of what is still held, as a list of at most one group; the packer is empty then."""
         if not self._pieces:
             return []
         bins = _best_fit_decreasing([piece.size for piece in self._pieces], self.width)
-        rows = np.full((len(bins), self.width), self.eos_id, dtype=self._pieces[0].dtype)
-        for row, numbers in zip(rows, bins, strict=True):
+        sequences = np.full((len(bins), self.width), self.eos_id, dtype=self._pieces[0].dtype)
+        for sequence, numbers in zip(sequences, bins, strict=True):
             filled = 0
             for number in numbers:
                 piece = self._pieces[number]
-                row[filled : filled + piece.size] = piece
+                sequence[filled : filled + piece.size] = piece
                 filled += piece.size
         self._pieces, self._held = [], 0
-        return [rows]
+        return [sequences]
 
 
 def _best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:

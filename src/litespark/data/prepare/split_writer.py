@@ -81,24 +81,24 @@ class _Domain:
         self.result = DomainResult()
 
     def add(self, ids: NDArray[np.generic]) -> None:
-        for rows in self.packer.add(ids) if self.packer else [[ids]]:
-            for row in rows:
-                self.chunks.add(row)
+        for sequences in self.packer.add(ids) if self.packer else [[ids]]:
+            for sequence in sequences:
+                self.chunks.add(sequence)
 
     def close(self) -> DomainResult:
-        for rows in self.packer.close() if self.packer else []:
-            for row in rows:
-                self.chunks.add(row)
+        for sequences in self.packer.close() if self.packer else []:
+            for sequence in sequences:
+                self.chunks.add(sequence)
         self.result.chunks = self.chunks.close()
         return self.result
 
 
 def tokens_of_a_chunk(config: PrepareConfig) -> int:
-    """Ids of every chunk but the last: what the settings say, down to whole rows where rows are packed."""
+    """Ids of every chunk but the last: what the settings say, down to whole sequences where sequences are packed."""
     if config.packing != "best_fit":
         return config.chunk_tokens
-    row = config.seq_len + 1
-    return max(config.chunk_tokens // row, 1) * row
+    width = config.seq_len + 1
+    return max(config.chunk_tokens // width, 1) * width
 
 
 def refuse_many_domains(names: set[str], field: str | None) -> None:

@@ -1,1 +1,1 @@
-"""A prepared folder, or made-up ids, to numbered rows, and which row comes when."""
+"""A prepared folder, or made-up ids, to numbered sequences, and which sequence comes when."""

@@ -1,4 +1,4 @@
-"""Loaders of the batches that are cut from rows.
+"""Loaders of the batches that are cut from sequences.
 
 Every tensor that a worker hands over is a shared-memory file, whose descriptor the other side fetches over a socket.
 With torch 2.14 that takes longer than making the batch, so the tensors of a batch travel as views of one.
@@ -20,35 +20,35 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from litespark.data.batch import TokenBatch
 from litespark.data.stream.order import Order
-from litespark.data.stream.rows import DomainRows
+from litespark.data.stream.sequences import DomainSequences
 from litespark.device import device_count
 
 MakeBatch = Callable[..., TokenBatch]
-"""`batch_from_rows` with the settings of the data."""
+"""`batch_from_sequences` with the settings of the data."""
 
 
 @dataclass(eq=False)
 class TrainingBatches(Dataset[TokenBatch]):
-    """Item p is the micro-batch of `size` rows that starts at position p of the endless training stream."""
+    """Item p is the micro-batch of `size` sequences that starts at position p of the endless training stream."""
 
-    rows: DomainRows
+    sequences: DomainSequences
     order: Order
     size: int
     make: MakeBatch
 
     def __getitem__(self, position: int) -> TokenBatch:
-        return self.make(torch.from_numpy(self.rows.read(self.order.stream(position, self.size))))
+        return self.make(torch.from_numpy(self.sequences.read(self.order.stream(position, self.size))))
 
 
 @dataclass(eq=False)
 class ValidationBatches(Dataset[TokenBatch]):
     """The validation batches of one rank, domain by domain.
 
-    Of each domain a rank gets the `chosen` rows rank, rank+world, …, padded with rows that supervise nothing, so that
-    every rank has as many batches.
+    Of each domain a rank gets the `chosen` sequences rank, rank+world, …, padded with sequences that supervise nothing,
+    so that every rank has as many batches.
     """
 
-    rows: DomainRows
+    sequences: DomainSequences
     chosen: Mapping[str, NDArray[np.int64]]
     size: int
     make: MakeBatch
@@ -68,7 +68,8 @@ class ValidationBatches(Dataset[TokenBatch]):
     def __getitem__(self, index: int) -> TokenBatch:
         domain, real, filler = self.batches[index]  # raises the IndexError that ends an iteration
         padded = np.concatenate([real, np.repeat(filler, self.size - len(real))])
-        return replace(self.make(torch.from_numpy(self.rows.read(padded)), real_rows=len(real)), domain=domain)
+        ids = torch.from_numpy(self.sequences.read(padded))
+        return replace(self.make(ids, real_sequences=len(real)), domain=domain)
 
 
 @dataclass(eq=False)

@@ -1,8 +1,8 @@
 """The Lightning data modules: prepared tokens, or synthetic ones, in an exact global order.
 
-Position p of the endless training stream holds a row that is a pure function of (seed, p); see `order`. A global
+Position p of the endless training stream holds a sequence that is a pure function of (seed, p); see `order`. A global
 micro-batch is the next world × micro_batch_size positions, of which each rank takes a contiguous slice. So the position
-of a run is one integer, whatever the number of ranks and workers, and a resume continues with the very next row.
+of a run is one integer, whatever the number of ranks and workers, and a resume continues with the very next sequence.
 """
 
 from __future__ import annotations
@@ -14,27 +14,33 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from litespark.data.batch import batch_from_rows
+from litespark.data.batch import batch_from_sequences
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import Lookup, prepare
 from litespark.data.storage import Storage
 from litespark.data.stream.cache import ChunkCache
 from litespark.data.stream.loader import MakeBatch, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
-from litespark.data.stream.order import MixtureOrder, Order, RowOrder, shares_of
-from litespark.data.stream.rows import DomainRows, open_split
-from litespark.data.stream.synthetic import synthetic_manifest, synthetic_rows
+from litespark.data.stream.order import MixtureOrder, Order, SequenceOrder, shares_of
+from litespark.data.stream.sequences import DomainSequences, open_split
+from litespark.data.stream.synthetic import synthetic_manifest, synthetic_sequences
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
 from litespark.mesh import Mesh
 from litespark.ranges import CountFromZero, check_number
 
 
-class RowDataModule(LightningDataModule):
-    """Serves the rows of two splits, training and validation, that a subclass provides; keeps the position."""
+class SequenceDataModule(LightningDataModule):
+    """Serves the sequences of two splits, training and validation, that a subclass provides; keeps the position."""
 
     def __init__(
-        self, splits: Iterable[DomainRows], manifest: Manifest, reading: ReadingConfig, *, seed: int, mesh: Mesh | None
+        self,
+        splits: Iterable[DomainSequences],
+        manifest: Manifest,
+        reading: ReadingConfig,
+        *,
+        seed: int,
+        mesh: Mesh | None,
     ) -> None:
         super().__init__()
         check_number("seed", seed, CountFromZero)
@@ -45,80 +51,80 @@ class RowDataModule(LightningDataModule):
         self.seed = seed
         self.mesh = mesh or Mesh()
         self._training, self._validation = splits
-        self.train_rows = self._order().rows
-        self._start_row = 0
-        # the trainer's step at `_start_row`; unknown until the loader is made, since Lightning restores the data
+        self.train_sequences = self._order().sequences
+        self._start_sequence = 0
+        # the trainer's step at `_start_sequence`; unknown until the loader is made, since Lightning restores the data
         # module before its own step
         self._first_step: int | None = None
 
     @property
-    def consumed_rows(self) -> int:
-        """Rows of the endless stream that optimizer steps have used so far, over all ranks."""
+    def consumed_sequences(self) -> int:
+        """Sequences of the endless stream that optimizer steps have used so far, over all ranks."""
         if self.trainer is None or self._first_step is None:
-            return self._start_row
-        rows_per_step = self.micro_batch_size * self.mesh.roles.data * self.trainer.accumulate_grad_batches
-        return self._start_row + (self.trainer.global_step - self._first_step) * rows_per_step
+            return self._start_sequence
+        sequences_per_step = self.micro_batch_size * self.mesh.roles.data * self.trainer.accumulate_grad_batches
+        return self._start_sequence + (self.trainer.global_step - self._first_step) * sequences_per_step
 
-    def start_at(self, row: int) -> None:
-        """Begin the next fit behind so many rows of the endless stream."""
-        check_number("the row to start at", row, CountFromZero)
-        self._start_row, self._first_step = row, None
+    def start_at(self, sequence: int) -> None:
+        """Begin the next fit behind so many sequences of the endless stream."""
+        check_number("the sequence to start at", sequence, CountFromZero)
+        self._start_sequence, self._first_step = sequence, None
 
     def train_dataloader(self) -> TokenLoader:
         """Endless TokenBatches of (micro_batch_size, seq_len) from the current position on."""
-        self._start_row = self.consumed_rows
+        self._start_sequence = self.consumed_sequences
         self._first_step = None if self.trainer is None else self.trainer.global_step
         rank, world = self.mesh.data_rank, self.mesh.roles.data
-        positions = StreamPositions(lambda: self.consumed_rows, size=self.micro_batch_size, rank=rank, world=world)
+        positions = StreamPositions(lambda: self.consumed_sequences, size=self.micro_batch_size, rank=rank, world=world)
         batches = TrainingBatches(self._training, self._order(), self.micro_batch_size, self._make_batch())
         return TokenLoader(batches, workers=self.reading.workers, sampler=positions)
 
     def val_dataloader(self) -> TokenLoader:
-        """The validation rows once, domain by domain; every rank gets as many batches of the same shape."""
+        """The validation sequences once, domain by domain; every rank gets as many batches of the same shape."""
         chosen, make = self._validation.spread(self.reading.validation_sequences), self._make_batch()
         rank, world = self.mesh.data_rank, self.mesh.roles.data
         batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank, world)
         return TokenLoader(batches, workers=self.reading.workers)
 
     def _order(self) -> Order:
-        """The endless stream of training rows, made anew: it keeps what it computed last."""
+        """The endless stream of training sequences, made anew: it keeps what it computed last."""
         reading, training = self.reading, self._training
         # also for one domain and before a limit, so that a mixture that does not fit is refused for what it is
         shares = shares_of(training.sizes, reading.mixture, reading.mixture_temperature)
         used = training.proportion(reading.training_sequences, only=shares)
         if len(training.sizes) == 1:
-            return RowOrder(sum(used.values()), seed=self.seed, shuffle=reading.shuffle)
+            return SequenceOrder(sum(used.values()), seed=self.seed, shuffle=reading.shuffle)
         shares = shares_of(used, reading.mixture, reading.mixture_temperature)
         return MixtureOrder(training.sizes, shares, used=used, seed=self.seed, shuffle=reading.shuffle)
 
     def _make_batch(self) -> MakeBatch:
         eos_id, padded = self.manifest.eos_id, self.manifest.packing == "best_fit"
         document_mask = self.reading.document_mask and eos_id is not None
-        return partial(batch_from_rows, eos_id=eos_id, document_mask=document_mask, padded=padded)
+        return partial(batch_from_sequences, eos_id=eos_id, document_mask=document_mask, padded=padded)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.consumed_rows, **self._order_settings()}
+        return {"sequences": self.consumed_sequences, **self._order_settings()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue behind the rows that were consumed; batch size, ranks and workers may differ.
+        """Continue behind the sequences that were consumed; batch size, ranks and workers may differ.
 
-        A ValueError where the state is a position in another order of rows.
+        A ValueError where the state is a position in another order of sequences.
         """
         for name, mine in self._order_settings().items():
             saved = state_dict.get(name, mine)
             if saved != mine:
                 raise ValueError(
-                    f"the checkpoint's data position belongs to {name}={saved}, this run has {name}={mine}; the row at "
-                    "a position differs between the two. Resume with the same data settings and seed, or start a new "
-                    "run from the weights."
+                    f"the checkpoint's data position belongs to {name}={saved}, this run has {name}={mine}; the "
+                    "sequence at a position differs between the two. Resume with the same data settings and seed, or "
+                    "start a new run from the weights."
                 )
-        self.start_at(state_dict["rows"])
+        self.start_at(state_dict["sequences"])
 
     def _order_settings(self) -> dict[str, Any]:
         return {
             "manifest_hash": self.manifest.hash,
             "seq_len": self.seq_len,
-            "train_rows": self.train_rows,
+            "train_sequences": self.train_sequences,
             "seed": self.seed,
             "shuffle": self.reading.shuffle,
             "mixture": self.reading.mixture,
@@ -126,8 +132,8 @@ class RowDataModule(LightningDataModule):
         }
 
 
-class TokenDataModule(RowDataModule):
-    """Rows of a folder that `prepare` wrote, at the path or address `place`.
+class TokenDataModule(SequenceDataModule):
+    """Sequences of a folder that `prepare` wrote, at the path or address `place`.
 
     `folder` is on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
     """
@@ -150,12 +156,12 @@ class TokenDataModule(RowDataModule):
         super().__init__(splits, manifest, reading, seed=seed, mesh=mesh)
 
 
-class SyntheticDataModule(RowDataModule):
-    """Random ids in [0, vocabulary) with the interface of `TokenDataModule` and no files; see `SyntheticRows`."""
+class SyntheticDataModule(SequenceDataModule):
+    """Random ids in [0, vocabulary) with the interface of `TokenDataModule` and no files; see `SyntheticSequences`."""
 
     def __init__(self, config: SyntheticConfig, *, seed: int, mesh: Mesh | None = None) -> None:
         check_number("seed", seed, CountFromZero)
-        splits = [DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed)]
+        splits = [DomainSequences({ONLY_DOMAIN: sequences}) for sequences in synthetic_sequences(config, seed)]
         super().__init__(splits, synthetic_manifest(config, seed), config, seed=seed, mesh=mesh)
 
 

@@ -1,4 +1,4 @@
-"""Which row comes when: a pure function of (seed, position), so that the position of a run is one integer.
+"""Which sequence comes when: a pure function of (seed, position), so that the position of a run is one integer.
 
 All arithmetic is in whole numbers, so that every machine computes the same order.
 """
@@ -15,12 +15,12 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW_ROWS = 1 << 18
-BLOCK_ROWS = 1024
+WINDOW_SEQUENCES = 1 << 18
+BLOCK_SEQUENCES = 1024
 _DIGITS = 12
 """Decimal places of a share by temperature."""
 _KEY = int.from_bytes(b"mixture")
-"""Keeps the draws of the blocks apart from those of the rows."""
+"""Keeps the draws of the blocks apart from those of the sequences."""
 
 
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
@@ -29,78 +29,79 @@ def permutation(count: int, *key: int) -> NDArray[np.int64]:
     return np.argsort(draws, kind="stable")
 
 
-class RowOrder:
-    """Epoch after epoch, each holding every row once.
+class SequenceOrder:
+    """Epoch after epoch, each holding every sequence once.
 
-    Windows of neighbouring rows come in a random order, and so do the rows within a window: memory is bounded by one
-    window however large the corpus is, and reads stay within a few neighbouring chunk files.
+    Windows of neighbouring sequences come in a random order, and so do the sequences within a window: memory is bounded
+    by one window however large the corpus is, and reads stay within a few neighbouring chunk files.
     """
 
-    def __init__(self, rows: int, *, seed: int, shuffle: bool, window_rows: int = WINDOW_ROWS) -> None:
-        self.rows = rows
+    def __init__(self, sequences: int, *, seed: int, shuffle: bool, window_sequences: int = WINDOW_SEQUENCES) -> None:
+        self.sequences = sequences
         self.seed = seed
         self.shuffle = shuffle
-        self.window_rows = window_rows
+        self.window_sequences = window_sequences
         self._windows: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._inside: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64: the rows at positions start..start+count-1 of the endless stream, across epoch ends."""
-        return np.array([self.row(position) for position in range(start, start + count)], dtype=np.int64)
+        """(count,) int64: the sequences at positions start..start+count-1 of the endless stream, across epoch ends."""
+        return np.array([self.sequence(position) for position in range(start, start + count)], dtype=np.int64)
 
-    def row(self, position: int) -> int:
-        epoch, index = divmod(position, self.rows)
+    def sequence(self, position: int) -> int:
+        epoch, index = divmod(position, self.sequences)
         if not self.shuffle:
             return index
         order, starts = self._window_order(epoch)
         place = int(np.searchsorted(starts, index, side="right")) - 1
         window = int(order[place])
-        return window * self.window_rows + int(self._order_inside(epoch, window)[index - int(starts[place])])
+        return window * self.window_sequences + int(self._order_inside(epoch, window)[index - int(starts[place])])
 
     def _window_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The windows in the order of this epoch, and the index at which each begins."""
         if self._windows is None or self._windows[0] != epoch:
-            order = permutation(-(-self.rows // self.window_rows), self.seed, epoch)
-            sizes = np.minimum(self.window_rows, self.rows - order * self.window_rows)
+            order = permutation(-(-self.sequences // self.window_sequences), self.seed, epoch)
+            sizes = np.minimum(self.window_sequences, self.sequences - order * self.window_sequences)
             self._windows = (epoch, order, np.cumsum(sizes) - sizes)
         return self._windows[1], self._windows[2]
 
     def _order_inside(self, epoch: int, window: int) -> NDArray[np.int64]:
         if self._inside is None or self._inside[0] != (epoch, window):
-            size = min(self.window_rows, self.rows - window * self.window_rows)
+            size = min(self.window_sequences, self.sequences - window * self.window_sequences)
             self._inside = ((epoch, window), permutation(size, self.seed, epoch, 1 + window))
         return self._inside[1]
 
 
-def shares_of(rows: Mapping[str, int], mixture: Mapping[str, float] | None, temperature: float) -> dict[str, int]:
-    """The share of each domain of so many `rows` as a whole number; only the ratios matter.
+def shares_of(sequences: Mapping[str, int], mixture: Mapping[str, float] | None, temperature: float) -> dict[str, int]:
+    """The share of each domain of so many `sequences` as a whole number; only the ratios matter.
 
-    By `mixture`, a share for each domain in any unit, or by size: rows^(1/temperature). A domain without rows has none.
+    By `mixture`, a share for each domain in any unit, or by size: sequences^(1/temperature). A domain without sequences
+    has none.
     """
     if mixture is None:
         if temperature == 1:
-            return dict(rows)
-        return {name: _heated(count, temperature) if count else 0 for name, count in rows.items()}
-    if mixture.keys() != rows.keys():
+            return dict(sequences)
+        return {name: _heated(count, temperature) if count else 0 for name, count in sequences.items()}
+    if mixture.keys() != sequences.keys():
         raise ValueError(
-            f"data.mixture: got {', '.join(mixture)}; expected a share for each of the domains {', '.join(rows)} "
-            f"(unknown or missing: {', '.join(sorted(mixture.keys() ^ rows.keys()))}). Give 0 to leave one out."
+            f"data.mixture: got {', '.join(mixture)}; expected a share for each of the domains {', '.join(sequences)} "
+            f"(unknown or missing: {', '.join(sorted(mixture.keys() ^ sequences.keys()))}). Give 0 to leave one out."
         )
-    if empty := [name for name, share in mixture.items() if share and not rows[name]]:
+    if empty := [name for name, share in mixture.items() if share and not sequences[name]]:
         raise ValueError(
-            f"data.mixture gives a share to {', '.join(empty)}, which has no whole row; expected a share of 0 for a "
-            "domain without rows. Set it to 0, lower data.seq_len or raise data.training_sequences."
+            f"data.mixture gives a share to {', '.join(empty)}, which has no whole sequence; expected a share of 0 for "
+            "a domain without sequences. Set it to 0, lower data.seq_len or raise data.training_sequences."
         )
     # as it was written: 0.1 is a tenth, not the nearest binary fraction
-    exact = {name: Fraction(repr(float(mixture[name]))) for name in rows}
+    exact = {name: Fraction(repr(float(mixture[name]))) for name in sequences}
     unit = math.lcm(*(share.denominator for share in exact.values()))
     return {name: int(share * unit) for name, share in exact.items()}
 
 
-def _heated(rows: int, temperature: float) -> int:
+def _heated(sequences: int, temperature: float) -> int:
     with localcontext() as context:  # decimal powers are computed in whole numbers
         context.prec = 40
-        power = Decimal(rows) ** (1 / Decimal(repr(float(temperature))))
+        power = Decimal(sequences) ** (1 / Decimal(repr(float(temperature))))
         return max(1, int(power.scaleb(_DIGITS)))
 
 
@@ -144,12 +145,12 @@ class Interleaving:
 
 
 class MixtureOrder:
-    """Several domains at exact shares; rows are numbered through all domains, one behind the other.
+    """Several domains at exact shares; sequences are numbered through all domains, one behind the other.
 
-    At every position each domain is within a few rows of its share (fewer than there are domains, plus one). Shuffling
-    lets domains change places within blocks of `BLOCK_ROWS` positions only, and shuffles the rows of a domain as
-    `RowOrder` does (of the first `used` rows). An epoch has as many rows as all domains with a share hold together; the
-    rows of a domain are always dealt whole before any of them comes again.
+    At every position each domain is within a few sequences of its share (fewer than there are domains, plus one).
+    Shuffling lets domains change places within blocks of `BLOCK_SEQUENCES` positions only, and shuffles the sequences
+    of a domain as `SequenceOrder` does (of the first `used` sequences). An epoch has as many sequences as all domains
+    with a share hold together; the sequences of a domain are always dealt whole before any of them comes again.
     """
 
     def __init__(
@@ -168,29 +169,29 @@ class MixtureOrder:
         self.shuffle = shuffle
         self.interleaving = Interleaving([shares[name] for name in served])
         self.offsets = [offsets[name] for name in served]
-        self.orders = [RowOrder(used[name], seed=_seed_of(name, seed), shuffle=shuffle) for name in served]
-        self.rows = sum(order.rows for order in self.orders)
+        self.orders = [SequenceOrder(used[name], seed=_seed_of(name, seed), shuffle=shuffle) for name in served]
+        self.sequences = sum(order.sequences for order in self.orders)
         self._block: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
-        """See `RowOrder.stream`."""
-        rows: list[int] = []
+        """See `SequenceOrder.stream`."""
+        sequences: list[int] = []
         while count > 0:
-            epoch, index = divmod(start, self.rows)
-            block, inside = divmod(index, BLOCK_ROWS)
+            epoch, index = divmod(start, self.sequences)
+            block, inside = divmod(index, BLOCK_SEQUENCES)
             items = self._items(epoch, block)[inside : inside + count]
-            rows += [self.offsets[kind] + self.orders[kind].row(number) for kind, number in items.tolist()]
+            sequences += [self.offsets[kind] + self.orders[kind].sequence(number) for kind, number in items.tolist()]
             start, count = start + len(items), count - len(items)
-        return np.array(rows, dtype=np.int64)
+        return np.array(sequences, dtype=np.int64)
 
     def _items(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Domain, and number within its own stream, at each position of a block; the last of an epoch ends with it."""
         if self._block is None or self._block[0] != (epoch, block):
-            start = epoch * self.rows + block * BLOCK_ROWS
-            end = min(start + BLOCK_ROWS, (epoch + 1) * self.rows)
+            start = epoch * self.sequences + block * BLOCK_SEQUENCES
+            end = min(start + BLOCK_SEQUENCES, (epoch + 1) * self.sequences)
             items = self.interleaving.items(start, end, ordered=not self.shuffle)
             if self.shuffle:
-                # domains change places; the rows of one stay in its order, which is read window by window
+                # domains change places; the sequences of one stay in its order, which is read window by window
                 kinds = items[permutation(end - start, self.seed, _KEY, epoch, block), 0]
                 items[np.argsort(kinds, kind="stable")] = items.copy()
             self._block = ((epoch, block), items)
@@ -202,4 +203,4 @@ def _seed_of(domain: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{domain}".encode()).digest()[:8])
 
 
-Order = RowOrder | MixtureOrder
+Order = SequenceOrder | MixtureOrder

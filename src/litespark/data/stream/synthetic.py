@@ -1,4 +1,4 @@
-"""Random tokens without files: rows that are a function of a seed, and the manifest that goes with them."""
+"""Random tokens without files: sequences that are a function of a seed, and the manifest that goes with them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from litespark.data.text.splits import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
-class SyntheticRows:
-    """Rows of random ids: the id at place p is a hash of (seed, p), the finaliser of SplitMix64 (Steele et al., 2014).
+class SyntheticSequences:
+    """Sequences of random ids: at place p a hash of (seed, p), the finaliser of SplitMix64 (Steele et al., 2014).
 
     With `document_length` every so many places hold the EOS id 0, and no other place does.
     """
@@ -28,7 +28,7 @@ class SyntheticRows:
     seed: int
     document_length: int | None
 
-    def row(self, number: int) -> NDArray[np.int64]:
+    def sequence(self, number: int) -> NDArray[np.int64]:
         places = number * self.seq_len + np.arange(self.seq_len + 1)
         first = 0 if self.document_length is None else 1
         mixed = _mix(places.astype(np.uint64) + _mix(np.array([self.seed], dtype=np.uint64)))
@@ -45,17 +45,17 @@ def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def synthetic_rows(config: SyntheticConfig, seed: int) -> list[SyntheticRows]:
-    """The rows of train and of validation."""
+def synthetic_sequences(config: SyntheticConfig, seed: int) -> list[SyntheticSequences]:
+    """The sequences of train and of validation."""
     counts = config.synthetic_sequences, config.synthetic_validation_sequences
     return [
-        SyntheticRows(count, config.seq_len, config.vocab_size, 2 * seed + place, config.document_length)
+        SyntheticSequences(count, config.seq_len, config.vocab_size, 2 * seed + place, config.document_length)
         for place, count in enumerate(counts)
     ]
 
 
 def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
-    """What `synthetic_rows` states about its rows: their ids stand for no text, so for 0 bytes each."""
+    """What `synthetic_sequences` states about its sequences: their ids stand for no text, so for 0 bytes each."""
     # what decides the ids; how they are read may change, as by a resume with another micro-batch
     own = {field.name for field in fields(config)} - {field.name for field in fields(ReadingConfig)}
     return Manifest(
@@ -66,8 +66,8 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
         tokenizer_hash="synthetic",
         token_bytes=[0] * config.vocab_size,
         splits={
-            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, rows.count * rows.seq_len + 1, 0, 0)})
-            for split, rows in zip((TRAIN, VALIDATION), synthetic_rows(config, seed), strict=True)
+            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, made.count * made.seq_len + 1, 0, 0)})
+            for split, made in zip((TRAIN, VALIDATION), synthetic_sequences(config, seed), strict=True)
         },
         unigram_entropy=math.log(config.vocab_size),
         settings={name: getattr(config, name) for name in ("seq_len", *sorted(own))} | {"seed": seed},

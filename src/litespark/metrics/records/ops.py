@@ -170,7 +170,7 @@ class OpsRecord(Record):
     """
 
     model: str
-    rows: Count
+    sequences: Count
     seq_len: Count
     seconds: Positive
     ops: list[str]
@@ -190,7 +190,7 @@ class OpsRecord(Record):
         return all(self.done(op) for op in self.ops)
 
     def asked(self) -> tuple[object, ...]:
-        return self.model, self.rows, self.seq_len, self.seconds, self.ops
+        return self.model, self.sequences, self.seq_len, self.seconds, self.ops
 
     @property
     def red(self) -> list[VariantRecord]:

@@ -53,7 +53,7 @@ class Protocol:
     """How it was measured; the same for every variant.
 
     `warmup_steps` are not counted, `steps` are, both of each process. `precision` is that of the products; masters and
-    optimizer states are fp32. `loss_rows` are held-out sequences on which each process takes its loss at the end.
+    optimizer states are fp32. `loss_sequences` are held-out sequences on which each process takes its loss at the end.
     """
 
     micro_batch_size: Count
@@ -65,7 +65,7 @@ class Protocol:
     data: str
     document_mask: bool
     precision: str
-    loss_rows: Count
+    loss_sequences: Count
 
 
 @part

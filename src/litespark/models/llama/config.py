@@ -133,9 +133,9 @@ class LlamaConfig:
         again = self.block_matmul_parameters() - self.hidden_size * self.intermediate_size
         return self.num_layers * (2 * again + 4 * self.num_heads * self.head_dim * mean_keys)
 
-    def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes:
+    def step_shapes(self, sequences: int, length: int, documents: bool) -> StepShapes:
         """See `ModelSpec`."""
         return StepShapes(
-            rows, length, self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim,
+            sequences, length, self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim,
             self.intermediate_size, self.vocab_size, documents,
         )  # fmt: skip

@@ -256,8 +256,8 @@ class Llama(nn.Module):
         if past + tokens.shape[1] > self.config.max_seq_len:
             cached = f" after {past} cached ones" if past else ""
             raise ValueError(
-                f"a row of {tokens.shape[1]} tokens{cached} is longer than model.max_seq_len "
-                f"{self.config.max_seq_len}; shorten the rows or raise that setting"
+                f"a sequence of {tokens.shape[1]} tokens{cached} is longer than model.max_seq_len "
+                f"{self.config.max_seq_len}; shorten the sequences or raise that setting"
             )
         for name, tensor in others.items():
             if tensor is not None and tensor.shape != tokens.shape:

@@ -1,4 +1,4 @@
-"""Where documents lie in a row of packed text, in the forms that attention backends need."""
+"""Where documents lie in a sequence of packed text, in the forms that attention backends need."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -61,9 +61,10 @@ class Documents:
         return self.once("last_queries", make)
 
     def cu_seqlens(self) -> Tensor:
-        """(N+1,) int32: 0, then where each of N documents ends in the B·S flattened tokens. The end of a row ends one.
+        """(N+1,) int32: 0, then where each of N documents ends in the B·S flattened tokens.
 
-        Where they were not given they are counted on the device, which the host waits for; compiled code cannot.
+        The end of a sequence ends one. Where they were not given they are counted on the device, which the host waits
+        for; compiled code cannot.
         """
         if self._boundaries is not None:
             return self._boundaries

@@ -66,8 +66,8 @@ def block_mask(length: int, device: torch.device, documents: Documents | None, w
     if documents is not None:
         return documents.once(f"flex block mask, window {window}", lambda: _of_documents(documents, window))
     if torch.compiler.is_compiling():
-        return _of_rows(length, device, window)
-    return _of_rows_once(length, device, window)
+        return _of_sequences(length, device, window)
+    return _of_sequences_once(length, device, window)
 
 
 def _attend(device: torch.device) -> Callable[..., Any]:
@@ -90,13 +90,13 @@ def _compiled() -> Callable[..., Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def _of_rows_once(length: int, device: torch.device, window: int | None) -> BlockMask:
+def _of_sequences_once(length: int, device: torch.device, window: int | None) -> BlockMask:
     # a mask that validation makes in inference mode could not be kept for a backward pass later
     with torch.inference_mode(False):
-        return _of_rows(length, device, window)
+        return _of_sequences(length, device, window)
 
 
-def _of_rows(length: int, device: torch.device, window: int | None) -> BlockMask:
+def _of_sequences(length: int, device: torch.device, window: int | None) -> BlockMask:
     positions = torch.arange(length, device=device, dtype=torch.int32)
     if window is None:
         return _block_mask(torch.zeros_like(positions)[None], lambda b, h, query, key: key <= query)

@@ -7,8 +7,8 @@ logarithm of the sum of exponentials, so that no logarithm changes its base on t
 What a query sees is one interval of keys: from `first`, the later of its document's first key and the window's, up to
 itself. Blocks that no query of a program sees are not read; blocks that all of them see whole skip the mask.
 
-Tensors are read through their strides (the last is 1). Offsets across rows, positions and heads are 64-bit; within a
-block they are 32-bit, which the launchers make sure of.
+Tensors are read through their strides (the last is 1). Offsets across sequences, positions and heads are 64-bit; within
+a block they are 32-bit, which the launchers make sure of.
 
 B batch, S sequence length, H query heads, K key/value heads, Dh head dim (WIDTH, PADDED to a power of two).
 """
@@ -59,7 +59,7 @@ def _store_tile(base, start, length, stride, tile, ROWS: tl.constexpr, WIDTH: tl
 
 @triton.jit
 def _first_visible(first_keys, positions, length, window, DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr):
-    """The first key that the queries at `positions` see; `first_keys` points at the row."""
+    """The first key that the queries at `positions` see; `first_keys` points at the sequence."""
     first = positions * 0
     if DOCUMENTS:
         first = tl.load(first_keys + positions, mask=positions < length, other=0)
@@ -70,7 +70,7 @@ def _first_visible(first_keys, positions, length, window, DOCUMENTS: tl.constexp
 
 @triton.jit
 def _last_visible(last_queries, positions, length, window, DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr):
-    """The last query that sees the keys at `positions`; `last_queries` points at the row."""
+    """The last query that sees the keys at `positions`; `last_queries` points at the sequence."""
     last = positions * 0 + (length - 1)
     if DOCUMENTS:
         last = tl.load(last_queries + positions, mask=positions < length, other=0)
@@ -345,7 +345,7 @@ def attention_key_value_gradient_kernel(
 def launches(target: Target) -> Launches:
     """Every kernel with every launch configuration of `target`; head dim 128 in bf16, grouped as in llama3b, first.
 
-    With documents, except for the first: they take more registers, and the same shared memory, as whole rows do.
+    With documents, except for the first: they take more registers, and the same shared memory, as whole sequences do.
     """
     yield from _launches(candidates(target, 128, torch.bfloat16)[0], 128, torch.bfloat16, False, "configuration 0")
     for dtype, width in itertools.product((torch.bfloat16, torch.float32), (128, 64, 96, 256, 16)):

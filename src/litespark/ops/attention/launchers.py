@@ -22,7 +22,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Output (B, S, H, Dh) and the base-2 logarithm of each query's sum of exponentials (B, H, S) in fp32.
 
-    `first_keys` as in `Documents`, None: all of a row is one document; `last_queries` is for the backward pass;
+    `first_keys` as in `Documents`, None: all of a sequence is one document; `last_queries` is for the backward pass;
     `window` 0: a query sees all keys before it.
     """
     batch, length, heads, width = query.shape

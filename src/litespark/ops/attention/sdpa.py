@@ -29,7 +29,7 @@ def attention_sdpa(
     """See `litespark.ops.attention.reference.attention`.
 
     cuDNN's and flash kernels take only the causal case. Documents, a window, and several new queries against a cache
-    need a boolean mask: S·T bytes a row, copies of the grouped heads, slower kernels, the work of a full square.
+    need a boolean mask: S·T bytes a sequence, copies of the grouped heads, slower kernels, the work of a full square.
     """
     return scaled_dot_product_attention(**_arguments(query, key, value, documents, window)).transpose(1, 2)
 
@@ -61,12 +61,12 @@ def named_kernel(place: Place) -> str:
     shapes = place.shapes
 
     def heads(count: int) -> Tensor:
-        size = (shapes.rows, shapes.length, count, shapes.head_dim)
+        size = (shapes.sequences, shapes.length, count, shapes.head_dim)
         return torch.empty(size, dtype=place.dtype, device=place.device, requires_grad=True)
 
     documents = None
     if shapes.documents:
-        documents = Documents(torch.zeros(shapes.rows, shapes.length, dtype=torch.int32, device=place.device))
+        documents = Documents(torch.zeros(shapes.sequences, shapes.length, dtype=torch.int32, device=place.device))
     taken = kernel_taken(heads(shapes.num_heads), heads(shapes.num_kv_heads), heads(shapes.num_kv_heads), documents)
     expected = None if shapes.documents else expected_kernel(place.device, place.dtype, shapes.head_dim)
     if expected not in (None, taken):

@@ -1,6 +1,6 @@
 """Attention through `torch.nn.attention.varlen`: FlashAttention over documents laid end to end, without any mask.
 
-B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim, N documents in all rows together.
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim, N documents in all sequences together.
 """
 
 import inspect
@@ -36,26 +36,26 @@ def attention_varlen(
     diagonal differs there between releases.
     """
     check_attention_shapes(query, key, value, documents, window)
-    rows, length = query.shape[:2]
+    sequences, length = query.shape[:2]
     if length < key.shape[1]:
         return attention_sdpa(query, key, value, documents, window)
     dtype = compute_dtype(query)
     if dtype not in DTYPES:
         raise ValueError(f"attention=varlen: got {dtype}, expected bf16 or fp16; choose another backend for fp32")
     if documents is None:
-        cu_seqlens = torch.arange(0, rows * length + 1, length, dtype=torch.int32, device=query.device)
+        cu_seqlens = torch.arange(0, sequences * length + 1, length, dtype=torch.int32, device=query.device)
     else:
         cu_seqlens = documents.cu_seqlens()
     grouped: dict[str, Any] = {"enable_gqa": True} if _SAYS_GROUPED and query.shape[2] != key.shape[2] else {}
     # the kernels count the keys before the query, a window counts the query as well
     left = -1 if window is None or window >= length else window - 1
     flat = [_end_to_end(x, dtype) for x in (query, key, value)]
-    # the length of a row is a bound on every document that needs no look at the device: programs beyond a document's
-    # end return at once
+    # the length of a sequence is a bound on every document that needs no look at the device: programs beyond a
+    # document's end return at once
     bounds = (cu_seqlens, cu_seqlens, length, length)
     output = varlen_attn(flat[0], flat[1], flat[2], *bounds, window_size=(left, 0), **grouped)
     assert isinstance(output, Tensor)
-    return output.unflatten(0, (rows, length))
+    return output.unflatten(0, (sequences, length))
 
 
 def _end_to_end(x: Tensor, dtype: torch.dtype) -> Tensor:

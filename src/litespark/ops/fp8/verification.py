@@ -70,7 +70,7 @@ def product_trials(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, config: Fp8Config | None = None
 ) -> Iterator[Trial]:
     """The three products of a linear layer on the fp8 units, at sizes cut to what the units take."""
-    wanted = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
+    wanted = shapes.sequences * shapes.length, shapes.hidden_size, shapes.intermediate_size
     tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
     for format in (E5M2, E4M3) if config is None else (config.gradient_format,):
         compare = partial(_products_compared, (tokens, width, wide), device, dtype, format)

@@ -123,7 +123,7 @@ def pieces_to_verify(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
 ) -> Iterator[Piece]:
     """All pieces with random inputs, one after the other; `gradients` are the formats of gradients."""
-    rows, width, intermediate_size = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
+    rows, width, intermediate_size = shapes.sequences * shapes.length, shapes.hidden_size, shapes.intermediate_size
     stream_dtype = torch.float32 if autocast else dtype
     generator = torch.Generator(device=device).manual_seed(0)
 

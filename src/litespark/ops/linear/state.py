@@ -127,7 +127,7 @@ def why_not(shapes: StepShapes) -> str | None:
         "the width of queries, keys and values (H + 2K)·Dh": heads + 2 * key_heads,
         "the width of all heads H·Dh": heads,
         "the feed-forward width F": shapes.intermediate_size,
-        "the tokens of a micro-batch": shapes.rows * shapes.length,
+        "the tokens of a micro-batch": shapes.sequences * shapes.length,
     }
     wrong = [f"{name} is {size}" for name, size in sizes.items() if size % MULTIPLE]
     return f"{' and '.join(wrong)}, and fp8 products take multiples of {MULTIPLE}" if wrong else None

@@ -31,7 +31,7 @@ def _heads(
     for start in range(0, HEADS, BLOCK_HEADS):
         head = start + tl.arange(0, BLOCK_HEADS)[:, None]
         inside = (head < HEADS) & (column < HALF)
-        # a head may be a whole row of tokens away from the next
+        # a head may be a whole sequence of tokens away from the next
         head = head.to(tl.int64)
         if source is None:
             first = tl.zeros((BLOCK_HEADS, BLOCK_HALF), tl.float32)
@@ -53,9 +53,9 @@ def _heads(
 @triton.jit(do_not_specialize=["length"])
 def rope_kernel(
     query, key, value, query_to, key_to, value_to, cos, sin, length,
-    query_row, query_token, query_head, key_row, key_token, key_head, value_row, value_token, value_head,
-    query_to_row, query_to_token, query_to_head, key_to_row, key_to_token, key_to_head,
-    value_to_row, value_to_token, value_to_head, table_row, table_token,
+    query_sequence, query_token, query_head, key_sequence, key_token, key_head, value_sequence, value_token, value_head,
+    query_to_sequence, query_to_token, query_to_head, key_to_sequence, key_to_token, key_to_head,
+    value_to_sequence, value_to_token, value_to_head, table_sequence, table_token,
     QUERY_HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, HALF: tl.constexpr, INVERSE: tl.constexpr,
     BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
 ):  # fmt: skip
@@ -64,23 +64,23 @@ def rope_kernel(
     A source that is None stands for zeros.
     """
     token = tl.program_id(0)
-    row = (token // length).to(tl.int64)
+    sequence = (token // length).to(tl.int64)
     position = (token % length).to(tl.int64)
     column = tl.arange(0, BLOCK_HALF)[None, :]
-    table = row * table_row + position * table_token + column
+    table = sequence * table_sequence + position * table_token + column
     c = tl.load(cos + table, mask=column < HALF, other=0.0)
     s = tl.load(sin + table, mask=column < HALF, other=0.0)
     if INVERSE:
         s = -s
     if query is not None:
-        query += row * query_row + position * query_token
+        query += sequence * query_sequence + position * query_token
     if key is not None:
-        key += row * key_row + position * key_token
+        key += sequence * key_sequence + position * key_token
     if value is not None:
-        value += row * value_row + position * value_token
-    query_to += row * query_to_row + position * query_to_token
-    key_to += row * key_to_row + position * key_to_token
-    value_to += row * value_to_row + position * value_to_token
+        value += sequence * value_sequence + position * value_token
+    query_to += sequence * query_to_sequence + position * query_to_token
+    key_to += sequence * key_to_sequence + position * key_to_token
+    value_to += sequence * value_to_sequence + position * value_to_token
     _heads(query, query_to, query_head, query_to_head, c, s, True, QUERY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
     _heads(key, key_to, key_head, key_to_head, c, s, True, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
     _heads(value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)

@@ -1,8 +1,8 @@
-"""Rows of S+1 ids (S sequence length), of one domain and of all domains of a split.
+"""Sequences of S+1 ids (S sequence length), of one domain and of all domains of a split.
 
-Row i of a domain holds its ids i·S..i·S+S, so that rows share one id with the next: the last label of one is the first
-input of the next, and every id but the first of a domain is a label exactly once an epoch. Only the last (N-1) mod S of
-N ids are never reached.
+Sequence i of a domain holds its ids i·S..i·S+S, so that sequences share one id with the next: the last label of one is
+the first input of the next, and every id but the first of a domain is a label exactly once an epoch. Only the last
+(N-1) mod S of N ids are never reached.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from litespark.data.config import ReadingConfig
 from litespark.data.manifest import Manifest
 from litespark.data.stream.cache import ChunkCache
 from litespark.data.stream.order import Interleaving
-from litespark.data.stream.synthetic import SyntheticRows
+from litespark.data.stream.synthetic import SyntheticSequences
 from litespark.data.stream.token_chunks import TokenChunks
 
 log = logging.getLogger(__name__)
 
 
-class ChunkRows:
-    """Rows of one domain of a prepared folder; `packed` ones lie ready one behind the other and share no id."""
+class ChunkSequences:
+    """Sequences of one domain of a prepared folder; `packed` ones lie ready one behind the other and share no id."""
 
     def __init__(self, chunks: TokenChunks, seq_len: int, *, packed: bool = False) -> None:
         self.chunks = chunks
@@ -35,8 +35,8 @@ class ChunkRows:
         self.count, rest = divmod(max(len(chunks) - (not packed), 0), self.stride)
         if packed and (rest or not self.count):
             raise ValueError(
-                f"{chunks.folder} holds {len(chunks)} ids, expected whole rows of {self.stride}, one at least. Delete "
-                "the prepared folder and prepare the text again."
+                f"{chunks.folder} holds {len(chunks)} ids, expected whole sequences of {self.stride}, one at least. "
+                "Delete the prepared folder and prepare the text again."
             )
         if self.count < 1:
             raise ValueError(
@@ -45,34 +45,35 @@ class ChunkRows:
                 "data.validation_fraction)."
             )
 
-    def row(self, number: int) -> NDArray[np.int64]:
+    def sequence(self, number: int) -> NDArray[np.int64]:
         """(S+1,) ids."""
         return self.chunks.read(number * self.stride, self.seq_len + 1)
 
 
-Rows = ChunkRows | SyntheticRows
+Sequences = ChunkSequences | SyntheticSequences
 
 
-class DomainRows:
-    """Rows of several domains, numbered one domain behind the other; a part is None where it is shorter than one row.
+class DomainSequences:
+    """Sequences of several domains, numbered one domain behind the other; a part is None where it is shorter than one.
 
-    `sizes` are the rows of each domain, 0 included, `starts` the numbers of their first rows.
+    `sizes` are the sequences of each domain, 0 included, `starts` the numbers of their first sequences.
     """
 
-    def __init__(self, parts: Mapping[str, Rows | None]) -> None:
-        self.sizes = {name: rows.count if rows else 0 for name, rows in parts.items()}
+    def __init__(self, parts: Mapping[str, Sequences | None]) -> None:
+        self.sizes = {name: sequences.count if sequences else 0 for name, sequences in parts.items()}
         *starts, self.count = itertools.accumulate(self.sizes.values(), initial=0)
         self.starts = dict(zip(self.sizes, starts, strict=True))
-        self._parts = [(self.starts[name], rows) for name, rows in parts.items() if rows]
+        self._parts = [(self.starts[name], sequences) for name, sequences in parts.items() if sequences]
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n, S+1) int64 ids of the n rows asked for."""
-        places = np.searchsorted([start for start, _ in self._parts], rows, side="right") - 1
+    def read(self, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n, S+1) int64 ids of the n sequences asked for."""
+        places = np.searchsorted([start for start, _ in self._parts], sequences, side="right") - 1
         parts = [self._parts[place] for place in places]
-        return np.stack([part.row(int(row) - start) for row, (start, part) in zip(rows, parts, strict=True)])
+        numbered = zip(sequences, parts, strict=True)
+        return np.stack([part.sequence(int(number) - start) for number, (start, part) in numbered])
 
     def spread(self, limit: int | None) -> dict[str, NDArray[np.int64]]:
-        """The numbers of `limit` rows (None: all) of each domain: in proportion over domains, evenly within each."""
+        """The numbers of `limit` sequences (None: all) of each domain: in proportion over domains, evenly in each."""
         return {
             name: self.starts[name] + np.arange(count, dtype=np.int64) * self.sizes[name] // count
             for name, count in self.proportion(limit).items()
@@ -80,7 +81,7 @@ class DomainRows:
         }
 
     def proportion(self, limit: int | None, *, only: Mapping[str, object] | None = None) -> dict[str, int]:
-        """How many of `limit` rows (None: all) each domain gives, by size; without a true value in `only`, none."""
+        """How many of `limit` sequences (None: all) each domain gives, by size; none without a true value in `only`."""
         sizes = {name: size if only is None or only[name] else 0 for name, size in self.sizes.items()}
         if limit is None or limit >= sum(sizes.values()):
             return sizes
@@ -89,11 +90,11 @@ class DomainRows:
 
 def open_split(
     place: Path | str, manifest: Manifest, split: str, reading: ReadingConfig, cache: ChunkCache | None = None
-) -> DomainRows:
-    """The rows of one split of the prepared folder at `place`, which a `cache` keeps here where it is an address.
+) -> DomainSequences:
+    """The sequences of one split of the prepared folder at `place`, which a `cache` keeps here where it is an address.
 
-    A domain shorter than one row is left out with a warning. A ValueError where no domain holds a whole row, a chunk is
-    not as the manifest states, or rows were packed for another sequence length.
+    A domain shorter than one sequence is left out with a warning. A ValueError where no domain holds a whole sequence,
+    a chunk is not as the manifest states, or sequences were packed for another sequence length.
     """
     packed = manifest.packing == "best_fit"
     if packed and manifest.seq_len != reading.seq_len:
@@ -103,15 +104,15 @@ def open_split(
             f"{reading.seq_len}, or with data.packing=concat, which any length can read."
         )
     domains = manifest.splits[split].domains
-    # with the padding of packed rows, which makes a whole row of a short document
+    # with the padding of packed sequences, which makes a whole sequence of a short document
     held = {name: sum(record.tokens for record in counts.chunks) for name, counts in domains.items()}
-    # left to `ChunkRows`, which refuses it where it is too short as well
+    # left to `ChunkSequences`, which refuses it where it is too short as well
     longest = max(held, key=lambda name: held[name])
-    parts: dict[str, Rows | None] = {}
+    parts: dict[str, Sequences | None] = {}
     for name, counts in domains.items():
         if held[name] <= reading.seq_len and name != longest:
             log.warning(
-                "%s/%s: domain %s holds %d tokens, less than the %d of one row; it is left out",
+                "%s/%s: domain %s holds %d tokens, less than the %d of one sequence; it is left out",
                 place,
                 split,
                 name,
@@ -122,5 +123,5 @@ def open_split(
             continue
         folder, hashed = f"{place}/{split}/{counts.folder}", reading.verify_hashes
         chunks = TokenChunks(folder, counts.chunks, vocab_size=manifest.vocab_size, verify_hashes=hashed, cache=cache)
-        parts[name] = ChunkRows(chunks, reading.seq_len, packed=packed)
-    return DomainRows(parts)
+        parts[name] = ChunkSequences(chunks, reading.seq_len, packed=packed)
+    return DomainSequences(parts)
