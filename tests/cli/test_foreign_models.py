@@ -39,7 +39,7 @@ def theirs(tmp_path_factory) -> Path:
         model.lm_head.weight[IDS:] = 100 * model.lm_head.weight[:1]
     model.save_pretrained(folder)
     trained = Tokenizer.train(["the quick brown fox jumps over lazy dogs"] * 9, vocab_size=IDS - 1)
-    described = Described.from_str(trained._tokenizer.to_str())
+    described = Described.from_str(trained.model.description().decode())
     described.add_special_tokens(["<|begin_of_text|>"])
     described.post_processor = processors.TemplateProcessing(
         single="<|begin_of_text|> $A", pair="$A $B", special_tokens=[("<|begin_of_text|>", IDS - 1)]

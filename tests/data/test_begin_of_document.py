@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Described
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizers_model import TokenizersModel
 from tests.data.prepare.test_encoding import encoded
 
 TEXT = "a row of\n words, and so on"
@@ -119,9 +120,9 @@ def test_two_tokenizers_differ_where_an_id_means_another_token():
     one, other = (Tokenizer.train([text], vocab_size=260) for text in ("aaaa aaaa", "bcbc bcbc"))
     assert one.difference(one) is None
     assert "ids mean other tokens, such as 25" in str(one.difference(other))
-    more = tokenizers.Tokenizer.from_str(one._tokenizer.to_str())
+    more = tokenizers.Tokenizer.from_str(one.model.description().decode())
     more.add_special_tokens(["<|more|>"])
-    assert Tokenizer(more, eos_id=0, bos_id=None).difference(one) is None
+    assert Tokenizer(TokenizersModel(more), eos_id=0, bos_id=None).difference(one) is None
 
 
 def test_a_failure_inside_the_library_is_an_error_of_ours(monkeypatch):
@@ -133,7 +134,7 @@ def test_a_failure_inside_the_library_is_an_error_of_ours(monkeypatch):
             raise PanicException("index out of bounds")
 
     tokenizer = Tokenizer.train(["text"], vocab_size=260)
-    monkeypatch.setattr(tokenizer, "_tokenizer", Failing())
+    monkeypatch.setattr(tokenizer.model, "_tokenizer", Failing())
     for encode in (tokenizer.encode_batch, tokenizer.encode_parts):
         with pytest.raises(ValueError, match="the tokenizer fails at a text: index out of bounds; name another"):
             encode(["a"])

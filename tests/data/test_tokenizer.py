@@ -9,7 +9,8 @@ import re
 import pytest
 import tokenizers
 
-from litespark.data.tokenizer import END_OF_TEXT, Tokenizer, without_long_words
+from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizers_model import END_OF_TEXT, without_long_words
 from tests.data.corpus import documents
 from tests.properties import given, settings, st
 

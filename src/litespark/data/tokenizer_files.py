@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from litespark.data.local_files import path_from
-from litespark.data.sentencepiece_model import SUFFIX
 
 FILE = "tokenizer.json"
+SUFFIX = ".model"
+MODEL_FILE = f"tokenizer{SUFFIX}"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 SPECIAL_FILE = "special_tokens_map.json"
@@ -23,9 +24,10 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 def tokenizer_file(path: Path) -> Path | None:
     """The file of the tokenizer that a folder holds, or that belongs to the run or checkpoint in it; None: none."""
-    places = [path / FILE, path / _FOLDER / FILE, path / f"tokenizer{SUFFIX}"]
+    folders = [path, path / _FOLDER]
     if path.name.startswith("step-"):  # a checkpoint
-        places.append(path.resolve().parent.parent / _FOLDER / FILE)
+        folders.append(path.resolve().parent.parent / _FOLDER)
+    places = (folder / file for folder in folders for file in (FILE, MODEL_FILE))
     return next((place for place in places if place.is_file()), None)
 
 
@@ -48,7 +50,7 @@ def tokenizer_files(name: str | Path) -> list[Path]:
 def is_hub_name(name: str | Path) -> bool:
     """Whether this is `OWNER/NAME` or `OWNER/NAME@REVISION`, and neither a path here nor the name of a file."""
     text = str(name)
-    if not _HUB_NAME.fullmatch(text) or text.endswith((".json", ".model")):
+    if not _HUB_NAME.fullmatch(text) or text.endswith((".json", SUFFIX)):
         return False
     # a folder of this name is what is meant, also where a file in it is missing
     return not path_from(text).exists() and not Path(text.split("/")[0]).is_dir()

@@ -26,7 +26,7 @@ _PREFIX = "model."
 
 
 class Trained(NamedTuple):
-    """A trained model, the folder of its `tokenizer.json`, and its checkpoint."""
+    """A trained model, the folder of its tokenizer, and its checkpoint."""
 
     model: Llama
     tokenizer: Path

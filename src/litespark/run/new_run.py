@@ -89,7 +89,7 @@ def make(
         write_run_data(folder, manifest)
     if prepared is not None:
         (folder / run_folder.TOKENIZER).mkdir()
-        for file in sorted(prepared.glob("tokenizer*.json")):
+        for file in sorted(prepared.glob("tokenizer*.*")):
             shutil.copyfile(file, folder / run_folder.TOKENIZER / file.name)
     return folder
 

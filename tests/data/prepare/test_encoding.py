@@ -13,6 +13,7 @@ from litespark.data.prepare import encoding
 from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
 from litespark.data.text.document import Document
 from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizers_model import TokenizersModel
 from tests.data.corpus import documents
 
 
@@ -58,14 +59,15 @@ def divided(words: str | None) -> Tokenizer:
         vocab_size=400, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
     )
     made.train_from_iterator([LONG], trainer)
-    return Tokenizer(made, eos_id=0, bos_id=None)
+    return Tokenizer(TokenizersModel(made), eos_id=0, bos_id=None)
 
 
 def begins_with_a_space() -> Tokenizer:
     """Byte-level BPE that puts a space before a text that has none."""
-    described = json.loads(Tokenizer.train([LONG], vocab_size=400)._tokenizer.to_str())
+    described = json.loads(Tokenizer.train([LONG], vocab_size=400).model.description().decode())
     described["pre_tokenizer"]["add_prefix_space"] = True
-    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(described)), eos_id=0, bos_id=None)
+    made = tokenizers.Tokenizer.from_str(json.dumps(described))
+    return Tokenizer(TokenizersModel(made), eos_id=0, bos_id=None)
 
 
 TOKENIZERS = {
@@ -83,7 +85,7 @@ def test_where_a_batch_ends_changes_nothing_nor_where_a_long_document_is_divided
     monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
     tokenizer = TOKENIZERS[name]()
     # what is far away may decide about one word, so that looking at the surroundings verifies nothing
-    assert tokenizer.encodes_words != ("one word" in name)
+    assert tokenizer.model.encodes_words != ("one word" in name)
     texts = ["short", LONG, "x" * 100, "short again\n"]
     expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
     found = encoded(tokenizer, texts)

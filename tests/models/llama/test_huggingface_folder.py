@@ -33,7 +33,8 @@ def _load(folder):
 
 def _tokenizer(folder, vocab_size=300, config=None):
     folder.mkdir()
-    tokenizer = Tokenizer.train(["def parity(a, b):\n    return a == b\n"] * 20, vocab_size=vocab_size)._tokenizer
+    text = "def parity(a, b):\n    return a == b\n"
+    tokenizer = Tokenizer.train([text] * 20, vocab_size=vocab_size).model._tokenizer
     tokenizer.save(str(folder / "tokenizer.json"))
     if config is not None:
         (folder / "tokenizer_config.json").write_text(config)

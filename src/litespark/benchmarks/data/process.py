@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -13,10 +14,12 @@ from typing import Any
 import zstandard
 
 from litespark.data.config import PrepareConfig
+from litespark.data.libraries import library
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
 from litespark.data.stream.modules import build_data_module
+from litespark.data.tokenizer_files import SUFFIX
 from litespark.metrics.records.data import LITDATA
 
 # of about a thousand tokens
@@ -47,16 +50,21 @@ def encode(request: dict[str, Any]) -> dict[str, Any]:
     import tokenizers
 
     use_cores(request["cores"])
-    encoder = tokenizers.Tokenizer.from_file(request["tokenizer"])
-    encoder.encode_special_tokens = True  # as in preparation: special strings inside a text are text
+    if request["tokenizer"].endswith(SUFFIX):
+        processor = library("sentencepiece", setting="data.tokenizer").SentencePieceProcessor
+        encode_batch = processor(model_file=request["tokenizer"], num_threads=request["cores"]).encode
+    else:
+        encoder = tokenizers.Tokenizer.from_file(request["tokenizer"])
+        encoder.encode_special_tokens = True  # as in preparation: special strings inside a text are text
+        # the faster of the two batch calls: it leaves out the places in the text
+        encode_batch = functools.partial(encoder.encode_batch_fast, add_special_tokens=False)
     texts: list[str] = []
     for file in sorted(Path(request["source"]).rglob("*.jsonl.zst")):
         content = zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read()
         texts += [json.loads(line)["text"] for line in content.split(b"\n")[:-1]]
     batches = [texts[start : start + _BATCH_DOCUMENTS] for start in range(0, len(texts), _BATCH_DOCUMENTS)]
     began = time.perf_counter()
-    # the faster of the two batch calls: it leaves out the places in the text
-    tokens = sum(len(ids) for batch in batches for ids in encoder.encode_batch_fast(batch, add_special_tokens=False))
+    tokens = sum(len(ids) for batch in batches for ids in encode_batch(batch))
     return {"seconds": time.perf_counter() - began, "tokens": tokens}
 
 

@@ -21,7 +21,7 @@ from litespark.data.config import PrepareConfig
 from litespark.data.prepare.workers import usable_cores
 from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer import Tokenizer
-from litespark.data.tokenizer_files import FILE
+from litespark.data.tokenizer_files import tokenizer_file
 from litespark.device import device_count
 from litespark.metrics.records.data import (
     ENCODE,
@@ -152,7 +152,7 @@ class _Processes:
         self._roots = (str(scratch / f"prepared-{number}") for number in itertools.count())
 
     def encode(self, cores: int) -> Any:
-        tokenizer, source = self.scratch / "tokenizer" / FILE, self.scratch / "text"
+        tokenizer, source = tokenizer_file(self.scratch / "tokenizer"), self.scratch / "text"
         return self._answer("encode", {"tokenizer": str(tokenizer), "source": str(source)}, cores)
 
     def prepare(self, cores: int, **changes: Any) -> Any:

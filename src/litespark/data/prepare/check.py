@@ -28,7 +28,7 @@ def check_prepared(address: str | Path) -> tuple[Manifest, list[str]]:
     manifest = Manifest.read(address)
     storage = Storage(address)
     sizes = {file.name: file.size for file in storage.files()}
-    expected = {manifests.FILE, tokenizers.FILE, tokenizers.CONFIG_FILE}
+    expected = {manifests.FILE, _tokenizer_of(sizes), tokenizers.CONFIG_FILE}
     wrong: list[str | None] = []
     for split, counts in manifest.splits.items():
         for domain in counts.domains.values():
@@ -63,11 +63,12 @@ def _fault_of_index(folder: Storage, chunks: list[ChunkRecord], sizes: dict[str,
 
 
 def _fault_of_tokenizer(storage: Storage, manifest: Manifest, sizes: dict[str, int]) -> str | None:
-    where = storage.where(tokenizers.FILE)
-    if tokenizers.FILE not in sizes:
+    file = _tokenizer_of(sizes)
+    where = storage.where(file)
+    if file not in sizes:
         return f"{where} is missing"
     with tempfile.TemporaryDirectory(prefix="litespark-check-") as folder:
-        for name in sizes.keys() & {tokenizers.FILE, tokenizers.CONFIG_FILE}:
+        for name in sizes.keys() & {file, tokenizers.CONFIG_FILE}:
             storage.fetch(name, Path(folder) / name)
         try:
             found = Tokenizer.load(Path(folder)).hash
@@ -76,3 +77,7 @@ def _fault_of_tokenizer(storage: Storage, manifest: Manifest, sizes: dict[str, i
     if found == manifest.tokenizer_hash:
         return None
     return f"{where} is not the tokenizer that the manifest names, so ids would be read as other text"
+
+
+def _tokenizer_of(sizes: dict[str, int]) -> str:
+    return tokenizers.MODEL_FILE if tokenizers.MODEL_FILE in sizes else tokenizers.FILE

@@ -96,7 +96,7 @@ def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:
     A tokenizer that encodes a text as one word gets it whole, and so does one that marks the begin of a text.
     """
     pieces, start = [], 0
-    while tokenizer.encodes_words and len(text) - start > _PIECE_CHARACTERS:
+    while tokenizer.model.encodes_words and len(text) - start > _PIECE_CHARACTERS:
         found = _BETWEEN_WORDS.finditer(text, start + _PIECE_CHARACTERS)
         places = (match.start() for match in islice(found, _MOST_TRIED))
         if (end := next((place for place in places if _same_apart(text, place, tokenizer)), None)) is None:

@@ -71,8 +71,9 @@ class Stages:
         """The tokenizer as it is saved in the prepared folder. Several nodes that find none each train it: the same."""
         folder, storage = self.scratch / TOKENIZER, self.plan.storage
         folder.mkdir(parents=True)
-        files = (tokenizers.CONFIG_FILE, tokenizers.FILE)  # last the one that is looked for
-        if storage.exists(tokenizers.FILE):
+        file = self.plan.tokenizer.model.file if self.plan.tokenizer else tokenizers.FILE
+        files = (tokenizers.CONFIG_FILE, file)  # last the one that is looked for
+        if storage.exists(file):
             for name in files:
                 storage.fetch(name, folder / name)
             return Tokenizer.load(folder)

@@ -103,11 +103,12 @@ class ChunkCache:
             return folder
         with self._mendable_faults():
             folder.mkdir(parents=True, exist_ok=True)
-            for file in (tokenizers.FILE, tokenizers.CONFIG_FILE):
+            tokenizer = tokenizers.MODEL_FILE if source.exists(tokenizers.MODEL_FILE) else tokenizers.FILE
+            for file in (tokenizer, tokenizers.CONFIG_FILE):
                 source.fetch(file, folder / file)
             if (found := Tokenizer.load(folder).hash) != manifest.tokenizer_hash:
                 raise ValueError(
-                    f"{source.where(tokenizers.FILE)} has the hash {found}; the manifest says "
+                    f"{source.where(tokenizer)} has the hash {found}; the manifest says "
                     f"{manifest.tokenizer_hash}. It is another tokenizer, or damaged: copy it again, or prepare the "
                     "data again."
                 )

@@ -109,7 +109,8 @@ def export_huggingface(
     With sharded (DTensor) parameters every rank must call this; rank 0 writes, and the folder is there when it returns.
 
     Args:
-        tokenizer: a `tokenizer.json`, or a folder with one and what belongs to it; copied. None: weights only.
+        tokenizer: a `tokenizer.json`, or a folder with one or with a `tokenizer.model` and what belongs to it; copied.
+            None: weights only.
         pad_id: for `generation_config.json` alone, since a model whose config has it does not train it.
 
     Raises:
@@ -197,7 +198,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id: int | None) -> dict[str, bytes]:
     """Name -> content of the tokenizer files to place in an export."""
     main = path / "tokenizer.json" if path.is_dir() else path
-    content = read_json(main)
+    # a sentencepiece model needs no tokenizer.json; a run has compared its hash with that of the checkpoint
+    alone = not main.exists() and (path / "tokenizer.model").is_file()
+    content = {} if alone else read_json(main)
     vocab = content.get("model", {}).get("vocab", {})
     # a Unigram model lists (token, score) in the order of ids
     pairs = ((token, index) for index, (token, _) in enumerate(vocab)) if isinstance(vocab, list) else vocab.items()
@@ -208,7 +211,7 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
             f"{main} has token ids up to {max(token_of)}, the model's vocabulary is {config.vocab_size}; "
             "give the tokenizer that the model was trained with"
         )
-    files = {"tokenizer.json": main.read_bytes()}
+    files = {} if alone else {"tokenizer.json": main.read_bytes()}
     files |= {name: (path / name).read_bytes() for name in _TOKENIZER_FILES if (path / name).is_file()}
     if "tokenizer_config.json" in files:
         if "auto_map" in read_json(path / "tokenizer_config.json"):
