@@ -36,7 +36,7 @@ def make(clock, watts=(100.0,), cap=None, phase="train"):
 def pass_by(clock, energy, seconds, tokens=0):
     clock.now += seconds
     energy.add_tokens(tokens)
-    energy.settle()
+    energy.book()
 
 
 def test_each_phase_gets_the_energy_that_was_used_in_it_and_start_up_is_idle(clock):
@@ -45,7 +45,7 @@ def test_each_phase_gets_the_energy_that_was_used_in_it_and_start_up_is_idle(clo
     for phase, seconds in (("train", 4), ("evaluate", 2), ("train", 3), ("checkpoint", 1), ("idle", 5)):
         energy.switch(phase)
         clock.now += seconds
-    energy.settle()
+    energy.book()
     by_phase = {phase: energy.totals.joules(phase) for phase in PHASES}
     assert by_phase == {"train": 1050.0, "evaluate": 300.0, "checkpoint": 150.0, "idle": 1050.0}
     assert (energy.totals.all_in_joules, energy.totals.coverage) == (2550.0, 1.0)
@@ -92,14 +92,14 @@ def test_a_lost_device_shows_in_the_coverage_and_never_as_half_the_energy_and_it
 def test_a_blind_rank_lowers_the_coverage_and_one_whose_devices_another_reads_does_not(clock):
     (_, first), (_, second), (blind_meter, blind) = make(clock), make(clock, [50.0]), make(clock, [75.0])
     blind_meter.lost[0] = True
-    blind.settle()
+    blind.book()
     other = EnergyByPhase(NullMeter("the CPU packages are read by local rank 0", "CPU package energy"))
     for energy in (first, second, blind, other):
         energy.switch("train")
     clock.now += 10
     for energy in (first, second, blind, other):
         energy.add_tokens(30)
-        energy.settle()
+        energy.book()
     seeing = first.totals + second.totals + other.totals
     assert (seeing.train_joules, seeing.tokens, seeing.coverage) == (1500.0, 90, 1.0)
     everyone = seeing + blind.totals

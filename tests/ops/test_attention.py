@@ -138,7 +138,7 @@ def test_autocast_decides_the_dtype(name):
     [
         ("varlen", torch.float32, 16, r"attention=varlen: got torch\.float32, expected bf16 or fp16"),
         ("triton", torch.float64, 16, r"float64 and torch.float64; expected the same of fp32, bf16 and fp16"),
-        ("triton", torch.float32, 264, r"head width is 264; expected 1 to 256: choose ops\.attention=sdpa"),
+        ("triton", torch.float32, 264, r"head_dim is 264; expected 1 to 256: choose ops\.attention=sdpa"),
     ],
 )
 def test_what_a_backend_does_not_take_is_refused(name, dtype, width, match):
@@ -158,9 +158,9 @@ def test_what_a_backend_does_not_take_is_refused(name, dtype, width, match):
         ("varlen", "cuda", torch.float32, 64, (9, 0), "bf16 and fp16, not torch.float32"),
         ("varlen", "cuda", torch.bfloat16, 64, (7, 5), "compute capability 8.0"),
         ("varlen", "cuda", torch.bfloat16, 44, (9, 0), "multiples of 8 up to 256, not 44"),
-        ("varlen", "cuda", torch.bfloat16, 224, (8, 9), "no backward pass for head width 224"),
+        ("varlen", "cuda", torch.bfloat16, 224, (8, 9), "no backward pass for head_dim 224"),
         ("varlen", "cuda", torch.bfloat16, 224, (9, 0), None),
-        ("triton", "cuda", torch.bfloat16, 264, (9, 0), "head widths up to 256, not 264"),
+        ("triton", "cuda", torch.bfloat16, 264, (9, 0), "head_dim up to 256, not 264"),
     ],
 )
 def test_a_backend_that_cannot_run_has_a_reason(monkeypatch, name, kind, dtype, width, capability, reason):

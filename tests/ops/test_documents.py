@@ -34,7 +34,7 @@ def test_boundaries_of_a_batch_are_those_that_its_documents_have():
     "given", [torch.zeros(2, 3, dtype=torch.int32), torch.zeros(1, dtype=torch.int32), torch.arange(3)]
 )
 def test_boundaries_of_another_form_are_refused(given):
-    with pytest.raises(ValueError, match=r"boundaries of documents are .*; expected \(N\+1,\) int32"):
+    with pytest.raises(ValueError, match=r"cu_seqlens of documents are .*; expected \(N\+1,\) int32"):
         Documents(INDEX, given)
 
 
@@ -42,7 +42,7 @@ def test_compiled_code_does_not_count_boundaries():
     def count(index):
         return Documents(index).cu_seqlens()
 
-    with pytest.raises(Exception, match="needs the boundaries of documents on the host"):
+    with pytest.raises(Exception, match="needs `cu_seqlens` on the host"):
         torch.compile(count, backend="eager", fullgraph=True)(INDEX)
 
 

@@ -147,11 +147,11 @@ def test_the_first_norm_has_no_update():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"intermediate_size": 56}, "the feed-forward width F is 56, and fp8 products take multiples of 16"),
-        ({"head_dim": 6}, "the width of all heads H·Dh is 24, and"),
+        ({"intermediate_size": 56}, "intermediate_size F is 56, and fp8 products take multiples of 16"),
+        ({"head_dim": 6}, "the size of all heads H·Dh is 24, and"),
         ({"num_kv_heads": 3, "head_dim": 12}, "(H + 2K)·Dh is 120"),
         ({"sequences": 1, "length": 15}, "the tokens of a micro-batch is 15"),
-        ({"hidden_size": 40, "intermediate_size": 56}, "D is 40 and the feed-forward width F is 56"),
+        ({"hidden_size": 40, "intermediate_size": 56}, "D is 40 and intermediate_size F is 56"),
     ],
 )
 def test_sizes_that_fp8_units_cannot_take_are_named(changes, message):

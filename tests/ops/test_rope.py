@@ -113,7 +113,7 @@ QKV, TABLE = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4)
     [
         ((QKV[0], TABLE, TABLE, 1), r"qkv is \(3, 4, 8\) with 1 .* expected \(B, S, H \+ 2K, Dh\)"),
         ((QKV, TABLE, TABLE, 2), "with 2 key/value heads; expected .* at least one query head"),
-        ((QKV[..., :7], TABLE, TABLE, 1), "heads are 7 wide; expected an even width"),
+        ((QKV[..., :7], TABLE, TABLE, 1), "head_dim is 7; expected an even number"),
         ((QKV, TABLE[:, :2], TABLE, 1), r"cos is \(2, 2, 4\) .* expected both \(2, 3, 4\) or \(1, 3, 4\)"),
         ((QKV, TABLE.bfloat16(), TABLE, 1), r"cos is torch.bfloat16 .* expected fp32, since"),
         ((QKV, TABLE, TABLE.clone().requires_grad_(), 1), "sin require gradients.*ops.rope=reference"),

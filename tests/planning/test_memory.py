@@ -38,7 +38,7 @@ def test_the_state_is_what_a_step_of_training_holds(tie_embeddings, settings):
 @pytest.mark.parametrize(
     "settings, weights",
     [
-        # of width 16 with 2 heads and one for keys (16 + 16 rows of qkv), feed-forward 24
+        # of hidden size 16 with 2 heads and one for keys (16 + 16 rows of qkv), intermediate size 24
         (Fp8Config(), 3 * (32 * 16 + 16 * 16 + 48 * 16 + 16 * 24)),
         # the others of a block are kept in bf16
         (Fp8Config(linears=("output",), bf16_first=1, bf16_last=1), 32 * 16 + 16 * 16 + 48 * 16 + 16 * 24),

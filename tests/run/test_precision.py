@@ -51,7 +51,7 @@ def test_simulated_it_runs_anywhere_and_on_a_cpu_everything_else_is_in_fp32(card
 def test_sizes_that_fp8_units_do_not_take_are_refused_but_where_they_are_simulated(card):
     card()
     odd = ("precision=fp8", "model.intermediate_size=344", "data.seq_len=8", "data.micro_batch_size=1")
-    with pytest.raises(ConfigError, match=r"fp8: the feed-forward width F is 344 and the tokens.* is 8, .*change"):
+    with pytest.raises(ConfigError, match=r"fp8: intermediate_size F is 344 and the tokens.* is 8, .*change"):
         precision_of(parts(*odd), GPU)
     assert precision_of(parts(*odd, "precision.fp8.simulate=true"), GPU) == "fp8"
 

@@ -64,7 +64,7 @@ class EnergyMonitor(StepCallback):
 
     def sum_over_ranks(self, module: TrainingModule) -> EnergyTotals:
         """Read the counters and sum the totals over ranks; a collective."""
-        self.by_phase.settle()
+        self.by_phase.book()
         self.totals = EnergyTotals.from_vector(module.mesh.sum(self.by_phase.totals.to_vector()))
         return self.totals
 

@@ -18,7 +18,7 @@ from torch import Tensor
 IGNORE_INDEX = -100
 # how many documents a batch has differs from batch to batch; lengths of `cu_seqlens` are multiples of this, so that
 # compiled code meets few of them. Each entry too many costs a kernel launch some empty programs: not more than needed.
-_BOUNDARIES_MULTIPLE = 16
+_CU_SEQLENS_MULTIPLE = 16
 
 
 @dataclass
@@ -105,7 +105,7 @@ def batch_from_sequences(
     if document_mask:
         positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
         documents = torch.from_numpy(np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1))
-        multiple = -(-(first.size + 1) // _BOUNDARIES_MULTIPLE) * _BOUNDARIES_MULTIPLE
+        multiple = -(-(first.size + 1) // _CU_SEQLENS_MULTIPLE) * _CU_SEQLENS_MULTIPLE
         ends_at = np.full(multiple, tokens.size, dtype=np.int32)
         ends_at[: first.size] = first
         cu_seqlens = torch.from_numpy(ends_at)

@@ -89,13 +89,13 @@ class EnergyByPhase:
 
     def switch(self, phase: Phase) -> None:
         """Read the counters, book to the phase that ends, begin ``phase``."""
-        self.settle()
+        self.book()
         self._phase = phase
 
     def add_tokens(self, tokens: int) -> None:
         self.totals += EnergyTotals(tokens=tokens)
 
-    def settle(self) -> None:
+    def book(self) -> None:
         """Read the counters and book what was used since the last reading to the current phase."""
         reading = self.meter.read()
         seconds = max(0.0, reading.seconds - self._last.seconds)
@@ -118,7 +118,7 @@ class EnergyByPhase:
 
     def window(self) -> EnergyWindow:
         """Read the counters and return the window so far, whatever its age; it stays open."""
-        self.settle()
+        self.book()
         return EnergyWindow(self._last.seconds - self._window_seconds, self.totals - self._window_totals)
 
     def resume(self, totals: EnergyTotals, journaled: EnergyTotals | None = None) -> None:
@@ -126,7 +126,7 @@ class EnergyByPhase:
 
         What the journal's last totals hold beyond the checkpoint was lost in a crash.
         """
-        self.settle()
+        self.book()
         self.totals += resumed_totals(totals, journaled)
         self.begin_window()
 

@@ -58,13 +58,13 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
         inputs = {name: draw(*tokens, D) for name in names} | {"weight": 1 + draw(D) / 4}
         extra, sizes = (EPSILON,), f"{D}"
     elif op == "rope":
-        heads, width = shapes.num_heads + 2 * shapes.num_kv_heads, shapes.head_dim
+        heads, head_dim = shapes.num_heads + 2 * shapes.num_kv_heads, shapes.head_dim
         positions = torch.arange(shapes.length, device=device).unsqueeze(0)
-        cos, sin = rope_tables(positions, inverse_frequencies(width, 10000.0).to(device))
+        cos, sin = rope_tables(positions, inverse_frequencies(head_dim, 10000.0).to(device))
         # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
-        qkv = draw(*tokens, heads * width).unflatten(-1, (heads, width))
+        qkv = draw(*tokens, heads * head_dim).unflatten(-1, (heads, head_dim))
         inputs = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
-        extra, sizes = (shapes.num_kv_heads,), f"{heads} heads x {width}"
+        extra, sizes = (shapes.num_kv_heads,), f"{heads} heads x {head_dim}"
     else:
         inputs, sizes = {"gate_up": draw(*tokens, 2 * F)}, f"{F}"
         if op == "swiglu_linear":
@@ -134,7 +134,7 @@ def _attention(draw: Callable[..., Tensor], shapes: StepShapes, device: torch.de
     found = [case("attention", None)]
     if shapes.documents:
         index = document_index(shapes.sequences, shapes.length, max(4, shapes.length // 4), device)
-        # with boundaries, as a batch brings them
+        # with cu_seqlens, as a batch brings them
         found.append(case("attention within documents", Documents(index, Documents(index).cu_seqlens())))
     return found
 

@@ -97,7 +97,7 @@ def test_without_fp8_units_every_figure_is_absent_with_the_reason(monkeypatch):
     ("place", "reason"),
     [
         (replace(PLACE, dtype=torch.float32, autocast=False), "set precision=bf16"),
-        (replace(PLACE, shapes=replace(SHAPES, intermediate_size=50)), "the feed-forward width F is 50"),
+        (replace(PLACE, shapes=replace(SHAPES, intermediate_size=50)), "intermediate_size F is 50"),
     ],
 )
 def test_other_precisions_and_sizes_are_refused_with_the_reason(monkeypatch, place, reason):

@@ -46,6 +46,6 @@ def test_parameters_of_the_published_sizes(sizes, expected):
 
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])
-def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_widths(tie_embeddings):
+def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_dims(tie_embeddings):
     model = small_model(tie_embeddings=tie_embeddings, head_dim=10)
     assert model.config.parameter_count() == sum(parameter.numel() for parameter in model.parameters())

@@ -99,7 +99,7 @@ def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama
 
 
 def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, str]:
-    """The module as a run builds it, and what was settled about its ops."""
+    """The module as a run builds it, and which ops were chosen."""
     record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
     module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
     return module, described(choices, reasons=True)

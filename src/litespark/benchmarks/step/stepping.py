@@ -51,7 +51,7 @@ class StepBatch:
 
 
 class Training(Protocol):
-    """A model with its optimizer, ready for the first step; `detail` is what was settled while it was built."""
+    """A model with its optimizer, ready for the first step; `detail` is what was chosen while it was built."""
 
     model: Any
     recompute: str

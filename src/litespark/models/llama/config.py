@@ -24,7 +24,7 @@ class LlamaConfig:
     name: str
     """What reports call it."""
     hidden_size: Count
-    """D, the width of the residual stream."""
+    """D, size of the residual stream."""
     # each is built, if only on meta
     num_layers: Annotated[int, Range(at_least=1, at_most=10_000)]
     """L, the number of blocks."""
@@ -33,7 +33,7 @@ class LlamaConfig:
     num_kv_heads: Count
     """K, key/value heads, a divisor of H."""
     intermediate_size: Count
-    """F, the width inside the MLP."""
+    """F, size inside the MLP."""
     vocab_size: Count
     """V, rows of the embedding."""
     max_seq_len: Count

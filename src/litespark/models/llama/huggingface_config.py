@@ -107,9 +107,9 @@ def end_ids(folder: Path) -> list[int]:
 
 def why_not_transformers(config: LlamaConfig) -> str | None:
     """Why transformers takes no such Llama; None: it does."""
-    width, heads = config.hidden_size, config.num_heads
-    reason = f"transformers refuses a Llama whose hidden_size {width} is not a multiple of its num_heads {heads}"
-    return reason if width % heads else None
+    hidden_size, heads = config.hidden_size, config.num_heads
+    reason = f"transformers refuses a Llama whose hidden_size {hidden_size} is not a multiple of its num_heads {heads}"
+    return reason if hidden_size % heads else None
 
 
 def to_huggingface_config(

@@ -33,9 +33,9 @@ def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:
 class RMSNorm(nn.Module):
     """The residual stream (..., D), with an update (..., D) added to it if there is one -> the stream, its RMSNorm."""
 
-    def __init__(self, width: int, eps: float, ops: Ops) -> None:
+    def __init__(self, hidden_size: int, eps: float, ops: Ops) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.ones(hidden_size))
         self.eps = eps
         self.ops = ops
 

@@ -1,1 +1,1 @@
-"""Causal attention with grouped key/value heads, document boundaries and a key/value cache."""
+"""Causal attention with grouped key/value heads, documents and a key/value cache."""

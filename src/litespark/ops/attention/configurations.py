@@ -11,7 +11,7 @@ from litespark.ops import triton_support
 from litespark.ops.shapes import StepShapes
 from litespark.ops.triton_support import Target, target_of
 
-WIDEST_HEAD = 256
+MOST_HEAD_DIM = 256
 MOST_ROWS = 128  # of any block
 
 
@@ -38,18 +38,18 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
     """Why the Triton attention cannot run there; None where it can."""
     if (reason := triton_support.why_not(device, dtype, shapes)) is not None:
         return reason
-    if shapes is not None and shapes.head_dim > WIDEST_HEAD:
-        return f"the kernels take head widths up to {WIDEST_HEAD}, not {shapes.head_dim}"
+    if shapes is not None and shapes.head_dim > MOST_HEAD_DIM:
+        return f"the kernels take head_dim up to {MOST_HEAD_DIM}, not {shapes.head_dim}"
     return None
 
 
-def configuration_for(device: torch.device, width: int, dtype: torch.dtype) -> Configuration:
+def configuration_for(device: torch.device, head_dim: int, dtype: torch.dtype) -> Configuration:
     """The one that `configured` set, otherwise the first of `candidates`, or small blocks in the interpreter."""
     if _chosen is not None:
         return _chosen
     if not device_of(device).is_accelerator:
         return _INTERPRETED
-    return candidates(target_of(device), width, dtype)[0]
+    return candidates(target_of(device), head_dim, dtype)[0]
 
 
 @contextmanager
@@ -63,24 +63,24 @@ def configured(configuration: Configuration) -> Iterator[None]:
         _chosen = before
 
 
-def candidates(target: Target, width: int, dtype: torch.dtype) -> tuple[Configuration, ...]:
+def candidates(target: Target, head_dim: int, dtype: torch.dtype) -> tuple[Configuration, ...]:
     """What fits the shared memory and the registers of `target`; the first is taken where nothing was measured."""
     if dtype == torch.float32:
-        return (_FP32[target.backend, padded_width(width) <= 64],)
-    return _HALF[_FAMILIES.get(target.name, target.name)][max(64, padded_width(width))]
+        return (_FP32[target.backend, padded_head_dim(head_dim) <= 64],)
+    return _HALF[_FAMILIES.get(target.name, target.name)][max(64, padded_head_dim(head_dim))]
 
 
-def padded_width(width: int) -> int:
-    """The head width as the kernels hold it: a power of two, at least 16, which is the least of a matrix product."""
-    return max(16, 1 << (width - 1).bit_length())
+def padded_head_dim(head_dim: int) -> int:
+    """The head_dim as the kernels hold it: a power of two, at least 16, which is the least of a matrix product."""
+    return max(16, 1 << (head_dim - 1).bit_length())
 
 
-def kernel_constants(launch: Launch, group: int, width: int, documents: bool, window: int) -> dict[str, int | bool]:
+def kernel_constants(launch: Launch, group: int, head_dim: int, documents: bool, window: int) -> dict[str, int | bool]:
     """The compile-time arguments that the kernels share; `group` query heads read one key/value head."""
     return {
         "GROUP": group,
-        "WIDTH": width,
-        "PADDED": padded_width(width),
+        "HEAD_DIM": head_dim,
+        "PADDED": padded_head_dim(head_dim),
         "QUERIES": launch.queries,
         "KEYS": launch.keys,
         "DOCUMENTS": documents,
@@ -95,7 +95,7 @@ def _of(*launches: tuple[int, int, int, int]) -> Configuration:
 _chosen: Configuration | None = None
 _INTERPRETED = _of((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1))
 _FAMILIES = {"sm_86": "small", "sm_89": "small", "sm_120": "small"}
-# family of targets -> padded head width -> candidates for bf16 and fp16; each launch is queries, keys, warps, stages.
+# family of targets -> padded head_dim -> candidates for bf16 and fp16; each launch is queries, keys, warps, stages.
 # Chosen by what the compiler reports: nothing, or next to nothing, spilled from registers, and shared memory within
 # the limit of the target. Which is fastest is for a benchmark to say.
 _HALF: dict[str, dict[int, tuple[Configuration, ...]]] = {
@@ -143,7 +143,7 @@ _HALF: dict[str, dict[int, tuple[Configuration, ...]]] = {
         256: (_of((64, 32, 4, 1), (64, 32, 4, 1), (16, 64, 4, 1)),),
     },
 }
-# Triton's backend, whether the padded head width is at most 64 -> configuration for fp32, whose exact products take
+# Triton's backend, whether the padded head_dim is at most 64 -> configuration for fp32, whose exact products take
 # neither tensor cores nor large blocks
 _FP32 = {
     ("cuda", True): _of((32, 32, 8, 2), (32, 32, 8, 2), (32, 32, 8, 2)),

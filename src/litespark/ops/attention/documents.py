@@ -25,10 +25,10 @@ class Documents:
             cu_seqlens.ndim != 1 or cu_seqlens.shape[0] < 2 or cu_seqlens.dtype != torch.int32
         ):
             raise ValueError(
-                f"boundaries of documents are {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; expected (N+1,) int32"
+                f"cu_seqlens of documents are {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; expected (N+1,) int32"
             )
         self.index = index
-        self._boundaries = cu_seqlens
+        self._cu_seqlens = cu_seqlens
         self._derived: dict[str, Any] = {}
 
     def visible(self) -> Tensor:
@@ -66,11 +66,11 @@ class Documents:
         The end of a sequence ends one. Where they were not given they are counted on the device, which the host waits
         for; compiled code cannot.
         """
-        if self._boundaries is not None:
-            return self._boundaries
+        if self._cu_seqlens is not None:
+            return self._cu_seqlens
         if torch.compiler.is_compiling():
             raise ValueError(
-                "compiled attention needs the boundaries of documents on the host; got none: pass them to the model "
+                "compiled attention needs `cu_seqlens` on the host; got none: pass them to the model "
                 "beside `documents`, as a TokenBatch has them"
             )
 

@@ -19,7 +19,7 @@ from litespark.ops.shapes import StepShapes
 
 # queries and keys of one entry of a block mask; the smallest that flex attention's kernels all take
 _BLOCK = 128
-_NARROWEST_HEAD = 16
+_LEAST_HEAD_DIM = 16
 # each kind of mask, set of sizes, dtype and use of gradients is one
 _MOST_COMPILATIONS = 64
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -55,8 +55,8 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
         return f"flex attention is used on CUDA devices only, not on {device.type}"
     if dtype not in _DTYPES:
         return f"flex attention takes fp32, bf16 and fp16, not {dtype}"
-    if shapes is not None and shapes.head_dim < _NARROWEST_HEAD:
-        return f"flex attention takes head widths of at least {_NARROWEST_HEAD}, not {shapes.head_dim}"
+    if shapes is not None and shapes.head_dim < _LEAST_HEAD_DIM:
+        return f"flex attention takes head_dim of at least {_LEAST_HEAD_DIM}, not {shapes.head_dim}"
     return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from litespark.ops.attention import launchers
-from litespark.ops.attention.configurations import WIDEST_HEAD
+from litespark.ops.attention.configurations import MOST_HEAD_DIM
 from litespark.ops.attention.documents import Documents, check_attention_shapes
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import autocasting, compute_dtype
@@ -37,9 +37,9 @@ def attention_triton(
             f"ops.attention=triton: query, key and value are {query.dtype}, {key.dtype} and {value.dtype}; expected "
             "the same of fp32, bf16 and fp16 for all: cast them, or choose ops.attention=reference"
         )
-    if not 1 <= query.shape[3] <= WIDEST_HEAD:
+    if not 1 <= query.shape[3] <= MOST_HEAD_DIM:
         raise ValueError(
-            f"ops.attention=triton: the head width is {query.shape[3]}; expected 1 to {WIDEST_HEAD}: choose "
+            f"ops.attention=triton: the head_dim is {query.shape[3]}; expected 1 to {MOST_HEAD_DIM}: choose "
             "ops.attention=sdpa for wider heads"
         )
     first_keys = last_queries = None
@@ -83,8 +83,8 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 @register_flop_formula(torch.ops.litespark.attention)
 def _forward_flops(query: tuple[int, ...], key: tuple[int, ...], *_: Any, **__: Any) -> int:
     """Two products over all pairs of query and key, as PyTorch counts its own attention, causal or not."""
-    batch, length, heads, width = query
-    return 4 * batch * heads * length * key[1] * width
+    batch, length, heads, head_dim = query
+    return 4 * batch * heads * length * key[1] * head_dim
 
 
 @register_flop_formula(torch.ops.litespark.attention_backward)

@@ -10,7 +10,7 @@ itself. Blocks that no query of a program sees are not read; blocks that all of 
 Tensors are read through their strides (the last is 1). Offsets across sequences, positions and heads are 64-bit; within
 a block they are 32-bit, which the launchers make sure of.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head dim (WIDTH, PADDED to a power of two).
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim (HEAD_DIM, PADDED to a power of two).
 """
 
 import itertools
@@ -34,26 +34,26 @@ def _product(a, b, accumulator):
 
 
 @triton.jit
-def _tile(base, start, length, stride, ROWS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
+def _tile(base, start, length, stride, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr,
           CHECKED: tl.constexpr):  # fmt: skip
-    """(ROWS, PADDED) from row `start` on; zero beyond WIDTH and, where CHECKED, beyond `length`."""
+    """(ROWS, PADDED) from row `start` on; zero beyond HEAD_DIM and, where CHECKED, beyond `length`."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, PADDED)
     pointers = base + tl.cast(start, tl.int64) * stride + (rows[:, None] * stride + columns[None, :])
     if CHECKED:
-        if PADDED == WIDTH:
+        if PADDED == HEAD_DIM:
             return tl.load(pointers, mask=rows[:, None] < length - start, other=0.0)
-        return tl.load(pointers, mask=(rows[:, None] < length - start) & (columns[None, :] < WIDTH), other=0.0)
-    if PADDED == WIDTH:
+        return tl.load(pointers, mask=(rows[:, None] < length - start) & (columns[None, :] < HEAD_DIM), other=0.0)
+    if PADDED == HEAD_DIM:
         return tl.load(pointers)
-    return tl.load(pointers, mask=columns[None, :] < WIDTH, other=0.0)
+    return tl.load(pointers, mask=columns[None, :] < HEAD_DIM, other=0.0)
 
 
 @triton.jit
-def _store_tile(base, start, length, stride, tile, ROWS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+def _store_tile(base, start, length, stride, tile, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
     """The opposite of `_tile`, CHECKED, in the dtype of `base`."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, PADDED)
     pointers = base + tl.cast(start, tl.int64) * stride + (rows[:, None] * stride + columns[None, :])
-    inside = (rows[:, None] < length - start) & (columns[None, :] < WIDTH)
+    inside = (rows[:, None] < length - start) & (columns[None, :] < HEAD_DIM)
     tl.store(pointers, rounded(tile, base.dtype.element_ty), mask=inside)
 
 
@@ -123,14 +123,14 @@ def _whole_number(x):
 
 @triton.jit
 def _attend(accumulator, total, highest, queries, positions, first, key, value, key_row, value_row, borders,
-            length, scale, KEYS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, MASKED: tl.constexpr,
+            length, scale, KEYS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, MASKED: tl.constexpr,
             BOUNDED: tl.constexpr):  # fmt: skip
     """The running softmax over the keys that all queries see or, MASKED, that some see. BOUNDED: queries have a
     `first` key beside the diagonal."""
     begin, stop, hole, skipped = _steps(borders, MASKED)
     for step in range(begin, stop, KEYS):
         start = step + tl.where(step >= hole, skipped, 0)
-        keys = _tile(key, start, length, key_row, KEYS, WIDTH, PADDED, MASKED)
+        keys = _tile(key, start, length, key_row, KEYS, HEAD_DIM, PADDED, MASKED)
         scores = _product(queries, tl.trans(keys), None)
         if MASKED:
             places = start + tl.arange(0, KEYS)
@@ -145,7 +145,7 @@ def _attend(accumulator, total, highest, queries, positions, first, key, value, 
         probabilities = tl.exp2(scores * scale - shift[:, None])
         decay = tl.exp2(highest - shift)
         total = total * decay + tl.sum(probabilities, 1)
-        values = _tile(value, start, length, value_row, KEYS, WIDTH, PADDED, MASKED)
+        values = _tile(value, start, length, value_row, KEYS, HEAD_DIM, PADDED, MASKED)
         accumulator = accumulator * decay[:, None]
         accumulator = _product(rounded(probabilities, values.dtype), values, accumulator)
         highest = risen
@@ -158,7 +158,7 @@ def attention_forward_kernel(
     query, key, value, output, lse, first_keys,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
     length, heads, window, scale,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """`output` (B, S, H, Dh) and `lse` (B, H, S). One program: one block of queries of one head, the longest first.
@@ -180,32 +180,32 @@ def attention_forward_kernel(
     first = _first_visible(first_keys, positions, length, window, DOCUMENTS, WINDOW)
     BOUNDED: tl.constexpr = DOCUMENTS or WINDOW
     borders = _key_ranges(first_keys, start, length, window, QUERIES, KEYS, DOCUMENTS, WINDOW)
-    queries = _tile(query, start, length, query_row, QUERIES, WIDTH, PADDED, True)
+    queries = _tile(query, start, length, query_row, QUERIES, HEAD_DIM, PADDED, True)
     accumulator = tl.zeros([QUERIES, PADDED], tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     highest = tl.full([QUERIES], float("-inf"), tl.float32)
     for masked in tl.static_range(2):
         accumulator, total, highest = _attend(
             accumulator, total, highest, queries, positions, first, key, value, key_row, value_row,
-            borders, length, scale, KEYS, WIDTH, PADDED, masked == 0, BOUNDED,
+            borders, length, scale, KEYS, HEAD_DIM, PADDED, masked == 0, BOUNDED,
         )  # fmt: skip
     total = tl.where(positions < length, total, 1.0)
     lse += (batch * heads + head) * length
     tl.store(lse + positions, highest + tl.log2(total), mask=positions < length)
-    output += batch * length * heads * WIDTH + head * WIDTH
-    _store_tile(output, start, length, heads * WIDTH, accumulator / total[:, None], QUERIES, WIDTH, PADDED)
+    output += batch * length * heads * HEAD_DIM + head * HEAD_DIM
+    _store_tile(output, start, length, heads * HEAD_DIM, accumulator / total[:, None], QUERIES, HEAD_DIM, PADDED)
 
 
 @triton.jit
 def _descend_keys(grad_queries, queries, grad_outputs, sums, deltas, positions, first, key, value, key_row, value_row,
-                  borders, length, scale, KEYS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
+                  borders, length, scale, KEYS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr,
                   MASKED: tl.constexpr, BOUNDED: tl.constexpr):  # fmt: skip
     """`grad_queries` with what the keys add to it; MASKED and BOUNDED as in `_attend`."""
     begin, stop, hole, skipped = _steps(borders, MASKED)
     for step in range(begin, stop, KEYS):
         start = step + tl.where(step >= hole, skipped, 0)
-        keys = _tile(key, start, length, key_row, KEYS, WIDTH, PADDED, MASKED)
-        values = _tile(value, start, length, value_row, KEYS, WIDTH, PADDED, MASKED)
+        keys = _tile(key, start, length, key_row, KEYS, HEAD_DIM, PADDED, MASKED)
+        values = _tile(value, start, length, value_row, KEYS, HEAD_DIM, PADDED, MASKED)
         scores = _product(queries, tl.trans(keys), None)
         probabilities = tl.exp2(scores * scale - sums[:, None])
         if MASKED:
@@ -226,7 +226,7 @@ def attention_query_gradient_kernel(
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
     grad_batch, grad_row, grad_head,
     length, heads, window, scale, factor,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """`grad_query` (B, S, H, Dh), and `delta` (B, H, S), the sum of output · its gradient, for the other kernel.
@@ -243,31 +243,31 @@ def attention_query_gradient_kernel(
     grad_output += batch * grad_batch + tl.cast(head, tl.int64) * grad_head
     if DOCUMENTS:
         first_keys += batch * length
-    own = batch * length * heads * WIDTH + head * WIDTH
+    own = batch * length * heads * HEAD_DIM + head * HEAD_DIM
 
     positions = start + tl.arange(0, QUERIES)
     first = _first_visible(first_keys, positions, length, window, DOCUMENTS, WINDOW)
     BOUNDED: tl.constexpr = DOCUMENTS or WINDOW
     borders = _key_ranges(first_keys, start, length, window, QUERIES, KEYS, DOCUMENTS, WINDOW)
-    grad_outputs = _tile(grad_output, start, length, grad_row, QUERIES, WIDTH, PADDED, True)
-    outputs = _tile(output + own, start, length, heads * WIDTH, QUERIES, WIDTH, PADDED, True)
+    grad_outputs = _tile(grad_output, start, length, grad_row, QUERIES, HEAD_DIM, PADDED, True)
+    outputs = _tile(output + own, start, length, heads * HEAD_DIM, QUERIES, HEAD_DIM, PADDED, True)
     deltas = tl.sum(outputs.to(tl.float32) * grad_outputs.to(tl.float32), 1)
     rows = (batch * heads + head) * length + positions
     tl.store(delta + rows, deltas, mask=positions < length)
     sums = tl.load(lse + rows, mask=positions < length, other=0.0)
-    queries = _tile(query, start, length, query_row, QUERIES, WIDTH, PADDED, True)
+    queries = _tile(query, start, length, query_row, QUERIES, HEAD_DIM, PADDED, True)
     grad_queries = tl.zeros([QUERIES, PADDED], tl.float32)
     for masked in tl.static_range(2):
         grad_queries = _descend_keys(
             grad_queries, queries, grad_outputs, sums, deltas, positions, first, key, value, key_row, value_row,
-            borders, length, scale, KEYS, WIDTH, PADDED, masked == 0, BOUNDED,
+            borders, length, scale, KEYS, HEAD_DIM, PADDED, masked == 0, BOUNDED,
         )  # fmt: skip
-    _store_tile(grad_query + own, start, length, heads * WIDTH, grad_queries * factor, QUERIES, WIDTH, PADDED)
+    _store_tile(grad_query + own, start, length, heads * HEAD_DIM, grad_queries * factor, QUERIES, HEAD_DIM, PADDED)
 
 
 @triton.jit
 def _descend_queries(grad_keys, grad_values, keys, values, places, last, query, grad_output, lse, delta, query_row,
-                     grad_row, borders, length, scale, QUERIES: tl.constexpr, WIDTH: tl.constexpr,
+                     grad_row, borders, length, scale, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr,
                      PADDED: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
     """`grad_keys` and `grad_values` with what the queries add that see all keys or, MASKED, some; products are
     (KEYS, QUERIES)."""
@@ -275,8 +275,8 @@ def _descend_queries(grad_keys, grad_values, keys, values, places, last, query, 
     for step in range(begin, stop, QUERIES):
         start = step + tl.where(step >= hole, skipped, 0)
         positions = start + tl.arange(0, QUERIES)
-        queries = _tile(query, start, length, query_row, QUERIES, WIDTH, PADDED, MASKED)
-        grad_outputs = _tile(grad_output, start, length, grad_row, QUERIES, WIDTH, PADDED, MASKED)
+        queries = _tile(query, start, length, query_row, QUERIES, HEAD_DIM, PADDED, MASKED)
+        grad_outputs = _tile(grad_output, start, length, grad_row, QUERIES, HEAD_DIM, PADDED, MASKED)
         if MASKED:
             sums = tl.load(lse + positions, mask=positions < length, other=0.0)
             deltas = tl.load(delta + positions, mask=positions < length, other=0.0)
@@ -300,7 +300,7 @@ def attention_key_value_gradient_kernel(
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
     grad_batch, grad_row, grad_head,
     length, num_kv_heads, window, scale, factor,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """`grad_key` and `grad_value` (B, S, K, Dh). One program: one block of keys of one key/value head, for all query
@@ -321,8 +321,8 @@ def attention_key_value_gradient_kernel(
     places = start + tl.arange(0, KEYS)
     last = _last_visible(last_queries, places, length, window, DOCUMENTS, WINDOW)
     borders = _query_ranges(last_queries, start, length, window, QUERIES, KEYS, DOCUMENTS, WINDOW)
-    keys = _tile(key, start, length, key_row, KEYS, WIDTH, PADDED, True)
-    values = _tile(value, start, length, value_row, KEYS, WIDTH, PADDED, True)
+    keys = _tile(key, start, length, key_row, KEYS, HEAD_DIM, PADDED, True)
+    values = _tile(value, start, length, value_row, KEYS, HEAD_DIM, PADDED, True)
     grad_keys = tl.zeros([KEYS, PADDED], tl.float32)
     grad_values = tl.zeros([KEYS, PADDED], tl.float32)
     for masked in tl.static_range(2):
@@ -332,11 +332,11 @@ def attention_key_value_gradient_kernel(
             grad_keys, grad_values = _descend_queries(
                 grad_keys, grad_values, keys, values, places, last, query + head * query_head,
                 grad_output + head * grad_head, lse + rows, delta + rows, query_row, grad_row, borders, length, scale,
-                QUERIES // 2 if masked == 1 and QUERIES > 16 else QUERIES, WIDTH, PADDED, masked == 1,
+                QUERIES // 2 if masked == 1 and QUERIES > 16 else QUERIES, HEAD_DIM, PADDED, masked == 1,
             )  # fmt: skip
-    own = batch * length * num_kv_heads * WIDTH + kv_head * WIDTH
-    _store_tile(grad_key + own, start, length, num_kv_heads * WIDTH, grad_keys * factor, KEYS, WIDTH, PADDED)
-    _store_tile(grad_value + own, start, length, num_kv_heads * WIDTH, grad_values, KEYS, WIDTH, PADDED)
+    own = batch * length * num_kv_heads * HEAD_DIM + kv_head * HEAD_DIM
+    _store_tile(grad_key + own, start, length, num_kv_heads * HEAD_DIM, grad_keys * factor, KEYS, HEAD_DIM, PADDED)
+    _store_tile(grad_value + own, start, length, num_kv_heads * HEAD_DIM, grad_values, KEYS, HEAD_DIM, PADDED)
 
 
 # ---------------------------------------------------------------- compiling without a device
@@ -348,15 +348,15 @@ def launches(target: Target) -> Launches:
     With documents, except for the first: they take more registers, and the same shared memory, as whole sequences do.
     """
     yield from _launches(candidates(target, 128, torch.bfloat16)[0], 128, torch.bfloat16, False, "configuration 0")
-    for dtype, width in itertools.product((torch.bfloat16, torch.float32), (128, 64, 96, 256, 16)):
-        for number, configuration in enumerate(candidates(target, width, dtype)):
-            yield from _launches(configuration, width, dtype, True, f"documents configuration {number}")
+    for dtype, head_dim in itertools.product((torch.bfloat16, torch.float32), (128, 64, 96, 256, 16)):
+        for number, configuration in enumerate(candidates(target, head_dim, dtype)):
+            yield from _launches(configuration, head_dim, dtype, True, f"documents configuration {number}")
 
 
-def _launches(configuration: Configuration, width: int, dtype: torch.dtype, documents: bool, words: str) -> Launches:
+def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, documents: bool, words: str) -> Launches:
     from litespark.ops.attention import launchers  # which import this module
 
-    query, key = on_meta(2, 4096, 24, width, dtype), on_meta(2, 4096, 8, width, dtype)
+    query, key = on_meta(2, 4096, 24, head_dim, dtype), on_meta(2, 4096, 8, head_dim, dtype)
     lse, bounds = on_meta(2, 24, 4096, torch.float32), on_meta(2, 4096, torch.int32) if documents else None
 
     def launch() -> None:
@@ -364,4 +364,4 @@ def _launches(configuration: Configuration, width: int, dtype: torch.dtype, docu
             launchers.forward(query, key, key, bounds, bounds, 0)
             launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0)
 
-    yield f"{dtype_name(dtype)} Dh{width} {words}", launch
+    yield f"{dtype_name(dtype)} Dh{head_dim} {words}", launch

@@ -25,18 +25,18 @@ def forward(
     `first_keys` as in `Documents`, None: all of a sequence is one document; `last_queries` is for the backward pass;
     `window` 0: a query sees all keys before it.
     """
-    batch, length, heads, width = query.shape
+    batch, length, heads, head_dim = query.shape
     query, key, value = (_readable(x) for x in (query, key, value))
     output, lse = query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
     if output.numel() == 0:
         return output, lse
-    launch = configuration_for(query.device, width, query.dtype).forward
+    launch = configuration_for(query.device, head_dim, query.dtype).forward
     with on_device_of(query):
         attention_forward_kernel[(_blocks(length, launch.queries) * heads * batch,)](
             query, key, value, output, lse,
             None if first_keys is None else first_keys.contiguous(),
-            *_strides(query), *_strides(key), *_strides(value), length, heads, window, _scale(width),
-            **kernel_constants(launch, heads // key.shape[2], width, first_keys is not None, window),
+            *_strides(query), *_strides(key), *_strides(value), length, heads, window, _scale(head_dim),
+            **kernel_constants(launch, heads // key.shape[2], head_dim, first_keys is not None, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
     return output, lse
@@ -47,15 +47,15 @@ def backward(
     first_keys: Tensor | None, last_queries: Tensor | None, window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
-    batch, length, heads, width = query.shape
+    batch, length, heads, head_dim = query.shape
     num_kv_heads = key.shape[2]
     query, key, value, grad_output = (_readable(x) for x in (query, key, value, grad_output))
     grad_query, grad_key, grad_value = (x.new_empty(x.shape) for x in (query, key, value))
     if output.numel() == 0:
         return grad_query, grad_key, grad_value
     delta = torch.empty_like(lse)
-    configuration = configuration_for(query.device, width, query.dtype)
-    numbers = (window, _scale(width), 1 / math.sqrt(width))
+    configuration = configuration_for(query.device, head_dim, query.dtype)
+    numbers = (window, _scale(head_dim), 1 / math.sqrt(head_dim))
     strides = (*_strides(query), *_strides(key), *_strides(value), *_strides(grad_output))
     documents = first_keys is not None
     with on_device_of(query):
@@ -64,7 +64,7 @@ def backward(
             query, key, value, output, grad_output, lse, delta, grad_query,
             None if first_keys is None else first_keys.contiguous(),
             *strides, length, heads, *numbers,
-            **kernel_constants(launch, heads // num_kv_heads, width, documents, window),
+            **kernel_constants(launch, heads // num_kv_heads, head_dim, documents, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         launch = configuration.key_value_gradient
@@ -72,7 +72,7 @@ def backward(
             query, key, value, grad_output, lse, delta, grad_key, grad_value,
             None if last_queries is None else last_queries.contiguous(),
             *strides, length, num_kv_heads, *numbers,
-            **kernel_constants(launch, heads // num_kv_heads, width, documents, window),
+            **kernel_constants(launch, heads // num_kv_heads, head_dim, documents, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
     return grad_query, grad_key, grad_value
@@ -88,8 +88,8 @@ def _strides(x: Tensor) -> tuple[int, int, int]:
     return x.stride(0), x.stride(1), x.stride(2)
 
 
-def _scale(width: int) -> float:
-    return math.log2(math.e) / math.sqrt(width)
+def _scale(head_dim: int) -> float:
+    return math.log2(math.e) / math.sqrt(head_dim)
 
 
 def _blocks(length: int, block: int) -> int:

@@ -18,7 +18,7 @@ from litespark.ops.shapes import Place
 
 log = logging.getLogger(__name__)
 
-# cuDNN's kernels for Hopper are about twice as fast as FlashAttention-2 there; these widths both of them take
+# cuDNN's kernels for Hopper are about twice as fast as FlashAttention-2 there; these head dimensions both of them take
 _HOPPER = (9, 0)
 _WIDEST_ON_HOPPER = 128
 

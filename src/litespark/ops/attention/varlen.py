@@ -18,9 +18,9 @@ from litespark.ops.shapes import StepShapes
 
 DTYPES = (torch.bfloat16, torch.float16)
 _OLDEST_CAPABILITY = (8, 0)
-_WIDEST_HEAD = 256
-# FlashAttention-2's backward pass of these widths needs more shared memory than some devices have
-_WIDTHS_OF_LARGE_DEVICES = range(193, 225)
+_MOST_HEAD_DIM = 256
+# FlashAttention-2's backward pass of these head dimensions needs more shared memory than some devices have
+_HEAD_DIMS_OF_LARGE_DEVICES = range(193, 225)
 _SMALL_SHARED_MEMORY = ((8, 6), (8, 9), (12, 0), (12, 1))
 # releases without the argument hand grouped heads to the same kernels, which take them
 _SAYS_GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -75,9 +75,9 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
         return "torch.nn.attention.varlen needs compute capability 8.0, this device has less"
     if shapes is None:
         return None
-    width = shapes.head_dim
-    if width % 8 or width > _WIDEST_HEAD:
-        return f"torch.nn.attention.varlen takes head widths in multiples of 8 up to {_WIDEST_HEAD}, not {width}"
-    if width in _WIDTHS_OF_LARGE_DEVICES and there.capability in _SMALL_SHARED_MEMORY:
-        return f"torch.nn.attention.varlen has no backward pass for head width {width} on this device"
+    head_dim = shapes.head_dim
+    if head_dim % 8 or head_dim > _MOST_HEAD_DIM:
+        return f"torch.nn.attention.varlen takes head_dim in multiples of 8 up to {_MOST_HEAD_DIM}, not {head_dim}"
+    if head_dim in _HEAD_DIMS_OF_LARGE_DEVICES and there.capability in _SMALL_SHARED_MEMORY:
+        return f"torch.nn.attention.varlen has no backward pass for head_dim {head_dim} on this device"
     return None

@@ -3,7 +3,7 @@
 `litespark.ops.linear.function` calls these forward and backward. `Pieces` is the specification in plain PyTorch, exact
 to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
 
-R rows (tokens), D hidden size of the model, F width of the product in the MLP.
+R rows (tokens), D hidden size, F intermediate size.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The pieces of blocks in fp8 as a step calls them: inputs of its dtypes and widths, and the ways of asking.
 
-R rows (tokens), D hidden size of the model, F width of the product in the MLP.
+R rows (tokens), D hidden size, F intermediate size.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ PLAIN = "not in fp8"
 EPSILON = 1e-5
 # of the scale that just takes a tensor's largest value: with it a share of the values saturates
 _TOO_SMALL = 0.25
-# of a weight: the widths of the largest models would take gigabytes
+# of a weight: the sizes of the largest models would take gigabytes
 _MOST_OUTPUTS = 1024
 # of values that a cast to e4m3 loses beside usual ones, and one to e5m2
 _FAINT, _FAINTER = 2.0**-20, 2.0**-33
@@ -123,7 +123,11 @@ def pieces_to_verify(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
 ) -> Iterator[Piece]:
     """All pieces with random inputs, one after the other; `gradients` are the formats of gradients."""
-    rows, width, intermediate_size = shapes.sequences * shapes.length, shapes.hidden_size, shapes.intermediate_size
+    rows, hidden_size, intermediate_size = (
+        shapes.sequences * shapes.length,
+        shapes.hidden_size,
+        shapes.intermediate_size,
+    )
     stream_dtype = torch.float32 if autocast else dtype
     generator = torch.Generator(device=device).manual_seed(0)
 
@@ -135,30 +139,30 @@ def pieces_to_verify(
         return values.to(to)
 
     all_formats = tuple(dict.fromkeys((E4M3, *gradients)))
-    at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {intermediate_size}"
-    x = normal(rows, width, faint_rows=True, faint_columns=True)
-    x = torch.cat([x, torch.zeros_like(x[:, :16])], dim=1)[:, :width]  # rows apart, as those of a slice are
-    yield Piece("cast of activations", at_width, {"x": x}, all_formats, _cast, exact=True)
-    outputs = min(width, _MOST_OUTPUTS)
+    at_hidden_size, at_intermediate_size = f"{rows} x {hidden_size}", f"{rows} x {intermediate_size}"
+    x = normal(rows, hidden_size, faint_rows=True, faint_columns=True)
+    x = torch.cat([x, torch.zeros_like(x[:, :16])], dim=1)[:, :hidden_size]  # rows apart, as those of a slice are
+    yield Piece("cast of activations", at_hidden_size, {"x": x}, all_formats, _cast, exact=True)
+    outputs = min(hidden_size, _MOST_OUTPUTS)
     weight = normal(outputs, intermediate_size, to=torch.float32, faint_rows=True, faint_columns=True)
     yield Piece("cast of weights", f"{outputs} x {intermediate_size}", {"x": weight}, (E4M3,), _cast, exact=True)
-    stream = normal(rows, width, to=stream_dtype)
-    norm_weight = normal(width, to=stream_dtype, faint_rows=True)
-    inputs = {"x": stream, "update": normal(rows, width), "weight": norm_weight}
-    yield Piece("add_rms_norm", at_width, inputs, (E4M3,), _add_rms_norm, optional="update")
+    stream = normal(rows, hidden_size, to=stream_dtype)
+    norm_weight = normal(hidden_size, to=stream_dtype, faint_rows=True)
+    inputs = {"x": stream, "update": normal(rows, hidden_size), "weight": norm_weight}
+    yield Piece("add_rms_norm", at_hidden_size, inputs, (E4M3,), _add_rms_norm, optional="update")
     inputs = {
-        "norm_gradient": normal(rows, width, faint_rows=True),
-        "stream_gradient": normal(rows, width, to=stream_dtype, faint_rows=True),
+        "norm_gradient": normal(rows, hidden_size, faint_rows=True),
+        "stream_gradient": normal(rows, hidden_size, to=stream_dtype, faint_rows=True),
         "stream": stream,
-        "weight": normal(width, to=stream_dtype),
+        "weight": normal(hidden_size, to=stream_dtype),
     }
-    yield Piece("add_rms_norm_backward", at_width, inputs, gradients, _add_rms_norm_backward,
+    yield Piece("add_rms_norm_backward", at_hidden_size, inputs, gradients, _add_rms_norm_backward,
                 optional="stream_gradient", of_gradient=True)  # fmt: skip
     gate_up = torch.cat([normal(rows, intermediate_size), normal(rows, intermediate_size, faint_rows=True)], dim=1)
-    yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
+    yield Piece("swiglu", at_intermediate_size, {"gate_up": gate_up}, (E4M3,), _swiglu)
     inputs = {"product_gradient": normal(rows, intermediate_size, faint_rows=True), "gate_up": gate_up}
     yield Piece(
-        "swiglu_backward", at_feed_forward, inputs, gradients, _swiglu_backward, of_gradient=True, makes_again=True
+        "swiglu_backward", at_intermediate_size, inputs, gradients, _swiglu_backward, of_gradient=True, makes_again=True
     )
 
 

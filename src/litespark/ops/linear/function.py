@@ -4,7 +4,7 @@ Each half is one autograd function, so that what an op hands to a product, forwa
 itself and never written in a wider dtype. Every linear layer may be in fp8 by a recipe of its own or in the dtype of
 activations, which comes from outside: autocast is switched off inside.
 
-T tokens, D width of the model, N width of queries, keys and values, F width of the product in the MLP.
+T tokens, D hidden size, N size of queries, keys and values together, F intermediate size.
 """
 
 from typing import Any

@@ -123,10 +123,10 @@ def why_not(shapes: StepShapes) -> str | None:
     """Why fp8 units cannot multiply at these sizes, each of which some product contracts; None where they can."""
     heads, key_heads = shapes.num_heads * shapes.head_dim, shapes.num_kv_heads * shapes.head_dim
     sizes = {
-        "the model's width D": shapes.hidden_size,
-        "the width of queries, keys and values (H + 2K)·Dh": heads + 2 * key_heads,
-        "the width of all heads H·Dh": heads,
-        "the feed-forward width F": shapes.intermediate_size,
+        "hidden_size D": shapes.hidden_size,
+        "the size of queries, keys and values (H + 2K)·Dh": heads + 2 * key_heads,
+        "the size of all heads H·Dh": heads,
+        "intermediate_size F": shapes.intermediate_size,
         "the tokens of a micro-batch": shapes.sequences * shapes.length,
     }
     wrong = [f"{name} is {size}" for name, size in sizes.items() if size % MULTIPLE]

@@ -1,6 +1,6 @@
 """RMSNorm in Triton, alone and with the residual addition, on tiles of whole rows: a row is read once.
 
-R rows, D width of a row, padded to a power of two by masks.
+R rows, D hidden size, padded to a power of two by masks.
 """
 
 import itertools

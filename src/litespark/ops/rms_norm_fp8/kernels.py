@@ -1,6 +1,6 @@
 """RMSNorm that casts to fp8 on its way, forward and backward.
 
-R rows, D width of a row. Codes are written as (R, D) and as (D, R). The second wants many rows at once, which fit into
+R rows, D hidden size. Codes are written as (R, D) and as (D, R). The second wants many rows at once, which fit into
 no registers, so every tile of rows is walked over twice, in chunks of columns: first for what is summed up over a row,
 then for the codes, out of L2. The second walk goes along with the first over the next tile, in one loop, so that memory
 is never idle while the values of L2 are cast.

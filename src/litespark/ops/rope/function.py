@@ -15,12 +15,12 @@ def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) ->
             f"rope: qkv is {tuple(qkv.shape)} with {num_kv_heads} key/value heads; expected (B, S, H + 2K, Dh) with at "
             "least one query head"
         )
-    batch, length, _, width = qkv.shape
+    batch, length, _, head_dim = qkv.shape
     if qkv.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"rope: got {qkv.dtype}, expected fp32, bf16 or fp16; for others choose ops.rope=reference")
-    if width % 2 or width == 0:
-        raise ValueError(f"rope: heads are {width} wide; expected an even width, since values are rotated in pairs")
-    shapes = ((batch, length, width // 2), (1, length, width // 2))
+    if head_dim % 2 or head_dim == 0:
+        raise ValueError(f"rope: head_dim is {head_dim}; expected an even number, since values are rotated in pairs")
+    shapes = ((batch, length, head_dim // 2), (1, length, head_dim // 2))
     if cos.shape not in shapes or sin.shape != cos.shape:
         raise ValueError(
             f"rope: cos is {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected both {shapes[0]} or {shapes[1]}"
@@ -39,9 +39,9 @@ _rope_qkv = torch.library.custom_op("litespark::rope_qkv", rope_qkv_forward, mut
 
 @_rope_qkv.register_fake
 def _(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    batch, length, heads, width = qkv.shape
-    query = qkv.new_empty(batch, length, heads - 2 * num_kv_heads, width)
-    key, value = (qkv.new_empty(batch, length, num_kv_heads, width) for _ in range(2))
+    batch, length, heads, head_dim = qkv.shape
+    query = qkv.new_empty(batch, length, heads - 2 * num_kv_heads, head_dim)
+    key, value = (qkv.new_empty(batch, length, num_kv_heads, head_dim) for _ in range(2))
     return query, key, value
 
 

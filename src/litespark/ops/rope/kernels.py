@@ -91,9 +91,9 @@ def rope_kernel(
 
 def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Three contiguous tensors, so that the memory of `qkv` (any strides) can be freed."""
-    batch, length, heads, width = qkv.shape
+    batch, length, heads, head_dim = qkv.shape
     sizes = (heads - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
-    query, key, value = (qkv.new_empty(batch, length, size, width) for size in sizes)
+    query, key, value = (qkv.new_empty(batch, length, size, head_dim) for size in sizes)
     _launch(_dense(qkv).split(sizes, dim=2), (query, key, value), cos, sin, inverse=False)
     return query, key, value
 
@@ -121,19 +121,19 @@ def _launch(
     sources: Sequence[Tensor | None], destinations: Sequence[Tensor], cos: Tensor, sin: Tensor, inverse: bool
 ) -> None:
     query_to, key_to, _ = destinations
-    batch, length, _, width = query_to.shape
+    batch, length, _, head_dim = query_to.shape
     if query_to.numel() + key_to.numel() == 0:
         return
     cos, sin = _dense(cos), _dense(sin)
     if sin.stride() != cos.stride():
         cos, sin = cos.contiguous(), sin.contiguous()
-    heads, half, num_warps = configuration(query_to.shape[2], key_to.shape[2], width, target_of(query_to.device))
+    heads, half, num_warps = configuration(query_to.shape[2], key_to.shape[2], head_dim, target_of(query_to.device))
     with on_device_of(query_to):
         rope_kernel[(batch * length,)](
             *sources, *destinations, cos, sin, length,
             *(stride for x in (*sources, *destinations) for stride in _strides(x)),
             0 if cos.shape[0] == 1 else cos.stride(0), cos.stride(1),
-            QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HALF=width // 2, INVERSE=inverse,
+            QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HALF=head_dim // 2, INVERSE=inverse,
             BLOCK_HEADS=heads, BLOCK_HALF=half, num_warps=num_warps,
         )  # fmt: skip
 
@@ -154,11 +154,11 @@ def configuration(query_heads: int, key_heads: int, head_dim: int, target: Targe
 
 def launches(target: Target) -> Launches:
     """Both directions, llama3b's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
-    for heads, num_kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
-        table = on_meta(1, 4096, width // 2, torch.float32)
+    for heads, num_kv_heads, head_dim in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
+        table = on_meta(1, 4096, head_dim // 2, torch.float32)
         for dtype in (torch.bfloat16, torch.float32):
-            qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, width, dtype)
-            query, key = on_meta(4, 4096, heads, width, dtype), on_meta(4, 4096, num_kv_heads, width, dtype)
-            words = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{width}"
+            qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, head_dim, dtype)
+            query, key = on_meta(4, 4096, heads, head_dim, dtype), on_meta(4, 4096, num_kv_heads, head_dim, dtype)
+            words = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{head_dim}"
             yield f"forward {words}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
             yield f"backward {words}", partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype)

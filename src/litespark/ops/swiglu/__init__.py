@@ -1,1 +1,1 @@
-"""SwiGLU: the gated activation of the feed-forward layer."""
+"""SwiGLU: the gated activation of the MLP."""

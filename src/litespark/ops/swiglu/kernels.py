@@ -1,6 +1,6 @@
 """SwiGLU in Triton: two element-wise kernels, their launchers and launch configurations.
 
-R rows, F width of the product; a row of `gate_up` is 2F wide, gate first.
+R rows, F intermediate size; a row of `gate_up` is 2F wide, gate first.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """SwiGLU in Triton whose results leave it in fp8, in the layouts that products want.
 
-R rows, F width of the product; a row of `gate_up` is 2F wide, gate first. Tiles as in `litespark.ops.fp8.kernels`.
+R rows, F intermediate size; a row of `gate_up` is 2F wide, gate first. Tiles as in `litespark.ops.fp8.kernels`.
 """
 
 from functools import partial
