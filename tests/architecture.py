@@ -63,6 +63,11 @@ TELLS_DEVICES_APART = (
 # joins them and tells Lightning which they are; and what asking looks like
 NAME_RANKS = {"litespark.mesh", "litespark.training.strategies", "litespark.run.processes"}
 ASKING_OF_RANKS = {"distributed", "is_global_zero", "global_rank", "barrier", "rank_zero_only", "rank_zero_experiment"}
+# what lists the families, and what measures the native one alone; all else asks the protocols of models.spec
+NAME_LLAMA = tuple(
+    f"litespark.{name}"
+    for name in "models.llama config.groups run.config benchmarks planning.roofline planning.fp8_casts".split()
+)
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "misc"}
 MOST_LINES_IN_A_FILE = 400
 MOST_LINES_IN_TRAIN = 50
@@ -231,6 +236,19 @@ def asked_of_ranks(root: Path) -> list[str]:
         if module.name not in NAME_RANKS
         for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8")))
         if (named := names(node) & ASKING_OF_RANKS)
+    ]
+
+
+def named_families(root: Path) -> list[str]:
+    """Code that imports the native family where it should ask the protocols of any."""
+    house = modules(root)
+    known = importable_names(house) | {"litespark.models.llama"}
+    return [
+        f"{module.path}:{found.line}: {module.name} imports {found.target}; ask a protocol of litespark.models.spec"
+        for module in house
+        if not module.within(*NAME_LLAMA)
+        for found in imports(module, known)
+        if f"{found.target}.".startswith("litespark.models.llama.")
     ]
 
 

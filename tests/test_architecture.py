@@ -16,6 +16,7 @@ from tests.architecture import (
     import_in_a_fresh_process,
     misplaced_libraries,
     modules,
+    named_families,
     unshapely_files,
 )
 
@@ -36,6 +37,10 @@ def test_devices_are_asked_through_one_piece():
 
 def test_ranks_agree_through_one_piece():
     assert asked_of_ranks(REPOSITORY) == []
+
+
+def test_the_native_family_is_named_where_families_are_listed():
+    assert named_families(REPOSITORY) == []
 
 
 def test_files_are_short_and_named_for_their_subject():
@@ -138,12 +143,25 @@ RANK_FAULTS = [
     ("callbacks/energy.py", "from lightning.pytorch.utilities import rank_zero_only\n", "by rank_zero_only"),
     ("callbacks/energy.py", "def f(trainer):\n    trainer.strategy.barrier()\n", "by barrier"),
 ]
+FAMILY_FAULTS = [
+    (
+        "training/step.py",
+        "from litespark.models.llama.model import Llama\n",
+        "step imports litespark.models.llama.",
+    ),
+    (
+        "run/load.py",
+        "def f():\n    from litespark.models import llama\n",
+        "load imports litespark.models.llama; ask",
+    ),
+]
 FAULTS = [
     *((forbidden_room_imports, *fault) for fault in ROOM_FAULTS),
     *((misplaced_libraries, *fault) for fault in LIBRARY_FAULTS),
     *((unshapely_files, *fault) for fault in SHAPE_FAULTS),
     *((devices_told_apart, *fault) for fault in DEVICE_FAULTS),
     *((asked_of_ranks, *fault) for fault in RANK_FAULTS),
+    *((named_families, *fault) for fault in FAMILY_FAULTS),
 ]
 
 
@@ -166,7 +184,14 @@ def test_a_sound_house_gives_no_complaint(sound_house):
     plant(sound_house, "ops/rope/kernels.py", "import torch\ntorch.cuda.device(0)\n")  # a launch may name CUDA
     plant(sound_house, "mesh.py", "import torch.distributed as dist\nrank = dist.get_rank()\n")
     plant(sound_house, "training/optim.py", "from torch.distributed.tensor import DTensor\n")
-    for check in (forbidden_room_imports, misplaced_libraries, unshapely_files, devices_told_apart, asked_of_ranks):
+    for check in (
+        forbidden_room_imports,
+        misplaced_libraries,
+        unshapely_files,
+        devices_told_apart,
+        asked_of_ranks,
+        named_families,
+    ):
         assert check(sound_house) == []
 
 

@@ -1,7 +1,10 @@
 """Generation: the cache changes nothing, sampling follows its distribution, and limits are refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from litespark.models.generate import generate
 from tests.models.small import random_ids, small_model
@@ -72,3 +75,21 @@ def test_tokens_follow_the_softmax_at_their_temperature_among_the_k_likeliest_or
 def test_impossible_prompts_are_refused(ids, message):
     with pytest.raises(ValueError, match=message):
         generate(small_model(), ids, 2)
+
+
+class Successor(nn.Module):
+    """Another family: after each token comes the next number, for which nothing needs to be kept."""
+
+    config = SimpleNamespace(vocab_size=7, max_seq_len=16)
+
+    def new_cache(self, capacity):
+        return None
+
+    def forward(self, tokens, cache):
+        return nn.functional.one_hot((tokens + 1) % 7, 7).float()
+
+
+def test_any_model_with_sizes_and_a_cache_generates_and_others_are_refused():
+    assert generate(Successor(), torch.tensor([[4]]), 4).tolist() == [[4, 5, 6, 0, 1]]
+    with pytest.raises(ValueError, match="got a Linear, expected a model with `config` and `new_cache`"):
+        generate(nn.Linear(1, 1), torch.tensor([[4]]), 4)

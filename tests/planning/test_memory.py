@@ -1,7 +1,10 @@
 """The training state in memory, and the memory that there is."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
@@ -33,6 +36,21 @@ def test_the_state_is_what_a_step_of_training_holds(tie_embeddings, settings):
     # less the step counters, one number a parameter
     held += sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
     assert training_state_bytes(config(tie_embeddings=tie_embeddings), optimizer=settings) == held
+
+
+class OneMatrix(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 6)
+
+    def matrices(self):
+        return {self.linear.weight: (6,)}
+
+
+def test_of_any_model_muon_keeps_one_moment_of_what_it_optimizes():
+    other = SimpleNamespace(parameter_count=lambda: 30, build=lambda ops, recompute: OneMatrix())
+    assert training_state_bytes(other, optimizer=AdamWConfig()) == 16 * 30
+    assert training_state_bytes(other, optimizer=MuonConfig()) == 16 * 30 - 4 * 24
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from litespark.cli import main
 from litespark.launch import Ranks
 from litespark.run.config import Parts
 from litespark.run.folder import read_metrics
+from litespark.run.load import load_trained
 from litespark.run.preflight import preflight
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError
+from tests.cli.tiny_run import tiny
 from tests.pasted import shown_files
 from tests.run.composed import parts
 
@@ -91,6 +93,32 @@ def test_a_task_and_a_model_of_ones_own_are_trained_resumed_and_reported(mypkg):
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
 
 
+def test_on_text_nothing_of_ones_own_is_told_in_bits_and_its_weights_are_read_back(mypkg, capsys, caplog):
+    caplog.set_level("INFO")
+    mine = ["train", f"--config-dir={mypkg}/configs", "task=pairs", "model=bigram", "model.vocab_size=300"]
+    mine += ["model.hidden_size=16", *(word for word in tiny(mypkg, budget__steps=1) if not word.startswith("model."))]
+    assert main([*mine, "name=first", "callbacks.sample_prompt=the"]) == 0
+    first, second = (mypkg / "logs" / "runs" / name for name in ("first", "second"))
+    record = json.loads((first / "run.json").read_text())
+    assert (record["data"]["unigram_entropy"], record["data"]["unigram_bits_per_byte"]) == (None, None)
+    reason = "no sample of text: got model=bigram, expected a model with `config` and `new_cache`"
+    assert reason in caplog.text + capsys.readouterr().err
+    assert record["quality"]["sample"] is None
+
+    # with steps too small to change a weight
+    start = [f"initial_weights={first}", "optim.lr=1e-30", "callbacks.sample_prompt=null"]
+    assert main([*mine, "name=second", *start]) == 0
+    weights, again = (load_trained(run).model.state_dict() for run in (first, second))
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+    for words, complaint in (
+        (["generate", str(first), "--prompt", "the"], "got a Bigram, expected a model with `config` and `new_cache`"),
+        (["export", str(first), str(mypkg / "hf")], "got model=bigram, expected a family that transformers has"),
+        ([*mine, f"initial_weights={first}", "model.num_layers=1"], "set model.num_layers=2"),
+    ):
+        assert main(words) == 1
+        assert complaint in capsys.readouterr().err
+
+
 def test_an_optimizer_and_a_logger_of_ones_own_are_used_and_resumed(mypkg):
     """Its momentum too: the run that is cut in two is the whole one."""
     csv = f"logger.own={{_target_:lightning.pytorch.loggers.CSVLogger,save_dir:{mypkg}/csv}}"
@@ -137,8 +165,11 @@ def test_ones_own_goes_with_what_is_ours(mypkg, mine):
     [
         (["budget.target_bpb=2"], r"budget.target_bpb=2.*: got task=pairs"),
         (["recompute=full"], r"recompute=full: got model=bigram, expected one of its modes: none"),
-        (["precision=fp8", "precision.fp8.simulate=true"], r"precision=fp8: got model=bigram, expected a Llama"),
-        (["initial_weights=nowhere"], r"initial_weights=nowhere: got model=bigram, expected a Llama"),
+        (
+            ["precision=fp8", "precision.fp8.simulate=true"],
+            r"precision=fp8: got model=bigram, expected .*TakesFp8",
+        ),
+        (["initial_weights=."], r"initial_weights: got \., no run, and a BigramConfig, expected .*HasHuggingFace"),
     ],
 )
 def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, overrides, message):

@@ -13,12 +13,13 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.models.init import initialise
-from litespark.models.llama.fp8 import Fp8State, enable_fp8
+from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.formats import E4M3, quantised
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
+from litespark.ops.linear.state import Fp8State
 from litespark.training import fp8
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.optim import AdamWConfig, MuonConfig

@@ -86,7 +86,7 @@ def test_frozen_parameters_are_left_out(config):
 def test_what_has_no_optimizer_is_refused():
     with pytest.raises(ValueError, match=r"optim=muon: got a Linear without a trained matrix.*optim=adamw"):
         build_optimizer(nn.Linear(3, 3), MuonConfig())
-    with pytest.raises(ValueError, match=r"got settings of the kind OptimizerConfig, expected AdamWConfig, MuonConfig"):
+    with pytest.raises(ValueError, match=r"got a OptimizerConfig, expected a class with a method `build"):
         build_optimizer(llama(), OptimizerConfig())
     with pytest.raises(ValueError, match=r"got original and no optim.matrix_lr.*Set optim.matrix_lr=0.02, or"):
         MuonConfig(adjust_lr="original")

@@ -9,9 +9,9 @@ import lightning.pytorch as pl
 from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
-from litespark.models.llama.fp8 import Fp8State
 from litespark.ops.fp8.adaptive import Adaptive, Shares
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.linear.state import Fp8State
 from litespark.run.record import RunRecord
 from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
 from litespark.training.fp8 import state_of

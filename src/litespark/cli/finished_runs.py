@@ -36,17 +36,12 @@ def export(
     output: Annotated[Path, Argument(metavar="OUTPUT", help="Folder to write; new or empty")],
 ) -> int:
     """Write a trained model as a Hugging Face folder."""
-    from litespark.data.tokenizer import Tokenizer
-    from litespark.models.llama.huggingface import export_huggingface
-    from litespark.run.load import load_trained
+    from litespark.run import load
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):  # before a large model is read
         raise ValueError(f"{output} exists and is not empty; export into a new folder, or remove it first")
-    model, tokenizer, checkpoint = load_trained(run)
-    ids = Tokenizer.load(tokenizer)
-    bos_id = ids.begin_ids[0] if ids.begin_ids else None
-    export_huggingface(model, output, tokenizer=tokenizer, eos_id=ids.eos_id, bos_id=bos_id, pad_id=ids.pad_id)
-    print(f"{output}: {model.config.name} after step {checkpoint.step}, for transformers")
+    model, checkpoint = load.export(run, output)
+    print(f"{output}: {model.name} after step {checkpoint.step}, for transformers")
     return 0
 
 
@@ -66,17 +61,15 @@ def generate(
     from litespark.data.tokenizer import Tokenizer
     from litespark.device import find
     from litespark.models import generate as generation
-    from litespark.models.llama.huggingface_config import end_ids
     from litespark.run.load import load_for_generation
 
-    model, folder = load_for_generation(run)
-    model.to(find("auto"))
+    model, folder, ends = load_for_generation(run)
+    model.to(device := find("auto"))
     tokenizer = Tokenizer.load(folder)
     given = tokenizer.encode_prompt(_typed(prompt))
-    ends = end_ids(folder) if (folder / "config.json").is_file() else []
     ids = generation.generate(
         model,
-        torch.tensor([given], device=model.head_weight.device),
+        torch.tensor([given], device=device),
         tokens,
         temperature=temperature,
         top_k=top_k,

@@ -45,6 +45,8 @@ GROUPS: dict[str, type | dict[str, type]] = {
     "logger": LoggerConfig,
     "paths": PathsConfig,
 }
+NATIVE = LlamaConfig
+"""The family of Hugging Face folders that are read where no model is chosen."""
 # groups that may be a class of the user's own, by _target_
 OPEN = ("model", "task", "optim")
 ROOT = RunConfig

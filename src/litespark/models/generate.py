@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from litespark.models.cache import KeyValueCache
 from litespark.models.compilation import uncompiled
-from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.model import Llama
+from litespark.models.spec import Generates, ModelSpec
+
+CANNOT = "expected a model with `config` and `new_cache` (Generates of models/spec.py)"
 
 
 def generate(
-    model: Llama,
+    model: nn.Module,
     ids: Tensor,
     max_new_tokens: int,
     *,
@@ -26,7 +26,7 @@ def generate(
     """Continue prompts of one length, token by token.
 
     Args:
-        model: on the device of `ids`.
+        model: one that `Generates`, on the device of `ids`.
         ids: (B, S) int64 prompts, S at least 1.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
         top_p: sample among the likeliest tokens that together just reach it (Holtzman et al., arXiv:1904.09751).
@@ -37,16 +37,18 @@ def generate(
         (B, S + n) int64, prompts included, n at most `max_new_tokens`.
 
     Raises:
-        ValueError: the prompt is empty or of another vocabulary, or the result would pass the model's max_seq_len.
+        ValueError: the model does not generate, the prompt is empty or of another vocabulary, or the result too long.
     """
     ends = [] if eos_id is None else [eos_id] if isinstance(eos_id, int) else list(eos_id)
+    if not isinstance(model, Generates):
+        raise ValueError(f"got a {type(model).__name__}, {CANNOT}; give it these, or choose another model")
     _check(model.config, ids, max_new_tokens)
     generator = torch.Generator(ids.device).manual_seed(seed)
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), uncompiled(model):
-            cache = KeyValueCache(model.config.num_layers, ids.shape[1] + max_new_tokens)
+            cache = model.new_cache(ids.shape[1] + max_new_tokens)
             finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
             new = ids
             for _ in range(max_new_tokens):
@@ -85,7 +87,7 @@ def _choose(
     return order.gather(1, choice).squeeze(1)
 
 
-def _check(config: LlamaConfig, ids: Tensor, max_new_tokens: int) -> None:
+def _check(config: ModelSpec, ids: Tensor, max_new_tokens: int) -> None:
     if ids.ndim != 2 or ids.numel() == 0:
         raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids, each sequence of at least one token")
     if ids.shape[1] + max_new_tokens > config.max_seq_len:

@@ -133,3 +133,16 @@ class SafetensorsWriter:
             weight_map = {name: file for file, names in zip(self._files, self._shards, strict=True) for name in names}
             index = {"metadata": {"total_size": self.total}, "weight_map": weight_map}
             (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def end_ids(folder: Path) -> list[int]:
+    """The ids that end a generated text: those of `generation_config.json`, else of `config.json`."""
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        named = read_json(path).get("eos_token_id") if path.is_file() else None
+        if named is None:
+            continue
+        ids = named if isinstance(named, list) else [named]
+        if not all(type(each) is int and each >= 0 for each in ids):
+            raise ValueError(f"{path}: eos_token_id is {named!r}; expected an id, or a list of ids")
+        return ids
+    return []

@@ -7,11 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from litespark.ops.backend import Ops
+from litespark.ops.fp8.reference import Pieces
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import StepShapes
 
 # what the backward pass makes again: nothing, the product of gate and up in the MLP, or all of a block but its input
 Recompute = Literal["none", "swiglu", "full"]
 RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
+
+
+def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:
+    """The ops that a model does not call: of the two ways through the MLP it takes one, and few models are in fp8."""
+    idle = {"swiglu"} if recompute == "swiglu" else {"swiglu_linear"}
+    return frozenset(idle if fp8 else idle | {"fp8"})
 
 
 @runtime_checkable
@@ -26,6 +34,8 @@ class ModelSpec(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def num_layers(self) -> int: ...
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -77,4 +87,40 @@ class HasMatrices(Protocol):
 
     def matrices(self) -> dict[Tensor, tuple[int, ...]]:
         """Its matrices, and for each the rows of the parts that are stored in it above each other."""
+        ...
+
+
+@runtime_checkable
+class TakesFp8(ModelSpec, Protocol):
+    """A family of which the layers can multiply in fp8."""
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(N, K) of the weight of each linear layer of a block, by the names of `Fp8Config.linears`."""
+        ...
+
+    def enable_fp8(self, model: nn.Module, config: Fp8Config, pieces: Pieces) -> object:
+        """Let the layers of a built `model` multiply in fp8; its `fp8` is an `Fp8State` from then on."""
+        ...
+
+
+@runtime_checkable
+class HasHuggingFace(Protocol):
+    """A family that transformers has too.
+
+    `huggingface()` has `read_config`, `load_huggingface` and `export_huggingface`, as `models.llama.huggingface`.
+    """
+
+    @staticmethod
+    def huggingface() -> Any: ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A model that continues sequences: `model(tokens, cache=cache)` gives logits, (B, S, V)."""
+
+    @property
+    def config(self) -> ModelSpec: ...
+
+    def new_cache(self, capacity: int) -> Any:
+        """What the model keeps of the tokens it has read, `capacity` of each sequence at most; None: nothing."""
         ...

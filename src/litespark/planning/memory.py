@@ -3,8 +3,10 @@
 import dataclasses
 import math
 
-from litespark.models.llama.config import LlamaConfig
-from litespark.models.spec import ModelSpec
+import torch
+
+from litespark.models.spec import ModelSpec, TakesFp8
+from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.optim import MuonConfig, OptimizerConfig
 
@@ -25,17 +27,19 @@ def training_state_bytes(
     `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
-    if not isinstance(config, LlamaConfig):
-        return -(-whole // shards)  # nothing is known of its blocks
     if isinstance(optimizer, MuonConfig):
-        whole -= config.num_layers * config.block_matmul_parameters() * _MOMENT_BYTES
-    if fp8 is not None:
+        from litespark.training.optim.muon import block_matrices  # only where it is chosen
+
+        with torch.device("meta"):
+            model = config.build(resolve(OpsConfig()), "none")
+        whole -= _MOMENT_BYTES * sum(matrix.numel() for matrix in block_matrices(model))
+    if fp8 is not None and isinstance(config, TakesFp8):
         blocks = config.num_layers - fp8.bf16_first - fp8.bf16_last
         whole += _FP8_BYTES * blocks * sum(map(math.prod, config.linear_shapes().values()))
     return -(-whole // shards)
 
 
-def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int:
+def layers_that_fit(config: ModelSpec, memory: int, share: float = 0.8) -> int:
     """How many layers, with embedding and head, have their state within a share of `memory` bytes; at least 1."""
     counts = range(config.num_layers, 1, -1)
     cut = (dataclasses.replace(config, num_layers=layers) for layers in counts)

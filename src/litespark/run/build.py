@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def build_run(
     own = own_callbacks(parts)
     about = {
         "run": folder.name,
-        "model": asdict(parts.model),
+        "model": parts.resolved["model"],
         "manifest_hash": data.manifest.hash,
         "tokenizer_hash": data.manifest.tokenizer_hash,
         "config_hash": record.provenance.config_hash,

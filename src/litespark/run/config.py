@@ -110,7 +110,7 @@ def parts_from(config: DictConfig) -> Parts:
         data["tokenizer"] = data["tokenizer"] or str(weights)
     faults = _unknown_at_the_root(values, OmegaConf.to_container(config))
     notes: list[str] = []
-    made = {group: _made(group, values.get(group), faults, notes) for group in GROUPS}
+    made = {group: made_group(group, values.get(group), faults, notes) for group in GROUPS}
     run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
     if (callbacks := made["callbacks"]) is not None:
         extra = {name: node for name, node in callbacks.extra.items() if node is not None}
@@ -187,7 +187,7 @@ def _checked(make: Callable[[], Any], faults: list[str]) -> Any:
     return None
 
 
-def _made(group: str, node: Any, faults: list[str], notes: list[str]) -> Any:
+def made_group(group: str, node: Any, faults: list[str], notes: list[str]) -> Any:
     """The object of a group, or None and its faults."""
     folder = f"configs/{group}"
     if not isinstance(node, dict):

@@ -19,8 +19,8 @@ from litespark.data.stream.modules import TokenDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.metrics import names
 from litespark.metrics.records.base import finite_or_none
-from litespark.models.generate import generate
-from litespark.models.llama.model import Llama
+from litespark.models.generate import CANNOT, generate
+from litespark.models.spec import Generates
 from litespark.reports.report import write_report
 from litespark.reports.tables import no_bits_per_byte, shared_by
 from litespark.run.build import Run
@@ -45,16 +45,8 @@ def finish(parts: Parts, run: Run) -> None:
     if run.module.validated_at != run.module.steps_taken:
         run.validation.validate(run.trainer, run.module)
     run.quality.train_started(run.trainer, run.module)  # a resume without a step left has not trained
-    model = run.module.model
-    asked = parts.callbacks.sample_prompt is not None
-    # generation knows the native family alone
-    if asked and isinstance(run.data, TokenDataModule) and isinstance(model, Llama):
-        tokenizer = Tokenizer.load(run.data.folder)
-        sample = _sample(parts, run, model, tokenizer)
-        run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
-        if run.module.mesh.is_first:
-            fenced = "\n".join(f"    {line}" for line in sample.splitlines())
-            write_whole(run.folder / SAMPLES, f"After step {run.module.steps_taken}:\n\n{fenced}\n")
+    if parts.callbacks.sample_prompt is not None and isinstance(run.data, TokenDataModule):
+        _note_sample(parts, run, parts.callbacks.sample_prompt, Tokenizer.load(run.data.folder))
     run.energy.note_totals(run.module)  # no checkpoint holds what this took, and the run may be resumed
     projection = parts.metrics.projection
     run.recorder.record.projection = project(
@@ -87,10 +79,16 @@ def close(run: Run, status: Status, error: str | None = None) -> None:
     run.metrics.finalize(status)
 
 
-def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
-    """The prompt and how the model goes on; every rank generates the same, since sharded weights need all of them."""
-    tokens = min(parts.callbacks.sample_tokens, model.config.max_seq_len - 1)
-    ids = tokenizer.encode_prompt(parts.callbacks.sample_prompt or "")[: model.config.max_seq_len - tokens]
+def _note_sample(parts: Parts, run: Run, prompt: str, tokenizer: Tokenizer) -> None:
+    """Record how the model continues `prompt`; every rank generates the same, since sharded weights need all of them."""
+    model, longest = run.module.model, parts.model.max_seq_len
+    assert model is not None
+    if not isinstance(model, Generates):
+        if run.module.mesh.is_first:
+            log.info("no sample of text: got model=%s, %s; set callbacks.sample_prompt=null", parts.model.name, CANNOT)
+        return
+    tokens = min(parts.callbacks.sample_tokens, longest - 1)
+    ids = tokenizer.encode_prompt(prompt)[: longest - tokens]
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():
         result = generate(
             model,
@@ -102,7 +100,11 @@ def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
             vocab_size=tokenizer.vocab_size,
             seed=parts.seed,
         )
-    return tokenizer.decode(result[0].tolist())
+    sample = tokenizer.decode(result[0].tolist())
+    run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
+    if run.module.mesh.is_first:
+        fenced = "\n".join(f"    {line}" for line in sample.splitlines())
+        write_whole(run.folder / SAMPLES, f"After step {run.module.steps_taken}:\n\n{fenced}\n")
 
 
 def _closing_words(run: Run, report: Path | None) -> str:

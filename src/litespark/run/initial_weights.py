@@ -1,21 +1,19 @@
-"""What a run starts from: a Hugging Face Llama folder, or a run of ours, with its sizes and its tokenizer."""
+"""What a run starts from: a Hugging Face folder, or another run, with its sizes and its tokenizer."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from torch import nn
 
-from litespark.config.settings import fields_of
+from litespark.config.groups import NATIVE
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import tokenizer_file
 from litespark.models.init import copy_weights
-from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.huggingface import load_huggingface
-from litespark.models.llama.huggingface_config import read_config
-from litespark.models.llama.model import Llama
+from litespark.models.spec import HasHuggingFace, ModelSpec
+from litespark.ops.backend import OpsConfig, resolve
 from litespark.override_text import override
 from litespark.run import load
 from litespark.run.config import ConfigError, Parts
@@ -34,22 +32,28 @@ class InitialWeights:
     """A model on disk."""
 
     folder: Path
-    config: LlamaConfig
+    config: ModelSpec
     checkpoint: Checkpoint | None
     tokenizer: Path | None
 
     @classmethod
-    def find(cls, path: str | Path) -> InitialWeights:
-        """What a Hugging Face Llama folder, a run (its newest valid checkpoint) or a checkpoint of one holds."""
+    def find(cls, path: str | Path, family: type[ModelSpec] = NATIVE) -> InitialWeights:
+        """What a Hugging Face folder of `family`, a run (its newest valid checkpoint) or a checkpoint of one holds."""
         path = Path(path)
         try:
             if not path.is_dir():
                 raise ValueError(
-                    f"got {path}, expected a Hugging Face Llama folder (config.json and *.safetensors), a run folder "
+                    f"got {path}, expected a Hugging Face folder (config.json and *.safetensors), a run folder "
                     "or a checkpoint in it"
                 )
             if (path / _CONFIG).is_file() or not ((path / CONFIG).exists() or is_run(path)):
-                return cls(path, read_config(path / _CONFIG, path.name), None, tokenizer_file(path))
+                if not issubclass(family, HasHuggingFace):
+                    raise ValueError(
+                        f"got {path}, no run, and a {family.__name__}, expected a run of that, or a family that reads "
+                        "Hugging Face folders (HasHuggingFace of models/spec.py); name such a run"
+                    )
+                config = family.huggingface().read_config(path / _CONFIG, path.name)
+                return cls(path, config, None, tokenizer_file(path))
             checkpoint = find(path)
             folder = run_of(checkpoint.folder.resolve())
             tokenizer = (folder / TOKENIZER).is_dir() and tokenizer_file(load.tokenizer_folder(checkpoint))
@@ -57,19 +61,23 @@ class InitialWeights:
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror or error}; name another folder") from error
 
-    def differences(self, model: LlamaConfig) -> list[str]:
+    def differences(self, model: ModelSpec) -> list[str]:
         """What to set so that `model` can be filled with the weights, as it is typed."""
+        if type(model) is not type(self.config):
+            return [f"model to one that makes a {type(self.config).__name__}"]
         return [
             override(f"model.{key}", getattr(self.config, key))
-            for key in fields_of(LlamaConfig)
+            for key in (field.name for field in fields(model))
             if key not in _FREE and getattr(self.config, key) != getattr(model, key)
         ]
 
     def fill(self, model: nn.Module) -> None:
         """Copy the weights into `model`, which has their sizes."""
-        assert isinstance(model, Llama)
-        ours = self.checkpoint
-        source = load.load_model(ours, model.ops) if ours else load_huggingface(self.folder, model.ops)
+        if self.checkpoint is not None:
+            source = load.load_model(self.checkpoint)
+        else:
+            assert isinstance(self.config, HasHuggingFace)
+            source = self.config.huggingface().load_huggingface(self.folder, resolve(OpsConfig()))
         copy_weights(source, model)
 
 

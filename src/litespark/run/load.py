@@ -1,6 +1,7 @@
 """Reads a trained model back from a run folder: weights, sizes and tokenizer, for export and generation.
 
-Nothing in a run folder is trusted: files are verified against the seal, nothing is unpickled, no config instantiated.
+Nothing in a run folder is trusted: files are verified against the seal, nothing is unpickled, and no class is called
+but ours and those that are allowed.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from litespark.config.groups import NATIVE
+from litespark.config.settings import together
 from litespark.data.tokenizer import Tokenizer
-from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.huggingface import load_huggingface
-from litespark.models.llama.model import Llama
-from litespark.ops.backend import Ops, OpsConfig, resolve
+from litespark.models.safetensors_folder import end_ids
+from litespark.models.spec import HasHuggingFace, ModelSpec
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.run.config import made_group
 from litespark.run.folder import SEAL, TOKENIZER, run_of
+from litespark.run.targets import check_targets
 from litespark.training.checkpoint.folder import Checkpoint, CheckpointError, find
 from litespark.training.checkpoint.state import read_state
 
@@ -28,42 +32,56 @@ _PREFIX = "model."
 class Trained(NamedTuple):
     """A trained model, the folder of its tokenizer, and its checkpoint."""
 
-    model: Llama
+    model: nn.Module
     tokenizer: Path
     checkpoint: Checkpoint
 
 
-def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
-    """The model of a run folder (its newest valid checkpoint) or of one checkpoint in it, on the CPU in fp32.
+def load_trained(path: str | Path) -> Trained:
+    """The model of a run folder (its newest valid checkpoint) or of one checkpoint in it.
 
-    It computes with `ops`, or the references. A CheckpointError where there is no valid checkpoint of a model of this
-    project; a ValueError where the run has no tokenizer, or another one by now.
+    A CheckpointError where there is none; a ValueError where the run has no tokenizer, or another one by now.
     """
     checkpoint = find(path)
     tokenizer = tokenizer_folder(checkpoint)
-    return Trained(load_model(checkpoint, resolve(ops or OpsConfig())).eval(), tokenizer, checkpoint)
+    return Trained(load_model(checkpoint).eval(), tokenizer, checkpoint)
 
 
-def load_for_generation(path: str | Path) -> tuple[Llama, Path]:
-    """A model and the folder of its tokenizer, from a run, a checkpoint, or a Hugging Face Llama folder."""
+def load_for_generation(path: str | Path) -> tuple[nn.Module, Path, list[int]]:
+    """Of a run, a checkpoint or a Hugging Face folder: model, folder of the tokenizer, further ids that end a text."""
     path = Path(path)
     if (path / "config.json").is_file():
-        return load_huggingface(path, resolve(OpsConfig())).eval(), path
+        return NATIVE.huggingface().load_huggingface(path, resolve(OpsConfig())).eval(), path, end_ids(path)
     trained = load_trained(path)
-    return trained.model, trained.tokenizer
+    return trained.model, trained.tokenizer, []
 
 
-def model_config(checkpoint: Checkpoint) -> LlamaConfig:
-    """The sizes that a checkpoint's seal states."""
-    stated = checkpoint.about.get("model")
+def export(path: str | Path, folder: Path) -> tuple[ModelSpec, Checkpoint]:
+    """Write the model of a run or a checkpoint as a Hugging Face folder."""
+    model, tokenizer, checkpoint = load_trained(path)
+    config = model_config(checkpoint)
+    if not isinstance(config, HasHuggingFace):
+        raise ValueError(
+            f"{path}: got model={config.name}, expected a family that transformers has (HasHuggingFace of "
+            "models/spec.py); only such a model can be exported"
+        )
+    ids = Tokenizer.load(tokenizer)
+    special = {"eos_id": ids.eos_id, "bos_id": next(iter(ids.begin_ids), None), "pad_id": ids.pad_id}
+    config.huggingface().export_huggingface(model, folder, tokenizer=tokenizer, **special)
+    return config, checkpoint
+
+
+def model_config(checkpoint: Checkpoint) -> ModelSpec:
+    """The sizes that a checkpoint's seal states; of an own family, its class has to be allowed."""
+    stated, faults = checkpoint.about.get("model"), list[str]()
     try:
-        if not isinstance(stated, Mapping):
-            raise ValueError(f"got {stated!r:.80}, expected the settings of a model")
-        return LlamaConfig(**stated)
+        check_targets({"model": stated})
     except ValueError as error:
-        raise CheckpointError(
-            f"{checkpoint.folder / SEAL} does not describe a Llama of this version, which alone is read back: {error}"
-        ) from error
+        faults.append(str(error))
+    config: ModelSpec | None = None if faults else made_group("model", stated, faults, [])
+    if config is None:
+        raise CheckpointError(f"{checkpoint.folder / SEAL} describes no model of this version: {together(faults)}")
+    return config
 
 
 def tokenizer_folder(checkpoint: Checkpoint) -> Path:
@@ -82,10 +100,11 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
-    """The model of a checkpoint, on the CPU in fp32; names and shapes of its weights have to be the model's."""
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """The model of a checkpoint, on the CPU in fp32, with the references; the weights have to be those of its sizes."""
+    config = model_config(checkpoint)
     with torch.device("meta"):
-        model = Llama(model_config(checkpoint), ops)
+        model = config.build(resolve(OpsConfig()), "none")
     model.to_empty(device="cpu")
     state = read_state(checkpoint).get("state_dict")
     items = state.items() if isinstance(state, Mapping) else ()
@@ -94,15 +113,14 @@ def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
         for name, value in items  # beside them lie those of a task's metrics
         if isinstance(name, str) and name.startswith(_PREFIX) and isinstance(value, Tensor)
     }
-    expected = dict(model.named_parameters())
+    expected = model.state_dict()
     for name in sorted(found.keys() | expected.keys()):
         there, wanted = (tuple(side[name].shape) if name in side else None for side in (found, expected))
         if there != wanted:
             raise CheckpointError(
                 f"{checkpoint.state}: {name} is {there or 'absent'}, expected {wanted or 'no such weight'} for "
-                f"{model.config.name} as its seal describes it; this checkpoint is of another kind or version"
+                f"{config.name} as its seal describes it; this checkpoint is of another kind or version"
             )
-    with torch.no_grad():
-        for name, parameter in expected.items():
-            parameter.copy_(found[name])
+    for name, weight in expected.items():
+        weight.copy_(found[name])
     return model

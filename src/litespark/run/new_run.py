@@ -136,7 +136,7 @@ def new_record(
 ) -> RunRecord:
     """The record of a run that is about to start; a collective, as `provenance`."""
     model, length = parts.model, parts.data.seq_len
-    splits = manifest.splits
+    splits, of_text = manifest.splits, parts.task.measures_text
     return RunRecord(
         provenance(parts, machine, meter, ["python", "train.py", *overrides], overrides),
         name=folder.name,
@@ -157,8 +157,8 @@ def new_record(
             vocab_size=manifest.vocab_size,
             train_tokens=splits["train"].tokens,
             validation_tokens=splits["validation"].tokens,
-            unigram_entropy=manifest.unigram_entropy if parts.task.measures_text else None,
-            unigram_bits_per_byte=manifest.unigram_bits_per_byte(),
+            unigram_entropy=manifest.unigram_entropy if of_text else None,
+            unigram_bits_per_byte=manifest.unigram_bits_per_byte() if of_text else None,
         ),
     )
 

@@ -3,7 +3,7 @@
 import torch
 
 from litespark.device import ACCELERATORS, device_of
-from litespark.models.llama.config import LlamaConfig
+from litespark.models.spec import TakesFp8
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE
 from litespark.ops.backend import why_not as why_not_backend
 from litespark.ops.fp8.limits import without_units
@@ -50,8 +50,8 @@ def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
         return "bf16", "fp8 would only be simulated (precision.fp8.simulate=true)"
     if (reason := without_units(device)) is not None:
         return "bf16", reason
-    if not isinstance(parts.model, LlamaConfig):
-        return "bf16", "fp8 is for the blocks of a Llama"
+    if not isinstance(parts.model, TakesFp8):
+        return "bf16", f"model={parts.model.name} has no layers for fp8"
     shapes = parts.model.linear_shapes()
     width = min(min(shapes[name]) for name in parts.fp8.linears)
     tokens = parts.data.micro_batch_size * parts.data.seq_len
@@ -84,8 +84,11 @@ def _why_no_bf16(device: torch.device) -> str | None:
 
 def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
     """Everything that stands against fp8, each with what would mend it."""
-    if not isinstance(parts.model, LlamaConfig):
-        return [f"precision=fp8: got model={parts.model.name}, expected a Llama; set precision=bf16"]
+    if not isinstance(parts.model, TakesFp8):
+        return [
+            f"precision=fp8: got model={parts.model.name}, expected one with layers for fp8 (TakesFp8 of "
+            "models/spec.py); set precision=bf16"
+        ]
     found = []
     if not parts.fp8.simulate:
         found += _against_units(parts, device)

@@ -18,8 +18,7 @@ from litespark.data.prepare.prepare import Lookup, look_up
 from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
 from litespark.mesh import Mesh
-from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.model import idle_ops
+from litespark.models.spec import ModelSpec, idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
@@ -123,7 +122,7 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     return torch.device(device.type, ranks.local_rank)
 
 
-def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
+def measurable_layers(model: ModelSpec, device: torch.device) -> int:
     """How many of the model's layers a benchmark can train on `device`: all, where its memory cannot be read."""
     there = device_of(device).memory_bytes
     return model.num_layers if there is None else layers_that_fit(model, there)
@@ -149,16 +148,14 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return
-    fewer = "set model=tiny"
-    if isinstance(parts.model, LlamaConfig):
-        fewer = f"set model.num_layers={layers_that_fit(parts.model, there // processes)}"
     # of all devices together (processes on a CPU share the same memory), and one more for the activations
     devices, here = -(-needed * shards // there) + 1, 1 if on_cpu else device_count()
     problems.append(
         f"memory: weights, gradients and optimizer states of {parts.model.name} "
         f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed * processes / 2**30:.1f} GiB before "
         f"any activation, and {'this host' if on_cpu else device_of(device).name} has {there / 2**30:.1f} GiB; "
-        f"{fewer}, or shard it over {devices} {'hosts' if on_cpu else 'devices'}: torchrun "
+        f"set model.num_layers={layers_that_fit(parts.model, there // processes)}, or shard it over {devices} "
+        f"{'hosts' if on_cpu else 'devices'}: torchrun "
         f"--nnodes={-(-devices // here)} --nproc-per-node={min(devices, here)} train.py strategy=fsdp"
     )
 
@@ -203,14 +200,8 @@ def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None
     """What the run starts from, compared with the model that it is to fill; a resume does not need it again."""
     if parts.initial_weights is None or parts.resume is not None:
         return None
-    if not isinstance(parts.model, LlamaConfig):
-        problems.append(
-            f"initial_weights={parts.initial_weights}: got model={parts.model.name}, expected a Llama, whose weights "
-            "alone are read; set initial_weights=null, and load them in the model's own `draw`"
-        )
-        return None
     try:
-        found = InitialWeights.find(parts.initial_weights)
+        found = InitialWeights.find(parts.initial_weights, type(parts.model))
     except ValueError as error:
         problems.append(f"initial_weights: {error}")
         return None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic_core import to_jsonable_python
 
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, FIXED
@@ -83,8 +81,7 @@ def to_continue(parts: Parts) -> Checkpoint:
             f"resume={parts.resume}: got strategy.name={now}, expected {was} as the run was started with; a run "
             f"changes between single and ddp only, or between numbers of devices. Set strategy={was}"
         )
-    model = to_jsonable_python(asdict(parts.model))
-    if moved_in := differences({"model": checkpoint.about.get("model")}, {"model": model}):
+    if moved_in := differences({"model": checkpoint.about.get("model")}, {"model": parts.resolved["model"]}):
         raise ConfigError(
             f"resume={parts.resume}: {checkpoint.folder} is the checkpoint of another model than this run's "
             f"{folder / CONFIG}: "

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from litespark.mesh import Mesh
-from litespark.models.llama.fp8 import Fp8State
+from litespark.ops.linear.state import Fp8State
 
 log = logging.getLogger(__name__)
 

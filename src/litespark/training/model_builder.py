@@ -11,9 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.models.compilation import CompileMode, compile_model
 from litespark.models.init import initialise
-from litespark.models.llama.fp8 import enable_fp8
-from litespark.models.llama.model import Llama
-from litespark.models.spec import ModelSpec, Recompute
+from litespark.models.spec import ModelSpec, Recompute, TakesFp8
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.strategies import Precision, StrategyConfig, shard_model
@@ -49,7 +47,7 @@ class ModelBuilder:
         if self.load_weights is not None:
             self.load_weights(model)
         if self.fp8 is not None:
-            assert isinstance(model, Llama)
-            enable_fp8(model, self.fp8, self.ops.fp8)
+            assert isinstance(self.spec, TakesFp8)
+            self.spec.enable_fp8(model, self.fp8, self.ops.fp8)
         compile_model(model, blocks, self.compile_mode)
         return model

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from litespark.data.tokenizer import Tokenizer
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.huggingface import export_huggingface, load_huggingface
-from litespark.models.llama.huggingface_config import _KEYS, end_ids, read_config
-from litespark.models.safetensors_folder import INDEX, SINGLE
+from litespark.models.llama.huggingface_config import _KEYS, read_config
+from litespark.models.safetensors_folder import INDEX, SINGLE, end_ids
 from litespark.ops.backend import resolve
 from litespark.ops.rope.reference import inverse_frequencies
 from tests.models.small import SDPA, random_ids, small_model

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from litespark.config.settings import FIXED, Switch, settings
+from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.rope.reference import RopeScaling
@@ -20,6 +21,7 @@ class LlamaConfig:
     """A Llama's sizes and constants; the `ModelSpec` of the native family."""
 
     recompute_modes: ClassVar[tuple[Recompute, ...]] = RECOMPUTE_MODES
+    enable_fp8 = staticmethod(enable_fp8)
 
     name: str
     """What reports call it."""
@@ -74,6 +76,13 @@ class LlamaConfig:
         from litespark.models.llama.model import Llama  # the model is made of this config
 
         return Llama(self, ops, recompute)
+
+    @staticmethod
+    def huggingface() -> Any:
+        """See `HasHuggingFace`."""
+        from litespark.models.llama import huggingface  # reads and makes this class
+
+        return huggingface
 
     def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
         """See `ModelSpec`: normal matrices, ones for the weights of norms.

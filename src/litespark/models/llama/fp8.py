@@ -1,56 +1,21 @@
-"""A Llama in fp8: which linear layers of its blocks are, by which recipe, and what they keep from step to step."""
+"""A Llama in fp8: which linear layers of its blocks are, and by which recipe."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from litespark.mesh import Mesh
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.ops.linear.state import BlockLinears, Fp8Linear, scaling_of
+from litespark.ops.linear.state import BlockLinears, Fp8Linear, Fp8State, scaling_of
 
 if TYPE_CHECKING:
     from litespark.models.llama.model import Llama
 
 # linear layer of a block, as `Fp8Config.linears` calls it -> where it is in the block
 PATHS = {"qkv": "attention.qkv", "output": "attention.output", "gate_up": "mlp.gate_up", "down": "mlp.down"}
-
-
-class Fp8State:
-    """What a model in fp8 has beside its weights; `enable_fp8` makes it.
-
-    `linears`, by name, "blocks.3.mlp.down", are those that the settings put into fp8; `recipe` is None for one in bf16
-    now. `blocks` has all linear layers of each block with any in fp8, by the block's number.
-    """
-
-    def __init__(self, config: Fp8Config, scaling: Scaling, blocks: dict[int, BlockLinears]) -> None:
-        self.config = config
-        self.scaling = scaling
-        self.blocks = blocks
-        self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
-
-    def finish_step(self, mesh: Mesh) -> None:
-        """After each optimizer step, taken or skipped: renew the scales, cast the weights with them; a collective."""
-        self.scaling.finish_step(mesh)
-        for block in self.blocks.values():
-            for linear in block:
-                linear.renew_weight()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint: what resuming needs to go on bit by bit."""
-        return {
-            "recipes": {name: linear.recipe for name, linear in self.linears.items()},
-            "scaling": self.scaling.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave, before or after the weights are loaded."""
-        self.scaling.load_state_dict(state["scaling"])
-        for name, linear in self.linears.items():
-            linear.restore(state["recipes"][name])
 
 
 def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
@@ -68,7 +33,7 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
     for layer, linears in blocks.items():
         # PyTorch knows of tensors and modules only where it types what is set
         model.blocks[layer].fp8 = linears  # type: ignore[assignment]
-    model.fp8 = Fp8State(config, scaling, blocks)
+    model.fp8 = Fp8State(scaling, blocks)
     return model.fp8
 
 

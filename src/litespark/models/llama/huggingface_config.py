@@ -92,19 +92,6 @@ def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling |
         raise ValueError(f"{path}: {error}") from error
 
 
-def end_ids(folder: Path) -> list[int]:
-    """The ids that end a generated text: those of `generation_config.json`, else of `config.json`."""
-    for path in (folder / "generation_config.json", folder / "config.json"):
-        named = read_json(path).get("eos_token_id") if path.is_file() else None
-        if named is None:
-            continue
-        ids = named if isinstance(named, list) else [named]
-        if not all(type(each) is int and each >= 0 for each in ids):
-            raise ValueError(f"{path}: eos_token_id is {named!r}; expected an id, or a list of ids")
-        return ids
-    return []
-
-
 def why_not_transformers(config: LlamaConfig) -> str | None:
     """Why transformers takes no such Llama; None: it does."""
     hidden_size, heads = config.hidden_size, config.num_heads

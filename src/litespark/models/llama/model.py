@@ -14,20 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from litespark.models.cache import KeyValueCache
 from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.fp8 import Fp8State
 from litespark.models.spec import Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
 from litespark.ops.linear.function import norm_linear, projection_mlp
-from litespark.ops.linear.state import BlockLinears
+from litespark.ops.linear.state import BlockLinears, Fp8State
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
-
-
-def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:
-    """The ops that a model does not call: of the two ways through the MLP it takes one, and few models are in fp8."""
-    idle = {"swiglu"} if recompute == "swiglu" else {"swiglu_linear"}
-    return frozenset(idle if fp8 else idle | {"fp8"})
 
 
 class RMSNorm(nn.Module):
@@ -185,6 +178,10 @@ class Llama(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps, ops)
         self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def new_cache(self, capacity: int) -> KeyValueCache:
+        """See `Generates`."""
+        return KeyValueCache(self.config.num_layers, capacity)
 
     @property
     def head_weight(self) -> Tensor:

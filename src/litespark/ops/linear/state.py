@@ -1,10 +1,11 @@
-"""What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight."""
+"""What linear layers in fp8 keep from step to step: their recipes, the places of their scales, their cast weights."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from litespark.mesh import Mesh
 from litespark.ops.fp8.formats import E4M3
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, Quantisation, plain, product
 from litespark.ops.fp8.reference import Pieces
@@ -104,6 +105,39 @@ class BlockLinears(NamedTuple):
     def in_fp8(self) -> bool:
         """Whether any of them is in fp8 now."""
         return any(linear.recipe is not None for linear in self)
+
+
+class Fp8State:
+    """What a model in fp8 has beside its weights; `TakesFp8.enable_fp8` makes it.
+
+    `linears`, by name, "blocks.3.mlp.down", are those that the settings put into fp8; `recipe` is None for one in bf16
+    now. `blocks` has all linear layers of each block with any in fp8, by the block's number.
+    """
+
+    def __init__(self, scaling: Scaling, blocks: dict[int, BlockLinears]) -> None:
+        self.scaling = scaling
+        self.blocks = blocks
+        self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
+
+    def finish_step(self, mesh: Mesh) -> None:
+        """After each optimizer step, taken or skipped: renew the scales, cast the weights with them; a collective."""
+        self.scaling.finish_step(mesh)
+        for block in self.blocks.values():
+            for linear in block:
+                linear.renew_weight()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint: what resuming needs to go on bit by bit."""
+        return {
+            "recipes": {name: linear.recipe for name, linear in self.linears.items()},
+            "scaling": self.scaling.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave, before or after the weights are loaded."""
+        self.scaling.load_state_dict(state["scaling"])
+        for name, linear in self.linears.items():
+            linear.restore(state["recipes"][name])
 
 
 def scaling_of(names: list[str], config: Fp8Config, device: torch.device) -> Scaling:

@@ -1,11 +1,15 @@
-"""Settings of the optimizers; `optim=adamw` and `optim=muon` fill them."""
+"""The optimizers: their settings, which `optim=adamw` and `optim=muon` fill, and what each of them builds."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
 from litespark.config.settings import Switch, settings
 from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range
+from litespark.training.optim.build import LEARNING_RATE_FACTOR, parameter_groups
 
 # beyond, no optimizer here trains anything
 LearningRate = Annotated[float, Range(above=0, at_most=100)]
@@ -31,6 +35,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         self._check_decay("lr")
 
+    def build(self, model: nn.Module) -> Optimizer:
+        """The optimizer over the parameters of `model`, as each kind makes its own."""
+        raise ValueError(
+            f"optim: got a {type(self).__name__}, expected a class with a method `build(model)` that gives a PyTorch "
+            "optimizer; add it, see CONTRIBUTING.md, or choose optim=adamw"
+        )
+
     def _check_decay(self, rate: str) -> None:
         """Refuse a step that would turn the signs of the weights, which it takes times 1 − rate · weight decay."""
         value = getattr(self, rate)
@@ -47,6 +58,11 @@ class AdamWConfig(OptimizerConfig):
 
     fused: Switch = True
     """One kernel for all parameters (CPU and CUDA). Without it the host reads one number in each step."""
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """See `OptimizerConfig`."""
+        groups, foreach = parameter_groups(model, self.weight_decay), None if self.fused else True
+        return AdamW(groups, self.lr, self.betas, self.eps, fused=self.fused, foreach=foreach)
 
 
 @settings("optim")
@@ -78,3 +94,26 @@ class MuonConfig(OptimizerConfig):
                 "optim.adjust_lr: got original and no optim.matrix_lr, expected both: AdamW's rate is some fifty times "
                 "too small for it. Set optim.matrix_lr=0.02, or optim.adjust_lr=match_rms_adamw"
             )
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """See `OptimizerConfig`; a ValueError where no layer of `model` has a matrix to train."""
+        # only where it is chosen, since it looks into PyTorch's Muon
+        from litespark.training.optim.muon import MuonWithAdamW, block_matrices
+
+        matrices = block_matrices(model)
+        rows: dict[tuple[int, ...], list[Tensor]] = {}
+        for parameter, parts in matrices.items():
+            if parameter.requires_grad:
+                rows.setdefault(parts, []).append(parameter)
+        if not rows:
+            raise ValueError(
+                f"optim=muon: got a {type(model).__name__} without a trained matrix in its layers, expected some: Muon "
+                "is for those. Choose optim=adamw"
+            )
+        factor = 1.0 if self.matrix_lr is None else self.matrix_lr / self.lr
+        names = ("weight_decay", "momentum", "nesterov", "newton_schulz_steps", "adjust_lr")
+        common = {name: getattr(self, name) for name in names}
+        common |= {"lr": self.lr * factor, LEARNING_RATE_FACTOR: factor}
+        groups = [{"params": parameters, "rows": parts, **common} for parts, parameters in rows.items()]
+        others = parameter_groups(model, self.weight_decay, without=matrices.keys())
+        return MuonWithAdamW(groups, AdamW(others, self.lr, self.betas, self.eps, fused=True))
