@@ -80,7 +80,7 @@ def close(run: Run, status: Status, error: str | None = None) -> None:
 
 
 def _note_sample(parts: Parts, run: Run, prompt: str, tokenizer: Tokenizer) -> None:
-    """Record how the model continues `prompt`; every rank generates the same, since sharded weights need all of them."""
+    """Record how the model continues `prompt`; every rank generates the same, as sharded weights need all of them."""
     model, longest = run.module.model, parts.model.max_seq_len
     assert model is not None
     if not isinstance(model, Generates):
