@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 import torch
 
@@ -16,7 +14,7 @@ from tests.run.composed import parts
 
 def checkpoint(folder, step, *overrides):
     """A checkpoint of a run with these overrides, without weights."""
-    about = {"model": asdict(parts(*overrides).model)}
+    about = {"model": parts(*overrides).resolved["model"]}
     return state.write(folder / "checkpoints", step, {"step": torch.tensor(step)}, about, keep=9)
 
 
