@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from litespark.benchmarks import kernels
-from litespark.benchmarks.kernels import KernelTable, compile_kernels
-from litespark.ops.compilation import Attempt, Resources
+from litespark.benchmarks.kernels import compile_kernels
+from litespark.ops.compilation import Attempt, Compiled, Resources
 from litespark.ops.triton_support import TARGETS
+from litespark.reports import kernels as reported
+from litespark.reports.kernels import page
 
 triton = pytest.importorskip("triton")
 
@@ -20,19 +22,19 @@ TOO_WIDE = Attempt("dot_kernel", "dot", "sm_100", Resources(64, 0, 0, tensor_mem
 BROKEN = Attempt("dot_kernel", "dot bf16", "gfx942", None, "CompilationError: at 3:4\n  wrong\ndtype", 0.1)
 
 
-def table(*attempts: Attempt) -> KernelTable:
-    return KernelTable("litespark kernels --all", attempts)
+def table(*attempts: Attempt) -> Compiled:
+    return Compiled("litespark kernels --all", attempts)
 
 
 def test_each_configuration_is_a_row_with_its_limit_and_what_does_not_fit_a_line(monkeypatch):
-    monkeypatch.setattr(kernels, "git_state", lambda folder: ("0123456789abcdef", True))
+    monkeypatch.setattr(reported, "git_state", lambda folder: ("0123456789abcdef", True))
     whole = table(FITS, TOO_LARGE, TOO_WIDE, BROKEN)
     assert whole.misfits == [
         "backward bf16 D64 takes 102400 bytes of shared memory on sm_86, which has 101376",
         "dot takes 1024 columns of tensor memory on sm_100, which has 512",
         "dot bf16 does not compile for gfx942: CompilationError: at 3:4 wrong dtype",
     ]
-    text = whole.markdown()
+    text = page(whole)
     for expected in (
         "`litespark kernels --all`", "commit 0123456789ab with changes", f"torch {torch.__version__}",
         f"triton {triton.__version__}", "| norm_kernel | bf16 D64 | sm_90 | 40 | 0 | 1024 | 232448 |",
@@ -41,7 +43,7 @@ def test_each_configuration_is_a_row_with_its_limit_and_what_does_not_fit_a_line
     ):  # fmt: skip
         assert expected in text
     assert table(FITS).misfits == []
-    assert "Not to be launched" not in table(FITS).markdown()
+    assert "Not to be launched" not in page(table(FITS))
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_an_op_without_kernels_for_a_target_is_told_and_no_failure(compiling, mo
     found = compile_kernels(targets=["sm_90", "sm_80"], say=said.append)
     assert said == list(found.exclusions) == ["choosy is not for sm_80: no fp8 units, which came with sm_89 (Ada)"]
     assert found.misfits == []
-    assert found.markdown().endswith(f"\nNot compiled:\n\n- {said[0]}\n")
+    assert page(found).endswith(f"\nNot compiled:\n\n- {said[0]}\n")
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.md")), ids=lambda path: path.name)

@@ -6,10 +6,10 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
+from litespark.run.record import TargetRecord
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.module import TrainingModule
 from tests.callbacks.fake_time import TimedTask, metered, rows_of
-from tests.metrics.records.hand_made import make_record
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 
 WATTS = 100.0
@@ -28,19 +28,16 @@ class Run:
         phases = Phases()
         energy = metered(folder, clock, phases, meter=meter)
         saver = Checkpointer(folder / "checkpoints", every_steps=checkpoint_every, keep=9, about={}, phases=phases)
-        self.record = make_record()
         self.module = training_module(steps=steps, sequences=2, task=TimedTask(clock, [STEP], validation=7.0))
         self.module.validate = self._validate
         self.bits = bits
         self.validated = []
         small = small_run(folder, self.module, validate_every=every, phases=phases, callbacks=[energy, saver])
         self.quality = CostOfQuality(
-            target_bpb=target,
-            record=self.record,
+            target=None if target is None else TargetRecord(target),
             throughput=small.throughput,
             energy=energy,
             checkpointer=saver,
-            phases=phases,
         )
         small.trainer.callbacks.append(self.quality)
         self.small = clock.drive(small)
@@ -64,7 +61,7 @@ def test_training_ends_at_the_first_validation_at_or_below_the_target(tmp_path, 
     run = Run(tmp_path, clock, target=FALLING[6]).fit()
     assert run.validated == [2, 4, 6]
     assert run.module.steps_taken == 6
-    reached = run.record.target.reached
+    reached = run.quality.target.reached
     assert (reached.step, reached.tokens, reached.bits_per_byte) == (6, 6 * TOKENS, FALLING[6])
     assert (reached.train_seconds, reached.train_joules) == pytest.approx((6 * STEP, 6 * STEP * WATTS))
     assert reached.all_in_joules == pytest.approx((6 * STEP + 3 * VALIDATION) * WATTS)
@@ -73,7 +70,7 @@ def test_training_ends_at_the_first_validation_at_or_below_the_target(tmp_path, 
 
 def test_every_validation_is_logged_with_what_it_took_also_without_a_target(tmp_path, clock):
     run = Run(tmp_path, clock, target=None, steps=4).fit()
-    assert run.record.target is None
+    assert run.quality.target is None
     assert run.module.steps_taken == 4
     rows = run.rows()
     assert [row[names.TRAIN_SECONDS] for row in rows.values()] == pytest.approx([2 * STEP, 4 * STEP])
@@ -84,7 +81,7 @@ def test_every_validation_is_logged_with_what_it_took_also_without_a_target(tmp_
 def test_nan_reaches_nothing_and_a_target_that_is_missed_leaves_the_run_to_its_budget(tmp_path, clock):
     run = Run(tmp_path, clock, target=0.1, steps=5, bits={2: float("nan"), 4: 1.0}).fit()
     assert run.module.steps_taken == 5
-    assert run.record.target.bits_per_byte == 0.1
+    assert run.quality.target.bits_per_byte == 0.1
     assert not run.quality.reached
 
 
@@ -93,7 +90,7 @@ def test_a_validation_that_was_left_out_is_made_up_for_before_the_next_step(tmp_
     run = Run(tmp_path, clock, target=FALLING[4])
     run.fit(ckpt_path=checkpoint_folder.find(tmp_path).state, weights_only=True)
     assert (run.validated, run.module.steps_taken) == ([4], 4)
-    assert run.record.target.reached.train_seconds == pytest.approx(4 * STEP)
+    assert run.quality.target.reached.train_seconds == pytest.approx(4 * STEP)
 
 
 def test_the_checkpoint_of_a_step_holds_its_validation_which_no_resume_repeats(tmp_path, clock):
@@ -116,11 +113,11 @@ def test_what_was_reached_before_a_resume_is_found_again_and_a_lower_target_trai
     again = Run(tmp_path, clock, target=FALLING[4])
     again.fit(ckpt_path=state, weights_only=True)
     assert again.module.steps_taken == 4
-    assert again.record.target.reached.tokens == first.record.target.reached.tokens
+    assert again.quality.target.reached.tokens == first.quality.target.reached.tokens
     clock.now += 500
     lower = Run(tmp_path, clock, target=FALLING[8])
     lower.fit(ckpt_path=state, weights_only=True)
-    reached = lower.record.target.reached
+    reached = lower.quality.target.reached
     assert (lower.validated, reached.step, reached.tokens) == ([6, 8], 8, 8 * TOKENS)
     assert (reached.train_seconds, reached.train_joules) == pytest.approx((8 * STEP, 8 * STEP * WATTS))
 

@@ -15,7 +15,6 @@ from litespark.metrics import names
 from litespark.metrics.records.base import parse
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.run.record import RunRecord
-from litespark.run.record_ops import OpRecord
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import rows_of
 from tests.metrics.records.hand_made import make_record
@@ -52,13 +51,12 @@ class Plant(pl.Callback):
 class Fp8Run:
     """A run of `steps` steps under the real Trainer with an `Fp8Monitor`, maybe from a checkpoint."""
 
-    def __init__(self, folder, config, *, steps, plant=None, after=(), record=None, resume=None, **settings):
+    def __init__(self, folder, config, *, steps, plant=None, after=(), resume=None, **settings):
         folder.mkdir(exist_ok=True)
-        self.record = make_record(fp8=record, ops=[OpRecord("fp8", "auto", "reference")])
         # so slow that what is planted stays
         optimizer = AdamWConfig(lr=1e-15)
         self.module = training_module(steps=steps, sequences=2, optimizer=optimizer, fp8=config, num_layers=LAYERS)
-        self.monitor = Fp8Monitor(config, self.record, settings.get("log_every", 1))
+        self.monitor = Fp8Monitor(config, "reference", settings.get("log_every", 1))
         planted = [] if plant is None else [plant]
         run = small_run(folder, self.module, callbacks=[*planted, self.monitor, *after], **settings)
         run.trainer.fit(self.module, batches(2), ckpt_path=resume, weights_only=None if resume is None else True)
@@ -66,7 +64,7 @@ class Fp8Run:
 
     def moves(self):
         """Step, layer, from, to."""
-        return [(move.step, move.linear, move.before, move.after) for move in self.record.fp8.moves]
+        return [(move.step, move.linear, move.before, move.after) for move in self.monitor.record.moves]
 
 
 # ---------------------------------------------------------------- what is logged and recorded
@@ -84,7 +82,7 @@ def test_every_block_is_logged_and_recorded_and_nothing_moves_on_a_quiet_run(tmp
             assert all(0 <= row[name] < 0.25 for name in of_blocks)
         assert row[names.FP8_LINEARS] == 1.0
         assert names.TRAIN_LOSS in row
-    record = parse(RunRecord, run.record.check()).fp8
+    record = parse(RunRecord, make_record(fp8=run.monitor.record).check()).fp8
     assert (record.recipe, record.gradients, record.simulated, record.backend) == ("delayed", "e5m2", True, "reference")
     assert (record.layers, record.linears, record.in_fp8, record.readings) == (LAYERS, 8, 8, 3)
     assert (record.fallback, record.overflow_bound) == ("bf16", 0.05)
@@ -95,7 +93,7 @@ def test_every_block_is_logged_and_recorded_and_nothing_moves_on_a_quiet_run(tmp
 def test_shares_are_those_of_the_tensors(tmp_path):
     """A channel that is a million times the others leaves them below the smallest code."""
     run = Fp8Run(tmp_path, fp8_config(fallback="none"), steps=6, plant=Plant(OUTLIER))
-    shares = {each.tensor: each for each in run.record.fp8.shares}
+    shares = {each.tensor: each for each in run.monitor.record.shares}
     width = run.module.model.config.hidden_size
     loud = shares[f"{LOUD}.input"]
     assert (width - 1) / width * 0.8 < loud.underflow <= (width - 1) / width
@@ -114,7 +112,7 @@ def test_shares_are_those_of_the_tensors(tmp_path):
 def test_a_planted_outlier_moves_its_layer_to_bf16_with_one_line_and_one_entry(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "litespark.callbacks.fp8"):
         run = Fp8Run(tmp_path, fp8_config(return_after=None), steps=8, plant=Plant(OUTLIER))
-    (move,) = run.record.fp8.moves
+    (move,) = run.monitor.record.moves
     # in the first step the channel saturates, in the second the others underflow
     assert (move.step, move.linear, move.before, move.after, move.readings) == (4, LOUD, "delayed", "bf16", 2)
     assert (move.reason, move.tensor) == ("underflow", f"{LOUD}.input")
@@ -124,15 +122,15 @@ def test_a_planted_outlier_moves_its_layer_to_bf16_with_one_line_and_one_entry(t
     assert caplog.records[0].levelno == logging.WARNING
     linears = run.module.model.fp8.linears
     assert [name for name, linear in linears.items() if linear.recipe is None] == [LOUD]
-    assert run.record.fp8.in_fp8 == 7
+    assert run.monitor.record.in_fp8 == 7
     assert run.rows[-1][names.FP8_LINEARS] == 7 / 8
-    run.record.check()
+    make_record(fp8=run.monitor.record).check()
 
 
 def test_activations_that_outgrow_the_scales_of_the_last_steps_overflow(tmp_path):
     growing = Plant(dict.fromkeys(range(2, 8), 8.0), channels=None)
     run = Fp8Run(tmp_path, fp8_config(return_after=None), steps=8, plant=growing)
-    (move,) = run.record.fp8.moves
+    (move,) = run.monitor.record.moves
     assert (move.step, move.reason, move.tensor) == (4, "overflow", f"{LOUD}.input")
     # a scale that is taken from the tensor itself follows it
     assert Fp8Run(tmp_path / "current", fp8_config(recipe="tensorwise"), steps=8, plant=growing).moves() == []
@@ -143,7 +141,7 @@ def test_a_layer_that_healed_comes_back_and_stays(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "litespark.callbacks.fp8"):
         run = Fp8Run(tmp_path, fp8_config(), steps=14, plant=healing)
     assert run.moves() == [(4, LOUD, "delayed", "bf16"), (7, LOUD, "bf16", "delayed")]
-    assert run.record.fp8.in_fp8 == 8
+    assert run.monitor.record.in_fp8 == 8
     assert f"{LOUD} goes from bf16 to delayed" in caplog.messages[1]
     assert [each.levelno for each in caplog.records] == [logging.WARNING, logging.INFO]
     assert all(math.isfinite(row[names.TRAIN_LOSS]) for row in run.rows)
@@ -173,11 +171,8 @@ def test_a_resume_goes_on_as_if_nothing_had_happened(tmp_path):
     expected = {row["step"]: what_was_measured(row) for row in whole.rows}
     for step in (3, 6, 8):
         state = tmp_path / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
-        # with a run record that was written after the checkpoint
-        resumed = Fp8Run(
-            tmp_path / f"from-{step}", fp8_config(), steps=12, plant=plant, record=whole.record.fp8, resume=state
-        )
-        assert resumed.record.fp8 == whole.record.fp8
+        resumed = Fp8Run(tmp_path / f"from-{step}", fp8_config(), steps=12, plant=plant, resume=state)
+        assert resumed.monitor.record == whole.monitor.record
         assert resumed.monitor.policy.state_dict() == whole.monitor.policy.state_dict()
         assert all(what_was_measured(row) == expected[row["step"]] for row in resumed.rows)
         weights, expected_weights = (each.module.model.state_dict() for each in (resumed, whole))
@@ -193,4 +188,4 @@ def test_a_resume_reads_where_the_run_would_have_read(tmp_path):
     resumed = Fp8Run(tmp_path / "resumed", fp8_config(sample_every=3), steps=11, log_every=2, resume=state)
     # the last reading before the resume was at 4
     assert [row["step"] for row in resumed.rows if names.FP8_LINEARS in row] == [8, 10]
-    assert resumed.record.fp8 == run.record.fp8
+    assert resumed.monitor.record == run.monitor.record

@@ -9,6 +9,7 @@ import pytest
 
 from litespark.callbacks.metrics_logger import MetricsLogger, log_everywhere
 from litespark.mesh import Mesh
+from litespark.metrics import names
 
 
 def rows_in(folder):
@@ -18,9 +19,13 @@ def rows_in(folder):
 def written(folder, count=3):
     logger = MetricsLogger(folder)
     for step in range(1, count + 1):
-        logger.log_metrics({"train/loss": float(step)}, step)
+        logger.log_metrics(row(step, float(step)), step)
     logger.finalize("success")
     return logger
+
+
+def row(step, loss):
+    return {names.PROGRESS_TOKENS: 8 * step, names.TRAIN_LOSS: loss}
 
 
 def test_values_of_a_step_merge_into_one_row_which_is_on_disk_once_it_is_closed(tmp_path):
@@ -67,19 +72,29 @@ def test_a_resume_forgets_the_rows_that_it_will_write_again(tmp_path):
     logger = MetricsLogger(tmp_path)
     logger.forget_after(3)
     assert logger.latest["train/loss"] == 3  # what is shown until the first new row
-    logger.log_metrics({"train/loss": 40.0}, 4)
+    logger.log_metrics(row(4, 40.0), 4)
     logger.finalize("success")
     assert [(row["step"], row["train/loss"]) for row in rows_in(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("half", ['{"step": 3, "tra', "[1]\n", '{"train/loss": 1.0}\n', '{"step": null}\n'])
-def test_what_a_killed_run_left_does_not_spoil_the_file(tmp_path, half):
+def test_half_a_line_of_a_killed_run_does_not_spoil_the_file(tmp_path):
     written(tmp_path, 2)
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(half)
+        file.write('{"step": 3, "tra')
     logger = MetricsLogger(tmp_path)
     logger.forget_after(2)
-    logger.log_metrics({"train/loss": 3.0}, 3)
+    logger.log_metrics(row(3, 3.0), 3)
     logger.finalize("success")
     assert [row["step"] for row in rows_in(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"train/loss": 1.0}', '{"step": null}'])
+def test_a_resume_leaves_a_damaged_file_as_it_is(tmp_path, line):
+    written(tmp_path, 2)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    before = path.read_text()
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: .*; remove the line, or restore the file"):
+        MetricsLogger(tmp_path).forget_after(2)
+    assert path.read_text() == before

@@ -2,23 +2,24 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.meters import NullMeter
-from litespark.run.record import DataRecord, ModelRecord, RunRecord, SegmentRecord
+from litespark.run.record import DataRecord, ModelRecord, ProjectionRecord, RunRecord, SegmentRecord, TargetRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import TimedTask, metered
-from tests.metrics.records.hand_made import make_record
+from tests.metrics.records.hand_made import fp8_record, make_record
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 STARTED = "2026-01-31T12:00:00+00:00"
 
 
-def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, **settings):
+def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, fp8=None, **settings):
     record = record or make_record(
         segments=[],
         model=ModelRecord("small", 10, 8, 48.5, 50.0, LENGTH),
@@ -29,9 +30,11 @@ def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, 
     optimizer = AdamWConfig(nonfinite_limit=3)
     module = training_module(steps=steps, sequences=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
     run = clock.drive(small_run(folder, module, phases=phases, callbacks=[energy], **settings))
+    section = SimpleNamespace(record=fp8)
     recorder = RunRecorder(
-        folder / "run.json", record, SegmentRecord(STARTED, 0), throughput=run.throughput,
-        energy=energy, metrics=run.metrics, log_every=1, seconds_between_writes=0.0,
+        folder, record, SegmentRecord(STARTED, 0), throughput=run.throughput,
+        energy=energy, metrics=run.metrics, quality=SimpleNamespace(target=TargetRecord(1.5)),
+        fp8=section, seconds_between_writes=0.0,
     )  # fmt: skip
     run.trainer.callbacks.append(recorder)
     return run, recorder
@@ -131,3 +134,19 @@ def test_a_resume_adds_a_segment_to_a_run_that_ended_otherwise(tmp_path, clock):
     record = RunRecord.read(tmp_path / "run.json")
     assert [segment.reason for segment in record.segments] == ["start", "resume"]
     assert (record.started, record.status, record.error) == (STARTED, "finished", None)
+
+
+def test_the_record_takes_the_parts_of_other_callbacks_and_what_follows_the_last_step(tmp_path, clock):
+    before = make_record(fp8=fp8_record(), segments=[])
+    run, recorder = recorded_run(tmp_path, clock, record=before)
+    recorder.attach(run.module)  # a resume without a step left, whose monitor of fp8 has nothing
+    recorder.record.take_end("once upon", ProjectionRecord(1000))
+    recorder.record.take_end(None, ProjectionRecord(2000))
+    recorder.update("finished")
+    record = RunRecord.read(tmp_path / "run.json")
+    assert (record.target.bits_per_byte, record.quality.sample) == (1.5, "once upon")
+    assert record.projection.target_tokens == 2000
+    assert record.fp8 == fp8_record()
+    recorder.fp8.record = fp8_record(readings=7)
+    recorder.update("finished")
+    assert RunRecord.read(tmp_path / "run.json").fp8.readings == 7

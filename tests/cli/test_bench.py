@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from litespark.benchmarks import ablation, kernels
-from litespark.benchmarks.kernels import KernelTable
 from litespark.benchmarks.step import begin
 from litespark.benchmarks.step import session as steps
 from litespark.benchmarks.step.begin import StepSettings
@@ -18,8 +17,9 @@ from litespark.benchmarks.training.variants import PARITY, SELECTION, TO_LOSS, V
 from litespark.cli import main
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import RatesRecord, StepRecord
-from litespark.ops.compilation import Attempt, Resources
+from litespark.ops.compilation import Attempt, Compiled, Resources
 from litespark.reports import marks
+from litespark.reports.kernels import page
 from litespark.run.checkout import repository
 from tests.cli.tiny_run import tiny
 from tests.metrics import ablation_records
@@ -219,9 +219,9 @@ def test_make_publishes_when_it_is_asked_to():
 
 
 def test_kernels_are_a_table_and_one_that_does_not_fit_is_an_error(tmp_path, monkeypatch, capsys):
-    def compiled(shared_bytes: int) -> KernelTable:
+    def compiled(shared_bytes: int) -> Compiled:
         attempt = Attempt("norm_kernel", "norm", "sm_86", Resources(40, 0, shared_bytes), None, 0.5)
-        table = KernelTable("litespark kernels", (attempt,))
+        table = Compiled("litespark kernels", (attempt,))
         monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: table)
         return table
 
@@ -229,7 +229,7 @@ def test_kernels_are_a_table_and_one_that_does_not_fit_is_an_error(tmp_path, mon
     table = compiled(64)
     assert main(["kernels", "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"table: {output}\n"
-    assert output.read_text() == table.markdown()
+    assert output.read_text() == page(table)
     compiled(200_000)
     assert main(["kernels"]) == 1
     said = capsys.readouterr()

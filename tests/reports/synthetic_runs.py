@@ -45,7 +45,7 @@ def write_run(
         "seed": seed,
         "model": {"name": "tiny", "hidden_size": 192},
         "optim": {"lr": learning_rate, "betas": [0.9, 0.95]},
-        "paths": {"run": str(folder)},
+        "paths": {"logs": str(folder)},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "samples.md").write_text("# Step 200\n\n```\ndef read(self):\n```\n")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from litespark.cli import main
+from litespark.config import groups
+from litespark.config.settings import fields_of
 from litespark.run.command_line import ordered
-from litespark.run.composing import compose_parts
+from litespark.run.composing import OWN_KEYS, compose_parts
 from litespark.run.config import Parts
 from litespark.run.hydra_settings import CompositionError
 from litespark.run.targets import ConfigError
@@ -195,3 +198,14 @@ def test_a_sweep_over_fused_runs_with_an_optimizer_that_has_no_such_setting():
 def test_what_is_swept_may_stand_below_hydra_on_the_command_line(word):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert compose("train", overrides=[word], return_hydra_config=True).hydra.sweeper.params == {"seed": "1,2"}
+
+
+def test_settings_with_keys_of_the_users_own_are_those_whose_class_takes_any():
+    mappings = {
+        f"{group}.{name}"
+        for group in groups.GROUPS
+        for kind in groups.classes_of(group).values()
+        for name, field in fields_of(kind).items()
+        if dict in map(get_origin, (field.annotation, *get_args(field.annotation)))
+    }
+    assert mappings == {*OWN_KEYS} - {"hydra.sweeper.params"}

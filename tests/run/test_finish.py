@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from litespark.config.loop import ProjectionConfig
 from litespark.metrics import names
 from litespark.run.finish import project, settings_shown, write_hparams
 from litespark.run.record import ProjectionRecord, ProjectionSettings
@@ -39,30 +40,31 @@ def test_results_are_the_curves_that_are_there(tmp_path):
 
 
 def test_the_arithmetic_of_a_full_projection():
-    settings = ProjectionSettings(price_per_kwh=0.2, grid_kg_per_kwh=0.4, pue=1.5)
-    projection = project(10**9, tokens_per_second=1000.0, joules_per_token=0.36, settings=settings, currency="EUR")
-    expected = ProjectionRecord(10**9, 1e6 / 3600, 100.0, 30.0, "EUR", 60.0, settings)
+    stated = ProjectionConfig(price_per_kwh=0.2, grid_kg_per_kwh=0.4, pue=1.5, currency="EUR")
+    projection = project(10**9, tokens_per_second=1000.0, joules_per_token=0.36, stated=stated)
+    expected = ProjectionRecord(10**9, 1e6 / 3600, 100.0, 30.0, "EUR", 60.0)
     assert asdict(projection) | {"settings": None} == pytest.approx(asdict(expected) | {"settings": None})
+    assert projection.settings == ProjectionSettings(0.2, 0.4, 1.5)
 
 
 @pytest.mark.parametrize(
-    ("settings", "cost", "co2e"),
+    ("stated", "cost", "co2e"),
     [
-        (ProjectionSettings(), None, None),
-        (ProjectionSettings(price_per_kwh=0.2), None, None),  # no PUE: no guess that it is 1
-        (ProjectionSettings(price_per_kwh=0.2, pue=1.0), 20.0, None),
-        (ProjectionSettings(grid_kg_per_kwh=0.0, pue=1.0), None, 0.0),
+        (ProjectionConfig(), None, None),
+        (ProjectionConfig(price_per_kwh=0.2), None, None),  # no PUE: no guess that it is 1
+        (ProjectionConfig(price_per_kwh=0.2, pue=1.0), 20.0, None),
+        (ProjectionConfig(grid_kg_per_kwh=0.0, pue=1.0), None, 0.0),
     ],
 )
-def test_what_depends_on_an_unstated_setting_is_none(settings, cost, co2e):
-    projection = project(10**9, tokens_per_second=1.0, joules_per_token=0.36, settings=settings)
+def test_what_depends_on_an_unstated_setting_is_none(stated, cost, co2e):
+    projection = project(10**9, tokens_per_second=1.0, joules_per_token=0.36, stated=stated)
     assert projection.kwh == pytest.approx(100.0)
     assert projection.cost == (None if cost is None else pytest.approx(cost))
     assert projection.co2e_kg == co2e
 
 
 def test_unmeasured_rates_or_no_target_give_none():
-    settings = ProjectionSettings(0.2, 0.4, 1.1)
+    stated = ProjectionConfig(price_per_kwh=0.2, grid_kg_per_kwh=0.4, pue=1.1)
     for target, rate, joules in ((10, None, float("nan")), (None, 1.0, 1.0)):
-        found = project(target, tokens_per_second=rate, joules_per_token=joules, settings=settings)
+        found = project(target, tokens_per_second=rate, joules_per_token=joules, stated=stated)
         assert (found.hours, found.kwh, found.cost, found.co2e_kg) == (None,) * 4

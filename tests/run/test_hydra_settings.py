@@ -155,3 +155,18 @@ def test_no_command_line_makes_hydra_do_anything(way, world, capfd, monkeypatch)
 def test_what_calls_nothing_may_be_set(override):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         check_hydra(compose("train", overrides=[override], return_hydra_config=True))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra.launcher=null", "hydra.launcher: got None, expected a mapping; take it out"),
+        ("hydra.sweeper=null", "hydra.sweeper: got None, expected a mapping; take it out"),
+        ("hydra.verbose=5", "hydra.verbose: got 5, expected true, false or names of loggers; take it out"),
+    ],
+)
+def test_what_hydra_would_end_with_a_traceback_is_one_message(override, message, tmp_path, capfd):
+    assert main(["train", "-m", override, f"paths.logs={tmp_path}", *HARMLESS]) == 1
+    said = capfd.readouterr().err
+    assert message in said
+    assert "Traceback" not in said

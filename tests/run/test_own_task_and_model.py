@@ -15,8 +15,8 @@ import torch
 from litespark.cli import main
 from litespark.launch import Ranks
 from litespark.run.config import Parts
-from litespark.run.folder import read_metrics
 from litespark.run.load import load_trained
+from litespark.run.metric_rows import read_metrics
 from litespark.run.preflight import preflight
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError
 from tests.cli.tiny_run import tiny

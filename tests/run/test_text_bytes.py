@@ -6,9 +6,7 @@ from dataclasses import replace
 
 from litespark.data.manifest import Manifest, SplitCounts
 from litespark.launch import ALONE
-from litespark.metrics.meters import NullMeter
-from litespark.run.build import construct_module, token_budget
-from litespark.run.new_run import new_record
+from litespark.run.build import construct_module
 from litespark.run.preflight import preflight
 from litespark.tasks.pretrain import text_bytes_per_byte
 from tests.data.several_domains import ids_of, write_domains
@@ -26,7 +24,6 @@ def test_a_tokenizer_that_changes_text_is_corrected_for_domain_by_domain_and_tha
     counts = manifest.splits["validation"].domains
     stated = SplitCounts({name: replace(counts[name], text_bytes=size) for name, size in (("web", 99), ("code", 51))})
     stated = replace(manifest, splits={**manifest.splits, "validation": stated})
-    record = new_record(settings, machine, tmp_path, stated, NullMeter("not read", ""), [])
-    module, _ = construct_module(settings, machine, stated, token_budget(settings), record)
+    module, _ = construct_module(settings, machine, stated)
     assert dict(zip(module.metrics.places, module.metrics.ratios, strict=True)) == {"code": 1.02, "web": 0.99}
     assert "the tokenizer changes text" in caplog.text

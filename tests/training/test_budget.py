@@ -2,7 +2,7 @@
 
 import pytest
 
-from litespark.training.budget import BudgetConfig, TokenBudget
+from litespark.training.budget import BudgetConfig, TokenBudget, steps_alone
 
 
 @pytest.mark.parametrize("tokens, steps", [(1, 1), (100, 1), (101, 2), (1000, 10)])
@@ -43,3 +43,10 @@ def test_the_schedule_rises_to_its_end_with_the_last_step_however_full_the_steps
 def test_no_budget_is_refused():
     with pytest.raises(ValueError, match=r"got neither budget\.tokens nor budget\.steps"):
         BudgetConfig()
+
+
+def test_steps_alone_clear_every_other_setting_of_a_budget():
+    full = BudgetConfig(tokens=10, schedule_end=7, target_bpb=1.5)
+    given = dict(override.removeprefix("budget.").split("=") for override in steps_alone(3))
+    assert given.keys() == vars(full).keys()
+    assert {name: value for name, value in given.items() if value != "null"} == {"steps": "3"}

@@ -27,7 +27,8 @@ from litespark.metrics.records.ablation import (
 )
 from litespark.metrics.records.step import RoundRecord
 from litespark.run.composing import compose_parts
-from litespark.run.config import ConfigError, differences, flatten
+from litespark.run.config import ConfigError, differences
+from litespark.run.folder import flatten
 
 _OF_FP8 = "ops.fp8"
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")

@@ -1,18 +1,17 @@
 """What it took to get to each validation, and the end of training where the bits per byte reach a target."""
 
 import math
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
 
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.metrics_logger import log_everywhere
-from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
-from litespark.run.record import ReachedRecord, RunRecord, TargetRecord
+from litespark.run.record import ReachedRecord, TargetRecord
 from litespark.training.module import TrainingModule
 
 
@@ -20,26 +19,22 @@ from litespark.training.module import TrainingModule
 class CostOfQuality(StepCallback):
     """Logs what training took up to each validation, and ends it at the first one at or below the target.
 
-    Comes after the throughput monitor, which logs the validation itself and counts the time. Where the target was
-    reached is written into the record.
+    Comes after the throughput monitor, which logs the validation itself and counts the time. `target` is for the
+    record: a resume asks for one of its own, and finds out again whether it is reached.
     """
 
-    target_bpb: InitVar[float | None]
-    record: RunRecord
+    target: TargetRecord | None
     throughput: ThroughputMonitor
     energy: EnergyMonitor
     checkpointer: Checkpointer
-    phases: Phases
 
-    def __post_init__(self, target_bpb: float | None) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        # a resume asks for a target of its own, and finds out again whether it is reached
-        self.record.target = None if target_bpb is None else TargetRecord(target_bpb)
 
     @property
     def reached(self) -> bool:
         """Whether training ended, or may not begin, because the target is reached."""
-        return self.record.target is not None and self.record.target.reached is not None
+        return self.target is not None and self.target.reached is not None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         spent = self._spent(pl_module)
@@ -48,11 +43,11 @@ class CostOfQuality(StepCallback):
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         # what the checkpoint holds may be the validation that ends the run
-        if self.record.target is not None and module.validated_at == module.steps_taken:
+        if self.target is not None and module.validated_at == module.steps_taken:
             self._compare(trainer, module, self._spent(module))
 
     def _compare(self, trainer: pl.Trainer, module: TrainingModule, spent: dict[str, float | None]) -> None:
-        target = self.record.target
+        target = self.target
         if target is None or target.reached is not None:
             return
         bits = module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan)  # of another task
@@ -66,14 +61,14 @@ class CostOfQuality(StepCallback):
                 train_joules=spent[names.TRAIN_JOULES],
                 all_in_joules=spent[names.ALL_IN_JOULES],
             )
-            self.record.target = replace(target, reached=reached)
+            self.target = replace(target, reached=reached)
             trainer.should_stop = True
             if self.checkpointer.at_end:
                 self.checkpointer.save(trainer, module)
 
     def _spent(self, module: TrainingModule) -> dict[str, float | None]:
         """What it took to get here, by the names of the metrics; a collective."""
-        with self.phases.during("evaluate"):  # reading the meters takes time
+        with self.throughput.phases.during("evaluate"):  # reading the meters takes time
             totals = self.energy.sum_over_ranks(module)
         return {
             names.TRAIN_SECONDS: self.throughput.summary().train_seconds,

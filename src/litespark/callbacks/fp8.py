@@ -12,7 +12,6 @@ from litespark.metrics import names
 from litespark.ops.fp8.adaptive import Adaptive, Shares
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.linear.state import Fp8State
-from litespark.run.record import RunRecord
 from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
 from litespark.training.fp8 import state_of
 from litespark.training.module import TrainingModule
@@ -27,10 +26,11 @@ class Fp8Monitor(StepCallback):
     checkpoints and write the record: a resume then finds the layers where the next step needs them.
     """
 
-    def __init__(self, config: Fp8Config, record: RunRecord, log_every: int) -> None:
+    def __init__(self, config: Fp8Config, backend: str | None, log_every: int) -> None:
         super().__init__(log_every)
         self.config = config
-        self.record = record
+        self.backend = backend
+        self.record: Fp8Record | None = None  # from the first step on
         self.policy = Adaptive(config.adaptive, config.recipe)
         self._since = 0  # steps that were finished at the last reading
         self._readings = 0
@@ -57,10 +57,8 @@ class Fp8Monitor(StepCallback):
                 state.linears[move.linear].move(None if move.after == "bf16" else move.after)
             if module.mesh.is_first:
                 log.log(logging.INFO if move.reason == "return" else logging.WARNING, "fp8: %s", move.described())
-        self._record(module)
-        assert self.record.fp8 is not None
-        in_fp8 = {names.FP8_LINEARS: self.record.fp8.in_fp8 / self.record.fp8.linears}
-        log_everywhere(module, _metrics(shares) | in_fp8)
+        record = self._record(module)
+        log_everywhere(module, _metrics(shares) | {names.FP8_LINEARS: record.in_fp8 / record.linears})
 
     def _note(self, tensor: str, step: int, overflow: float, underflow: float) -> None:
         before = self._shares.get(tensor)
@@ -68,15 +66,15 @@ class Fp8Monitor(StepCallback):
         highest = max(overflow, highest[0]), max(underflow, highest[1])
         self._shares[tensor] = Fp8SharesRecord(tensor, step, overflow, underflow, *highest)
 
-    def _record(self, module: TrainingModule) -> None:
+    def _record(self, module: TrainingModule) -> Fp8Record:
         assert module.model is not None
         config, adaptive = self.config, self.config.adaptive
         places = list(map(self.policy.place, _fp8(module).linears))
-        self.record.fp8 = Fp8Record(
+        self.record = Fp8Record(
             recipe=config.recipe,
             gradients=config.gradients,
             simulated=config.simulate,
-            backend=next((op.used for op in self.record.ops if op.op == "fp8"), None),
+            backend=self.backend,
             kinds=list(config.linears),
             layers=len(module.builder.spec.units(module.model)),
             bf16_first=config.bf16_first,
@@ -90,6 +88,7 @@ class Fp8Monitor(StepCallback):
             moves=list(self._moves),
             shares=list(self._shares.values()),
         )
+        return self.record
 
     # ---------------------------------------------------------------- checkpoint
 

@@ -13,6 +13,7 @@ from litespark.atomic import write_whole
 from litespark.mesh import Mesh
 from litespark.metrics import names
 from litespark.run.folder import METRICS
+from litespark.run.metric_rows import read_metrics
 from litespark.training.module import TrainingModule
 
 
@@ -49,7 +50,7 @@ class MetricsLogger(Logger):
         return str(self.folder)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's folder holds the whole config."""
+        """Nothing, which Lightning asks of every logger: the run's folder holds the whole config."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self.mesh.is_first:
@@ -73,23 +74,15 @@ class MetricsLogger(Logger):
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of steps beyond `step`; the latest values are those of the rest."""
-        path = self.folder / METRICS
-        if not (self.mesh.is_first and path.exists()):
+        if not (self.mesh.is_first and (self.folder / METRICS).exists()):
             return
-        kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
-        for line in kept:
-            self.latest.update({name: value for name, value in json.loads(line).items() if "/" in name})
-        write_whole(path, "".join(f"{line}\n" for line in kept))
+        kept = [row for row in read_metrics(self.folder) if row["step"] <= step]
+        for row in kept:
+            self.latest.update({name: value for name, value in row.items() if "/" in name})
+        write_whole(self.folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
     def _close_row(self) -> None:
         if self._row:
             with (self.folder / METRICS).open("a") as file:
                 file.write(json.dumps(self._row) + "\n")
             self._row = {}
-
-
-def _step_of(line: str) -> float:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # the half line of a killed run
-        return math.inf

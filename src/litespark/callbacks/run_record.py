@@ -2,19 +2,22 @@
 
 import math
 import time
-from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
+from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.energy import energy_section
 from litespark.metrics.records.origin import utc_now
+from litespark.run.folder import RECORD
 from litespark.run.record import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord
 from litespark.training.module import TrainingModule
 
@@ -31,20 +34,21 @@ _IN_QUALITY = {
 class RunRecorder(StepCallback):
     """Writes the record at the start, at each log interval and at the end, on rank 0."""
 
-    path: Path
+    folder: Path
     record: RunRecord  # what is known before the first step, with the segments of earlier processes
     segment: SegmentRecord  # the stretch that begins now
     _: KW_ONLY
     throughput: ThroughputMonitor
     energy: EnergyMonitor
     metrics: MetricsLogger
-    log_every: InitVar[int]
+    quality: CostOfQuality
+    fp8: Fp8Monitor | None
     seconds_between_writes: float = 5.0
     _module: TrainingModule | None = field(default=None, init=False)
     _written: float = field(default=-math.inf, init=False)
 
-    def __post_init__(self, log_every: int) -> None:
-        super().__init__(log_every)
+    def __post_init__(self) -> None:
+        super().__init__(self.throughput.every)
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self.attach(module)
@@ -70,26 +74,23 @@ class RunRecorder(StepCallback):
             return
         record = self.record
         record.stands_at(status, error)
+        record.target = self.quality.target
         if self._module is not None:  # else the steps never began, and what earlier processes measured stands
             record.segments[-1] = replace(record.segments[-1], last_step=self._module.steps_taken, ended=record.ended)
             record.throughput = self._throughput()
             record.energy = energy_section(self.energy.totals, self.energy.meter, record.throughput.train_seconds)
             record.quality = self._quality()
             record.task_metrics = self._task_metrics()
-        record.write(self.path)
+            if self.fp8 is not None and self.fp8.record is not None:
+                record.fp8 = self.fp8.record
+        record.write(self.folder / RECORD)
 
     def _throughput(self) -> ThroughputRecord:
-        summary = self.throughput.summary()
-        mfu = self.throughput.mfu
+        summary, mfu = self.throughput.summary(), self.throughput.mfu
+        of_summary = [each.name for each in fields(ThroughputRecord) if hasattr(summary, each.name)]
         shares = mfu.shares(summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices)
         return ThroughputRecord(
-            tokens=summary.tokens,
-            steps=summary.steps,
-            train_seconds=summary.train_seconds,
-            tokens_per_second=summary.tokens_per_second,
-            step_ms_median=summary.step_ms_median,
-            step_ms_p95=summary.step_ms_p95,
-            data_wait_share=summary.data_wait_share,
+            **{name: getattr(summary, name) for name in of_summary},
             mfu_causal=shares.get(names.MFU_CAUSAL),
             mfu_full=shares.get(names.MFU_FULL),
             hfu_causal=shares.get(names.HFU_CAUSAL),

@@ -46,13 +46,15 @@ def page_of_settings() -> str:
     from omegaconf import OmegaConf
 
     from litespark.config.groups import GROUPS, KIND, classes_of
-    from litespark.config.page import settings_page
+    from litespark.reports.settings import settings_page
     from litespark.run.composing import compose
     from litespark.run.folder import dotted
 
     defaults: dict[tuple[str, str], dict[str, Any]] = {}
-    for choices in ([], ["optim=muon", "schedule=wsd", "data=synthetic"]):
-        values: Any = OmegaConf.to_container(compose(["~experiment", *choices]))
+    # a kind is called as a choice of it; the first of a group is in the defaults
+    others = [f"{group}={kind}" for group in GROUPS for kind in list(classes_of(group))[1:]]
+    for choice in ([], *([other] for other in others)):
+        values: Any = OmegaConf.to_container(compose(["~experiment", *choice]))
         defaults.setdefault(("", ""), {key: value for key, value in values.items() if key not in GROUPS})
         for group in GROUPS:
             kind = values[group].get(KIND, next(iter(classes_of(group))))

@@ -33,15 +33,16 @@ def kernels(
 ) -> int:
     """Compile the kernels without a GPU: registers, stack, shared memory."""
     from litespark.benchmarks.kernels import compile_kernels
+    from litespark.reports.kernels import page
 
     if output is not None:  # where nothing can be written is known before minutes are spent
         output.parent.mkdir(parents=True, exist_ok=True)
-    table = compile_kernels(op, target, every=all, say=tell)
+    compiled = compile_kernels(op, target, every=all, say=tell)
     if output is None:
-        print(table.markdown(), end="")
+        print(page(compiled), end="")
     else:
-        output.write_text(table.markdown(), encoding="utf-8")
+        output.write_text(page(compiled), encoding="utf-8")
         print(f"table: {output}")
-    for misfit in table.misfits:
+    for misfit in compiled.misfits:
         print(f"litespark kernels: {misfit}", file=sys.stderr)
-    return 1 if table.misfits else 0
+    return 1 if compiled.misfits else 0

@@ -1,10 +1,12 @@
 """The class of each config group: what `configs/GROUP/*.yaml` fill.
 
 To add a group: its class (`litespark.config.settings`), a line in `GROUPS`, and its folder below configs/ with a choice
-in the defaults list of configs/train.yaml. To add a kind to a group: its class and a line below the group.
+in the defaults list of configs/train.yaml. To add a kind: its class, a line below the group, a choice of that name.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from litespark.config.loop import (
     CallbacksConfig,
@@ -16,13 +18,16 @@ from litespark.config.loop import (
     RunConfig,
     TrainerConfig,
 )
-from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, fields_of, resume_rules
+from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, resume_rules
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.models.llama.config import LlamaConfig
+from litespark.models.spec import ModelSpec
 from litespark.ops.backend import OpsConfig
+from litespark.run.folder import flatten
 from litespark.tasks.pretrain import Pretrain
+from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
-from litespark.training.optim import AdamWConfig, MuonConfig
+from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedule
 from litespark.training.strategies import StrategyConfig
 
@@ -47,8 +52,8 @@ GROUPS: dict[str, type | dict[str, type]] = {
 }
 NATIVE = LlamaConfig
 """The family of Hugging Face folders that are read where no model is chosen."""
-# groups that may be a class of the user's own, by _target_
-OPEN = ("model", "task", "optim")
+# groups that may be a class of the user's own, by _target_, and what that has to do
+OPEN: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": OptimizerConfig}
 ROOT = RunConfig
 
 
@@ -56,12 +61,6 @@ def classes_of(group: str) -> dict[str, type]:
     """kind -> class; one of a single kind has no name."""
     found = GROUPS[group]
     return found if isinstance(found, dict) else {"": found}
-
-
-def all_settings() -> list[str]:
-    """The dotted keys of all groups, and the groups themselves."""
-    kinds = [(group, each) for group in GROUPS for each in classes_of(group).values()]
-    return [*GROUPS, *fields_of(ROOT), *(f"{group}.{name}" for group, kind in kinds for name in fields_of(kind))]
 
 
 def on_resume(key: str, kind: type | None = None) -> Resume:
@@ -82,6 +81,11 @@ def on_resume(key: str, kind: type | None = None) -> Resume:
             return rules[key]
         key = key.rpartition(".")[0]
     return MAY_CHANGE
+
+
+def compared(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a whole config by dotted key, without those of one start: names and folders."""
+    return {key: value for key, value in flatten(config).items() if on_resume(key) is not NOT_COMPARED}
 
 
 def _rules(kind: type, group: str) -> dict[str, Resume]:

@@ -11,7 +11,6 @@ from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Switch, s
 from litespark.models.spec import Recompute
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, Seed
-from litespark.run.record import ProjectionSettings
 
 
 @settings("trainer")
@@ -67,11 +66,6 @@ class ProjectionConfig:
     """Kg of CO2 equivalents for a kilowatt hour."""
     pue: Annotated[float, Range(at_least=1, why="energy of the building ÷ energy of the machines")] | None = None
     """Power usage effectiveness of the site: energy of the site over energy of its computers."""
-
-    @property
-    def settings(self) -> ProjectionSettings:
-        """What the arithmetic takes."""
-        return ProjectionSettings(self.price_per_kwh, self.grid_kg_per_kwh, self.pue)
 
 
 @settings("metrics")

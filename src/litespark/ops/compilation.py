@@ -75,6 +75,20 @@ class Attempt:
         return None
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What came of compiling kernels."""
+
+    command: str  # to reproduce it
+    attempts: tuple[Attempt, ...]  # one for each configuration and target
+    exclusions: tuple[str, ...] = ()  # why the kernels of an op are not for a target, one line each
+
+    @property
+    def misfits(self) -> list[str]:
+        """Why configurations cannot be launched, one line each."""
+        return [" ".join(misfit.split()) for made in self.attempts if (misfit := made.misfit())]
+
+
 def ops_with_kernels() -> dict[str, str]:
     """op -> the name of the module of its kernels, without importing it."""
     package = importlib.import_module("litespark.ops")

@@ -4,24 +4,19 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from litespark.metrics import names
 from litespark.metrics.mfu import most_of_measured_peak
-from litespark.metrics.records.base import parse
 from litespark.reports.quantities import percent, plain, rate, scaled
-from litespark.run.folder import CONFIG, METRICS, RECORD, flatten, read_config
+from litespark.run.folder import CONFIG, RECORD, flatten, read_config
+from litespark.run.metric_rows import read_metrics
 from litespark.run.record import RunRecord
-
-# keys that only tell where a run is kept and what it is called
-_PLACES = {"hydra", "name", "paths", "resume", "variant"}
 
 
 class Figure(NamedTuple):
@@ -69,15 +64,6 @@ class Run:
         return self.metrics.set_index("tokens").reindex(columns=[key])[key].astype("float64").dropna()
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, FiniteFloat | None]
-
-    step: Annotated[int, Field(ge=0, lt=2**63)]
-    tokens: Annotated[int, Field(ge=0, lt=2**63, alias=names.PROGRESS_TOKENS)]
-    time: datetime | None = None
-
-
 def load_run(folder: Path | str) -> Run:
     """Load one run folder; a ValueError names the file and line that is corrupt.
 
@@ -87,7 +73,7 @@ def load_run(folder: Path | str) -> Run:
     if not (folder / RECORD).is_file():
         raise ValueError(f"{folder}: got no {RECORD} in it, expected a run folder; name one like logs/runs/NAME")
     config, record = folder / CONFIG, RunRecord.read(folder / RECORD)
-    metrics = _against_best_probe(_read_metrics(folder / METRICS), record)
+    metrics = _against_best_probe(_by_step(read_metrics(folder)), record)
     return Run(folder, record, metrics, read_config(config) if config.is_file() else {})
 
 
@@ -142,9 +128,11 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The dotted config keys whose values differ between the runs that have a config, without those of `_PLACES`."""
-    configs = [flatten(run.config) for run in runs if run.config]
-    keys = dict.fromkeys(key for config in configs for key in config if key.split(".")[0] not in _PLACES)
+    """The dotted config keys whose values differ between the runs that have a config, without names and folders."""
+    from litespark.config.groups import compared  # late: it imports Lightning, and one run alone needs none
+
+    configs = [compared(run.config) for run in runs if run.config]
+    keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
 
 
@@ -153,25 +141,17 @@ def _natural(path: Path) -> list[int | str]:
     return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", str(path))]
 
 
-def _read_metrics(path: Path) -> pd.DataFrame:
+def _by_step(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     by_step: dict[int, dict[str, Any]] = {}
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row: _Row = parse(_Row, line)
-        except ValueError as error:
-            if number == len(lines):  # no newline after it: the run was killed while it wrote this line
-                break
-            raise ValueError(f"{path}, line {number}: {error}; remove the line, or restore the file") from error
-        if row.step < next(reversed(by_step), 0):  # resumed from an earlier checkpoint: what follows replaces the rest
-            by_step = {step: values for step, values in by_step.items() if step < row.step}
-        by_step[row.step] = by_step.get(row.step, {}) | row.model_dump(exclude_none=True)
-    frame = pd.DataFrame(list(by_step.values()))
+    for row in rows:
+        step, measured = row["step"], {name: value for name, value in row.items() if value is not None}
+        if step < next(reversed(by_step), 0):  # resumed from an earlier checkpoint: what follows replaces the rest
+            by_step = {earlier: values for earlier, values in by_step.items() if earlier < step}
+        by_step[step] = by_step.get(step, {}) | measured
+    frame = pd.DataFrame(list(by_step.values())).rename(columns={names.PROGRESS_TOKENS: "tokens"})
     keys = sorted(set(frame.columns) - {"step", "tokens", "time", names.PROGRESS_STEP})
     frame = frame.reindex(columns=["step", "tokens", "time", *keys])
-    frame["time"] = pd.to_datetime(frame["time"], utc=True)
+    frame["time"] = pd.to_datetime(frame["time"], format="ISO8601", utc=True)
     return frame.astype({"step": "int64", "tokens": "int64", **dict.fromkeys(keys, "float64")})
 
 

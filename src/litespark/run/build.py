@@ -32,13 +32,14 @@ from litespark.metrics.energy_totals import EnergyJournal
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
-from litespark.run.choose_ops import choose_ops, log_choices
-from litespark.run.config import OWN_CALLBACKS, OWN_LOGGER, ConfigError, Parts, made_own
-from litespark.run.folder import CHECKPOINTS, ENERGY, RECORD
+from litespark.run.choose_ops import choose_ops, log_choices, op_record
+from litespark.run.composing import OWN_CALLBACKS, OWN_LOGGER
+from litespark.run.config import ConfigError, Parts, made_own
+from litespark.run.folder import CHECKPOINTS, ENERGY
 from litespark.run.instruments import build_mfu, say_what_is_absent
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
-from litespark.run.record import RunRecord, SegmentRecord
+from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint.state import StateAtHand
@@ -63,7 +64,6 @@ class Run:
     quality: CostOfQuality
     metrics: MetricsLogger
     tensorboard: TensorBoardLogger
-    phases: Phases
 
 
 def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
@@ -108,12 +108,10 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
     )
 
 
-def construct_module(
-    parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, record: RunRecord
-) -> tuple[TrainingModule, list[Choice]]:
+def construct_module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, list[Choice]]:
     """The module as it stands before the first step, made without a Trainer for one process, and its ops' choices."""
-    ops, choices = choose_ops(parts, machine, record)
-    module = build_module(parts, machine, manifest, budget, ops)
+    ops, choices = choose_ops(parts, machine)
+    module = build_module(parts, machine, manifest, token_budget(parts), ops)
     module.construct(machine.device)
     return module, choices
 
@@ -129,53 +127,28 @@ def build_run(
     state: StateAtHand | None = None,
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins, from which `state`."""
-    ops, choices = choose_ops(parts, machine, record)
+    ops, choices = choose_ops(parts, machine, record.ops)
+    record.ops = list(map(op_record, choices))
     module = build_module(parts, machine, data.manifest, token_budget(parts, data.manifest), ops)
-    phases, log_every = Phases(), parts.trainer.log_every
-    throughput = ThroughputMonitor(
-        mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases
-    )
     if machine.mesh.is_first:
         log_choices(choices, machine.device)
-        say_what_is_absent(machine.device, throughput.mfu.rates, meter)
-    energy_by_phase = EnergyByPhase(meter, parts.metrics.energy_window_seconds)
-    journal = EnergyJournal(folder / ENERGY)
-    energy = EnergyMonitor(energy_by_phase, log_every=log_every, phases=phases, journal=journal)
+    throughput, energy = _meters(parts, machine, folder, meter)
     metrics = MetricsLogger(folder, machine.mesh)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
-    recorder = RunRecorder(
-        folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
-    )
     own = own_callbacks(parts)
-    about = {
-        "run": folder.name,
-        "model": parts.resolved["model"],
-        "manifest_hash": data.manifest.hash,
-        "tokenizer_hash": data.manifest.tokenizer_hash,
-        "config_hash": record.provenance.config_hash,
-    }
-    checkpointer = Checkpointer(
-        folder / CHECKPOINTS,
-        every_steps=parts.callbacks.checkpoint_every,
-        at_end=parts.callbacks.checkpoint_at_end,
-        keep=parts.callbacks.checkpoint_keep,
-        about=about,
-        phases=phases,
-        own=own,
-    )
+    checkpointer = _checkpointer(parts, record, folder, data.manifest, throughput.phases, own)
     validation = Validation(parts.trainer.validate_every)
-    quality = CostOfQuality(
-        target_bpb=parts.budget.target_bpb,
-        record=record,
-        throughput=throughput,
-        energy=energy,
-        checkpointer=checkpointer,
-        phases=phases,
+    target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
+    quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
+    fp8 = None
+    if machine.precision == "fp8":
+        fp8 = Fp8Monitor(parts.fp8, next((op.used for op in record.ops if op.op == "fp8"), None), throughput.every)
+    recorder = RunRecorder(
+        folder, record, segment, throughput=throughput, energy=energy, metrics=metrics, quality=quality, fp8=fp8
     )
     # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation and
     # what is the user's own, all before a checkpoint holds them, the record sees them all, and a stop comes last
-    monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
-    before = [throughput, *monitors, energy, validation, *own]
+    before = [throughput, *([] if fp8 is None else [fp8]), energy, validation, *own]
     callbacks: list[Callback] = [*before, checkpointer, quality, recorder]
     if parts.callbacks.progress:
         callbacks.append(_progress(parts, machine, metrics, throughput, energy))
@@ -185,7 +158,43 @@ def build_run(
     all_loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, callbacks, all_loggers, state)
     metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
-    return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard, phases)
+    return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard)
+
+
+def _meters(
+    parts: Parts, machine: Machine, folder: Path, meter: EnergyMeter
+) -> tuple[ThroughputMonitor, EnergyMonitor]:
+    """What measures speed and energy, of the same phases."""
+    phases, log_every = Phases(), parts.trainer.log_every
+    throughput = ThroughputMonitor(
+        mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases
+    )
+    if machine.mesh.is_first:
+        say_what_is_absent(machine.device, throughput.mfu.rates, meter)
+    by_phase = EnergyByPhase(meter, parts.metrics.energy_window_seconds)
+    journal = EnergyJournal(folder / ENERGY)
+    return throughput, EnergyMonitor(by_phase, log_every=log_every, phases=phases, journal=journal)
+
+
+def _checkpointer(
+    parts: Parts, record: RunRecord, folder: Path, manifest: Manifest, phases: Phases, own: list[Callback]
+) -> Checkpointer:
+    about = {
+        "run": folder.name,
+        "model": parts.resolved["model"],
+        "manifest_hash": manifest.hash,
+        "tokenizer_hash": manifest.tokenizer_hash,
+        "config_hash": record.provenance.config_hash,
+    }
+    return Checkpointer(
+        folder / CHECKPOINTS,
+        every_steps=parts.callbacks.checkpoint_every,
+        at_end=parts.callbacks.checkpoint_at_end,
+        keep=parts.callbacks.checkpoint_keep,
+        about=about,
+        phases=phases,
+        own=own,
+    )
 
 
 def _progress(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import torch
 
@@ -13,14 +14,13 @@ from litespark.ops.measuring import default_cache
 from litespark.run.config import Parts
 from litespark.run.precision import computes_with_ops
 from litespark.run.preflight import Machine, idle_of, place_of
-from litespark.run.record import RunRecord
 from litespark.run.record_ops import BackendTimeRecord, DifferenceRecord, OpRecord, VerificationRecord
 
 log = logging.getLogger(__name__)
 
 
-def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, list[Choice]]:
-    """The ops that a run computes with, and what was decided, which is recorded; a collective.
+def choose_ops(parts: Parts, machine: Machine, before: Iterable[OpRecord] = ()) -> tuple[Ops, list[Choice]]:
+    """The ops that a run computes with, and what was decided; a collective. A resume gives what it had `before`.
 
     A model that computes without them gets the references, and nothing is decided.
     """
@@ -37,10 +37,8 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
             verifying=verifying == "always" or (verifying == "auto" and here.is_accelerator),
             cache=default_cache(),
             idle=idle_of(parts, machine.precision),
-            # of a resume; a new run has none yet
-            before={op.op: op.used for op in record.ops},
+            before={op.op: op.used for op in before},
         )
-    record.ops = [op_record(choice) for choice in choices]
     # what verifications and measurements allocated must not stand in the way of the model, nor count as its peak
     here.empty_cache()
     here.reset_peak()

@@ -5,7 +5,8 @@ Importing this module puts `ConfigLoader` into Hydra's place for its own, which 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -28,8 +29,9 @@ from litespark.run.hydra_settings import CompositionError, check_hydra, check_se
 if TYPE_CHECKING:
     from litespark.run.config import Parts
 
-# settings of which the keys are the user's own, so that they need no + before them
-_OPEN = ("callbacks.extra", "logger.own", "data.mixture", "hydra.sweeper.params")
+OWN_CALLBACKS, OWN_LOGGER = "callbacks.extra", "logger.own"
+# settings whose keys are the user's own and need no +; the classes have them too, but take seconds to import
+OWN_KEYS = (OWN_CALLBACKS, OWN_LOGGER, "data.mixture", "hydra.sweeper.params")
 
 
 class _Folders(ConfigRepository):
@@ -77,7 +79,9 @@ class ConfigLoader(ConfigLoaderImpl):
                 refused.append((named[0], error))
         answers = [self._answer(*each, config) for each in refused]
         if run_mode == RunMode.MULTIRUN:  # before each of its jobs refuses them
-            answers += _unread(left, f"{overrides} {OmegaConf.to_container(config)}")
+            added = [each for each in left if each.is_add() and not each.is_hydra_override()]
+            values = {each.key_or_group: _line(each).partition("=")[2] for each in added}
+            answers += unread(values, settings_of_files(), f"{overrides} {OmegaConf.to_container(config)}")
         if answers:
             raise CompositionError(together(answers))
         check_hydra(config)
@@ -128,6 +132,13 @@ def compose_parts(overrides: Sequence[str]) -> Parts:
     return parts_from(compose(overrides))
 
 
+def unread(given: Mapping[str, Any], read: Collection[str], text: str) -> list[str]:
+    """Answers to keys beside what is `read`; one that an interpolation in `text` refers to is read by that."""
+    beside = [key for key in given if key.partition(".")[0] not in read]
+    strange = [key for key in beside if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)]
+    return [unknown(key, given[key], list(settings_of_files())) for key in strange]
+
+
 def _line(override: Override) -> str:
     return str(override.input_line)
 
@@ -135,7 +146,7 @@ def _line(override: Override) -> str:
 def _opened(override: Override) -> str:
     key = override.key_or_group
     # `check_targets` has an answer to a target
-    is_own = key.endswith("._target_") or any(f"{key}.".startswith(f"{each}.") for each in _OPEN)
+    is_own = key.endswith("._target_") or any(f"{key}.".startswith(f"{each}.") for each in OWN_KEYS)
     plain = not (override.is_add() or override.is_force_add() or override.is_delete())
     return f"++{_line(override)}" if is_own and plain else _line(override)
 
@@ -150,20 +161,6 @@ def _unreadable(error: OverrideParseException) -> str:
         f"got {error.override!r}, which cannot be read ({reason}); a value with spaces, commas, brackets, quotes or = "
         f"stands in quotes of its own: '{key}=\"{quoted}\"'"
     )
-
-
-def _unread(overrides: list[Override], text: str) -> list[str]:
-    """Answers to keys beside the groups that are added, and that no interpolation in `text` refers to."""
-    known = settings_of_files()
-    added = [
-        override
-        for override in overrides
-        if override.is_add()
-        and not override.is_hydra_override()
-        and override.key_or_group.partition(".")[0] not in known
-        and f"${{{override.key_or_group}" not in text
-    ]
-    return [unknown(override.key_or_group, _line(override).partition("=")[2], list(known)) for override in added]
 
 
 def _decide_budget(config: DictConfig, overrides: list[Override]) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import partial
@@ -23,16 +22,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic_core import to_jsonable_python
 
-import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, however a config is composed
-from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, all_settings, classes_of, on_resume
+from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, classes_of, compared
 from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
-from litespark.config.settings import NOT_COMPARED, SettingsError, fields_of, together, unknown
+from litespark.config.settings import SettingsError, fields_of, together
 from litespark.launch import Ranks
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.run.folder import flatten
+from litespark.run.composing import OWN_CALLBACKS, OWN_LOGGER, unread  # its import puts our checks into Hydra
 from litespark.run.targets import ConfigError, check_resolved, check_targets
 from litespark.run.variant import KEY as VARIANT
 from litespark.run.variant import with_variant
@@ -43,11 +41,6 @@ from litespark.training.schedule import Schedule
 from litespark.training.strategies import StrategyConfig
 
 log = logging.getLogger(__name__)
-
-# what a class of the user's own has to do
-_PROMISES: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": OptimizerConfig}
-OWN_CALLBACKS = "callbacks.extra"
-OWN_LOGGER = "logger.own"
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def parts_from(config: DictConfig) -> Parts:
     if weights and not values.get("allow_other_tokenizer") and isinstance(data, dict) and "tokenizer" in data:
         # where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning
         data["tokenizer"] = data["tokenizer"] or str(weights)
-    faults = _unknown_at_the_root(values, OmegaConf.to_container(config))
+    faults = unread(values, {*GROUPS, *fields_of(ROOT), VARIANT}, str(OmegaConf.to_container(config)))
     notes: list[str] = []
     made = {group: made_group(group, values.get(group), faults, notes) for group in GROUPS}
     run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
@@ -160,20 +153,9 @@ def _with_fitting_micro_batch(parts: Parts, ranks: Ranks, notes: list[str]) -> P
     )
 
 
-def _unknown_at_the_root(values: dict[str, Any], unresolved: Any) -> list[str]:
-    """Keys beside the groups that nothing reads; one that an interpolation refers to is read by that."""
-    strange = values.keys() - {*GROUPS, *fields_of(ROOT), VARIANT}
-    return [
-        unknown(key, values[key], all_settings())
-        for key in values
-        if key in strange and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", str(unresolved))
-    ]
-
-
 def config_hash(resolved: dict[str, Any]) -> str:
     """A short hash of the resolved config, without what does not change the result (names and folders)."""
-    relevant = {key: value for key, value in flatten(resolved).items() if on_resume(key) is not NOT_COMPARED}
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(compared(resolved), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _checked(make: Callable[[], Any], faults: list[str]) -> Any:
@@ -223,10 +205,10 @@ def _own(group: str, node: dict[str, Any]) -> Any:
     if group not in OPEN:
         raise ConfigError(
             f"{group}._target_: got {node['_target_']}, expected none: a class of your own is taken for "
-            f"{', '.join(OPEN)}, callbacks.extra and logger.own; take it out"
+            f"{', '.join(OPEN)}, {OWN_CALLBACKS} and {OWN_LOGGER}; take it out"
         )
     made = made_own(node, group)
-    promise = _PROMISES[group]
+    promise = OPEN[group]
     lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
     if lacking or (promise is not Task and not is_dataclass(made)):
         raise ConfigError(
@@ -282,9 +264,6 @@ def _first_line(error: BaseException) -> str:
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys (dotted) in which two configs differ, with both values; names and folders are not compared."""
-    old, new = flatten(saved), flatten(current)
-    return {
-        key: (old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and on_resume(key) is not NOT_COMPARED
-    }
+    old, new = compared(saved), compared(current)
+    differing = (key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+    return {key: (old.get(key), new.get(key)) for key in differing}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from litespark.atomic import write_whole
-from litespark.config.groups import on_resume
-from litespark.config.settings import NOT_COMPARED
+from litespark.config.groups import compared
+from litespark.config.loop import ProjectionConfig
 from litespark.data.stream.modules import TokenDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.metrics import names
@@ -25,7 +24,7 @@ from litespark.reports.report import write_report
 from litespark.reports.tables import no_bits_per_byte, shared_by
 from litespark.run.build import Run
 from litespark.run.config import Parts
-from litespark.run.folder import SAMPLES, flatten
+from litespark.run.folder import SAMPLES
 from litespark.run.record import ProjectionRecord, ProjectionSettings, Status
 
 log = logging.getLogger(__name__)
@@ -45,17 +44,18 @@ def finish(parts: Parts, run: Run) -> None:
     if run.module.validated_at != run.module.steps_taken:
         run.validation.validate(run.trainer, run.module)
     run.quality.train_started(run.trainer, run.module)  # a resume without a step left has not trained
-    if parts.callbacks.sample_prompt is not None and isinstance(run.data, TokenDataModule):
-        _note_sample(parts, run, parts.callbacks.sample_prompt, Tokenizer.load(run.data.folder))
+    prompt, sample = parts.callbacks.sample_prompt, None
+    if prompt is not None and isinstance(run.data, TokenDataModule):
+        sample = _sample(parts, run, prompt, Tokenizer.load(run.data.folder))
     run.energy.note_totals(run.module)  # no checkpoint holds what this took, and the run may be resumed
     projection = parts.metrics.projection
-    run.recorder.record.projection = project(
+    projected = project(
         projection.tokens or run.module.planned_tokens,
         tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
         joules_per_token=run.energy.totals.joules_per_token_train,
-        settings=projection.settings,
-        currency=projection.currency,
+        stated=projection,
     )
+    run.recorder.record.take_end(sample, projected)
     close(run, "finished")
     if not run.module.mesh.is_first:
         return
@@ -74,19 +74,19 @@ def finish(parts: Parts, run: Run) -> None:
 
 def close(run: Run, status: Status, error: str | None = None) -> None:
     """Write the record and the metrics for the last time."""
-    run.phases.enter("idle")
+    run.recorder.throughput.phases.enter("idle")
     run.recorder.update(status, error)
     run.metrics.finalize(status)
 
 
-def _note_sample(parts: Parts, run: Run, prompt: str, tokenizer: Tokenizer) -> None:
-    """Record how the model continues `prompt`; every rank generates the same, as sharded weights need all of them."""
+def _sample(parts: Parts, run: Run, prompt: str, tokenizer: Tokenizer) -> str | None:
+    """How the model continues `prompt`; every rank generates the same, as sharded weights need all of them."""
     model, longest = run.module.model, parts.model.max_seq_len
     assert model is not None
     if not isinstance(model, Generates):
         if run.module.mesh.is_first:
             log.info("no sample of text: got model=%s, %s; set callbacks.sample_prompt=null", parts.model.name, CANNOT)
-        return
+        return None
     tokens = min(parts.callbacks.sample_tokens, longest - 1)
     ids = tokenizer.encode_prompt(prompt)[: longest - tokens]
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():
@@ -101,10 +101,10 @@ def _note_sample(parts: Parts, run: Run, prompt: str, tokenizer: Tokenizer) -> N
             seed=parts.seed,
         )
     sample = tokenizer.decode(result[0].tolist())
-    run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
     if run.module.mesh.is_first:
         fenced = "\n".join(f"    {line}" for line in sample.splitlines())
         write_whole(run.folder / SAMPLES, f"After step {run.module.steps_taken}:\n\n{fenced}\n")
+    return sample
 
 
 def _closing_words(run: Run, report: Path | None) -> str:
@@ -135,8 +135,8 @@ def settings_shown(resolved: Mapping[str, Any], overrides: Iterable[str]) -> dic
     """The settings of a run by `group/key`, names and folders left out: what `overrides` set, then all others."""
     plain = {
         key: value
-        for key, value in flatten(dict(resolved)).items()
-        if on_resume(key) is not NOT_COMPARED and not key.endswith("_target_") and value not in (None, {}, [])
+        for key, value in compared(dict(resolved)).items()
+        if not key.endswith("_target_") and value not in (None, {}, [])
     }
     given = [override.lstrip("+").partition("=")[0] for override in overrides]
     return {
@@ -159,8 +159,7 @@ def project(
     *,
     tokens_per_second: float | None,
     joules_per_token: float | None,
-    settings: ProjectionSettings,
-    currency: str | None = None,
+    stated: ProjectionConfig,
 ) -> ProjectionRecord:
     """What the whole of ``target_tokens`` takes at the measured rates of all devices; without it nothing.
 
@@ -168,6 +167,7 @@ def project(
     need the PUE to be stated (1 where the meter sees all there is to pay). Price, grid and PUE have no default: a
     guessed grid makes a precise-looking falsehood.
     """
+    settings, currency = ProjectionSettings(stated.price_per_kwh, stated.grid_kg_per_kwh, stated.pue), stated.currency
     if target_tokens is None:
         return ProjectionRecord(currency=currency, settings=settings)
     rate = finite_or_none(tokens_per_second)

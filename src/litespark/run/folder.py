@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ DATA = "data.json"  # what the manifest of the prepared data states
 DATA_PLACE = "data_place.json"  # where the prepared data lies
 TOKENIZER = "tokenizer"
 RECORD = "run.json"
-METRICS = "metrics.jsonl"  # a JSON object a step
+METRICS = "metrics.jsonl"  # see `litespark.run.metric_rows`
 ENERGY = "energy.jsonl"
 CHECKPOINTS = "checkpoints"
 SEAL = "checkpoint.json"  # in each of the checkpoints: what it holds, with hashes
@@ -51,11 +50,6 @@ def nothing_trained(folder: Path) -> bool:
     if not names <= _BEFORE_TRAINING or (logged.is_file() and logged.stat().st_size):
         return False
     return not any((folder / CHECKPOINTS).glob("[!.]*"))
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run that has ended."""
-    return [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -29,6 +29,11 @@ _SHIPPED = {
     "job_logging.handlers.file.class": "logging.FileHandler",
     "job_logging.handlers.file.filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log",
 }
+# what Hydra itself meets with a traceback where it is another
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("launcher", "sweeper"), ((dict,), "a mapping")),
+    "verbose": ((bool, str, list), "true, false or names of loggers"),
+}
 # all that the shipped choices of logging name
 _LOGGING_NAMES = {"logging.StreamHandler", "logging.NullHandler", "ext://sys.stdout", "ext://sys.stderr"}
 # whose search path it is: the command's or a config's; others are Hydra's own and those of installed plugins
@@ -44,7 +49,10 @@ def check_hydra(config: DictConfig) -> None:
     node = config._get_node("hydra")
     assert isinstance(node, DictConfig)
     # an interpolation could come to another value after this check than before
-    values = node._value() if node._is_interpolation() else OmegaConf.to_container(node, resolve=False)
+    values: Any = node._value() if node._is_interpolation() else OmegaConf.to_container(node, resolve=False)
+    for name, (fits, expected) in _KINDS.items() if isinstance(values, dict) else ():
+        if name in values and not isinstance(values[name], fits):
+            raise CompositionError(f"hydra.{name}: got {values[name]!r}, expected {expected}; take it out")
     for path, value in _leaves(values, ()):
         key = ".".join(path)
         shipped = value is None or value == "???" or _SHIPPED.get(key) == value

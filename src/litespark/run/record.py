@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Literal
 
 from litespark.metrics.records.base import (
@@ -214,6 +214,12 @@ class RunRecord(Record):
         """Note that the run goes on, or ended now."""
         self.status, self.error = status, error
         self.ended = None if status == "running" else utc_now()
+
+    def take_end(self, sample: str | None, projection: ProjectionRecord) -> None:
+        """Take what follows the last step; without a sample that of an earlier process stands."""
+        self.projection = projection
+        if sample is not None:
+            self.quality = replace(self.quality, sample=sample)
 
     def contradictions(self) -> Iterator[str]:
         """Figures that do not follow from each other; such a record is not published, but no run stops for it."""

@@ -106,17 +106,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             raise
         _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop)
     except Exception as error:
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{folder} is gone: it was removed or moved while this run wrote into it. Start the run again, or "
-                "continue it where it was moved: resume=FOLDER"
-            ) from error
-        full = out_of_memory(error)
-        try:
-            close(run, "failed", f"{type(error).__name__}: {error}" if full is None else str(error))
-        except OSError as lost:  # of a full disk, which may be the same and must not hide it
-            log.error("the record of the run is not complete: %s", lost)
-        if full is not None:
+        _note_failure(run, error)
+        if (full := out_of_memory(error)) is not None:
             raise _out_of_memory(parts, full) from error
         raise
     return folder
@@ -177,7 +168,7 @@ def _built(
         if isinstance(error, FailedVerificationError) and record is not None:
             if machine.mesh.is_first:
                 record.stands_at("failed", f"{type(error).__name__}: {error}")
-                record.write(folder / RECORD)
+                record.write(folder / RECORD)  # it has no recorder yet
             raise
         _undo(folder, resumed, machine)
         if (full := out_of_memory(error)) is not None:
@@ -218,6 +209,19 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseExceptio
     if run.module.mesh.is_first:
         print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
     raise Interrupted(step) from stop
+
+
+def _note_failure(run: Run, error: Exception) -> None:
+    """Write what ended the run into its record; a ConfigError where its folder is gone."""
+    if not run.folder.is_dir():
+        raise ConfigError(
+            f"{run.folder} is gone: it was removed or moved while this run wrote into it. Start the run again, or "
+            "continue it where it was moved: resume=FOLDER"
+        ) from error
+    try:
+        close(run, "failed", f"{type(error).__name__}: {error}" if out_of_memory(error) is None else str(error))
+    except OSError as lost:  # of a full disk, which may be the same and must not hide it
+        log.error("the record of the run is not complete: %s", lost)
 
 
 def _out_of_memory(parts: Parts, full: str) -> OutOfMemoryError:

@@ -19,6 +19,7 @@ from torch import Tensor
 from litespark.child_process import run
 from litespark.run.checkout import QUIET
 from litespark.run.folder import CHECKPOINTS, flatten
+from litespark.training.budget import steps_alone
 from litespark.training.checkpoint.folder import Checkpoint, find, finished, read
 from litespark.training.checkpoint.state import read_state
 
@@ -146,9 +147,8 @@ def _command(script: Path, overrides: Sequence[str], logs: Path, steps: int, pro
     ddp = processes > 1 and not any(override.startswith("strategy=") for override in overrides)
     # what follows the last step is not part of the question
     return [sys.executable, *(torchrun if processes > 1 else []), str(script), *overrides,
-            *(["strategy=ddp"] if ddp else []), "budget.tokens=null", f"budget.steps={steps}",
-            "budget.schedule_end=null", f"paths.logs={logs}", "callbacks.checkpoint_keep=1000000", *QUIET,
-            "callbacks.checkpoint_at_end=true"]  # fmt: skip
+            *(["strategy=ddp"] if ddp else []), *steps_alone(steps), f"paths.logs={logs}",
+            "callbacks.checkpoint_keep=1000000", *QUIET, "callbacks.checkpoint_at_end=true"]  # fmt: skip
 
 
 def _run(command: Sequence[str], printed: Path, kill_when: Callable[[], bool] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from litespark.config.settings import settings
+from litespark.config.settings import fields_of, settings
 from litespark.ranges import Count, Positive
 
 
@@ -32,6 +32,11 @@ class BudgetConfig:
                 f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected one of the "
                 "two; set the other to null (budget.tokens=null budget.steps=100)"
             )
+
+
+def steps_alone(steps: int) -> list[str]:
+    """Overrides for so many steps, whatever else a config has of its budget."""
+    return [f"budget.{name}={steps if name == 'steps' else 'null'}" for name in fields_of(BudgetConfig)]
 
 
 @dataclass(frozen=True)

@@ -38,44 +38,20 @@ def bench_ops(
     output: Path,
     say: Callable[[str], None],
 ) -> tuple[OpsRecord, Path]:
-    """Measure, and write the record after every op.
+    """Measure `ops` (names of `EVERYTHING`, none: all), each for about `seconds`, and write the record after every one.
 
-    Args:
-        parts, overrides, command: the config, and where it comes from, for the record.
-        ops: names of `EVERYTHING`; empty: all.
-        seconds: of each measurement, about; None: what suits the device.
-        output: folder of records.
-        say: is told what is being done.
-
-    Raises:
-        ValueError: an op is unknown, a sequence is too long, or the device is not here.
-        OSError: the record cannot be written.
+    A ValueError where an op is unknown, a sequence is too long, or the device is not here.
     """
-    for op in ops:
-        if op not in EVERYTHING:
-            raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
     began = time.perf_counter()
-    check_measurable(parts)
-    device = find(parts.trainer.accelerator)
-    precision = precision_of(parts, device)
-    place = place_of(parts, device, precision)
-    new = OpsRecord(
-        provenance(parts, overrides, command, device, precision),
-        model=parts.llama.name,
-        sequences=place.shapes.sequences,
-        seq_len=place.shapes.length,
-        seconds=seconds or _SECONDS[device_of(device).is_accelerator],
-        ops=[op for op in EVERYTHING if op in ops or not ops],
-        layers=parts.llama.num_layers,
-    )
+    new, place = _new(parts, overrides, ops, seconds, command)
     record, path = begin(
         new,
-        record_path(output, new.provenance, "bench-ops", new.model, precision),
+        record_path(output, new.provenance, "bench-ops", new.model, new.environment.precision),
         done=lambda record: f"{sum(map(record.done, record.ops))} of {len(record.ops)} ops",
         say=say,
     )
     # measured anew in each process: the figures of this one are held against it
-    record.copy_bytes_per_second = copy_bandwidth(device, record.seconds)
+    record.copy_bytes_per_second = copy_bandwidth(place.device, record.seconds)
     for op in record.ops:
         if record.done(op):
             continue
@@ -92,6 +68,29 @@ def bench_ops(
         record.goals = goals(record)
         record.write(path)
     return record, path
+
+
+def _new(
+    parts: Parts, overrides: Sequence[str], ops: Sequence[str], seconds: float | None, command: Sequence[str]
+) -> tuple[OpsRecord, Place]:
+    """The record before anything is measured, and where that will be."""
+    for op in ops:
+        if op not in EVERYTHING:
+            raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
+    check_measurable(parts)
+    device = find(parts.trainer.accelerator)
+    precision = precision_of(parts, device)
+    place = place_of(parts, device, precision)
+    record = OpsRecord(
+        provenance(parts, overrides, command, device, precision),
+        model=parts.llama.name,
+        sequences=place.shapes.sequences,
+        seq_len=place.shapes.length,
+        seconds=seconds or _SECONDS[device_of(device).is_accelerator],
+        ops=[op for op in EVERYTHING if op in ops or not ops],
+        layers=parts.llama.num_layers,
+    )
+    return record, place
 
 
 def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: float) -> None:

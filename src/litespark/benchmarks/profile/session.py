@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.profile.process import Answer
+from litespark.benchmarks.profile.process import Answer, Profile
 from litespark.benchmarks.session import record_path
 from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, described
 from litespark.benchmarks.step.request import Request, answer
@@ -16,6 +16,7 @@ from litespark.benchmarks.step.variants import parse
 from litespark.child_process import call
 from litespark.metrics.records.base import parse as parse_as
 from litespark.metrics.records.profile import ProfileRecord
+from litespark.metrics.records.step import RoundRecord
 from litespark.planning.flops import causal_mean_keys
 from litespark.run.config import ConfigError
 
@@ -39,10 +40,7 @@ def bench_profile(
 ) -> tuple[ProfileRecord, Path]:
     """Profile one variant and write the record, DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in `output`.
 
-    Args:
-        variant: a word that `litespark.benchmarks.step.variants.parse` takes.
-        steps: under the profiler; as many are taken without it before.
-        layers: of the model; None: all, or as many as the device can train.
+    `steps` are taken under the profiler and as many before it; `layers` None: as many as the device can train.
     """
     chosen = parse(variant)
     if chosen.kind == "train.py":
@@ -60,18 +58,7 @@ def bench_profile(
     words = [*decided.overrides, *chosen.settings]
     request = Request(chosen.name, chosen.kind, words, None, decided.layers, _WARMUP, steps, settings.loss_sequences)
     say(f"profiling {steps} steps of {chosen.name} in a fresh process")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            values = launch(request, Path(folder), timeout=_TIMEOUT, program=MEASURE, environment=_NAMES)
-            found: Answer = parse_as(Answer, values)
-        except ValueError as error:
-            raise ConfigError(f"--variant {chosen.name}: got no profile of its process: {error}") from error
-    profile, done = found.profile, found.round
-    if profile is None:
-        raise ConfigError(
-            f"--variant {chosen.name}: its process was {done.outcome}, expected a profile: {done.error}; try "
-            "recompute=full, or --layers"
-        )
+    profile, done = _profiled(request, launch)
     (measured,) = step.variants
     bounds = {part.kernel_class: part.milliseconds for part in measured.roofline}
     if "attention" in bounds:
@@ -89,3 +76,20 @@ def bench_profile(
     path = record_path(output, step.provenance, "bench-profile", step.model.name, precision)
     record.write(path)
     return record, path
+
+
+def _profiled(request: Request, launch: Callable[..., Any]) -> tuple[Profile, RoundRecord]:
+    """What the fresh process answers; a ConfigError where it has no profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            values = launch(request, Path(folder), timeout=_TIMEOUT, program=MEASURE, environment=_NAMES)
+            found: Answer = parse_as(Answer, values)
+        except ValueError as error:
+            raise ConfigError(f"--variant {request.variant}: got no profile of its process: {error}") from error
+    done = found.round
+    if found.profile is None:
+        raise ConfigError(
+            f"--variant {request.variant}: its process was {done.outcome}, expected a profile: {done.error}; try "
+            "recompute=full, or --layers"
+        )
+    return found.profile, done

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,16 +20,15 @@ from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import SequenceDataModule, build_data_module
 from litespark.device import device_of, out_of_memory
 from litespark.launch import Ranks
-from litespark.metrics.meters import NullMeter, choose_meter
+from litespark.metrics.meters import choose_meter
 from litespark.metrics.records.step import RoundRecord
 from litespark.models.llama.model import Llama
 from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
-from litespark.run.build import check_vocabulary, construct_module, token_budget
+from litespark.run.build import check_vocabulary, construct_module
 from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
-from litespark.run.new_run import new_record
 from litespark.run.preflight import Machine, preflight
 from litespark.run.train import quieten
 from litespark.training.budget import BudgetConfig
@@ -100,8 +98,7 @@ def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama
 
 def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, str]:
     """The module as a run builds it, and which ops were chosen."""
-    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
-    module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
+    module, choices = construct_module(parts, machine, manifest)
     return module, described(choices, reasons=True)
 
 

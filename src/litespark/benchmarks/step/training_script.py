@@ -23,8 +23,10 @@ from litespark.metrics.records.step import RoundRecord
 from litespark.override_text import hydra_text
 from litespark.run.checkout import QUIET, repository
 from litespark.run.config import Parts
-from litespark.run.folder import RECORD, read_metrics
+from litespark.run.folder import RECORD
+from litespark.run.metric_rows import read_metrics
 from litespark.run.record import RunRecord
+from litespark.training.budget import steps_alone
 
 _NAME = "bench"
 
@@ -66,17 +68,14 @@ def script_overrides(parts: Parts, request: Request, window: int, logs: Path) ->
         "paths.logs": hydra_text(str(logs)),
         "model.num_layers": parts.llama.num_layers,
         "recompute.mode": parts.recompute,
-        "budget.tokens": "null",
-        "budget.steps": request.warmup_steps + request.steps,
-        "budget.schedule_end": "null",
-        "budget.target_bpb": "null",
         "data.validation_sequences": request.loss_sequences,
         "trainer.validate_every": "null",
         "trainer.log_every": window,
         "metrics.warmup_steps": request.warmup_steps,
         "metrics.probe_seconds": 0,
     }
-    return [*(f"{key}={value}" for key, value in values.items()), *QUIET]
+    budget = steps_alone(request.warmup_steps + request.steps)
+    return [*(f"{key}={value}" for key, value in values.items()), *budget, *QUIET]
 
 
 def read_run(

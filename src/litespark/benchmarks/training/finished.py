@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from litespark.metrics import names
 from litespark.metrics.records.base import RecordError, as_record_error
 from litespark.metrics.records.training import TrainedRun, TrainedVariant, TrainingRecord, Validation
-from litespark.run.folder import METRICS, RECORD, read_metrics
+from litespark.run.folder import METRICS, RECORD
+from litespark.run.metric_rows import read_metrics
 from litespark.run.record import RunRecord
 
 
@@ -57,7 +57,7 @@ def validations(folder: Path) -> list[Validation]:
     found: dict[int, Validation] = {}
     for row in read_metrics(folder):
         bits = row.get(names.VALIDATION_BITS_PER_BYTE)
-        if bits is None or not math.isfinite(bits):
+        if bits is None:
             continue
         with as_record_error():
             tokens, seconds = row[names.PROGRESS_TOKENS], row[names.TRAIN_SECONDS]

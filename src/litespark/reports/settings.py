@@ -10,34 +10,33 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from litespark.config.groups import GROUPS, KIND, ROOT, classes_of, on_resume
 from litespark.config.settings import default_of, fields_of, meaning_of, settings_in
 from litespark.ranges import Range, plain
+from litespark.reports.table import Table, texts
 
 _HEAD = """# Settings
 
 Every setting of `train.py` and `litespark`, as `GROUP.NAME=VALUE`. *Default* is that of the group's choice in
 `configs/`; an experiment may state another, and `python train.py --cfg job` shows what a run has. *Resume* says whether
 a run that is continued may go on with another value. `litespark settings` writes this page from the classes that
-`src/litespark/config/groups.py` lists.
-"""
+`src/litespark/config/groups.py` lists."""
 
 
 def settings_page(defaults: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     """The page."""
-    parts = [_HEAD, _section("Of the run", ROOT, "", defaults[("", "")])]
+    sections = [_HEAD, _section("Of the run", ROOT, "", defaults[("", "")])]
     for group in GROUPS:
         for kind, made in classes_of(group).items():
             title = f"`{group}`" + (f", {KIND} `{kind}`" if kind else "")
-            parts.append(_section(title, made, group, defaults[(group, kind)]))
-    return "\n".join(parts)
+            sections.append(_section(title, made, group, defaults[(group, kind)]))
+    return "\n\n".join(sections) + "\n"
 
 
 def _section(title: str, made: type, group: str, defaults: Mapping[str, Any]) -> str:
     about = inspect.cleandoc(made.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    rows = list(_rows(made, group, defaults, made))
-    table = ["| setting | values | default | meaning | resume |", "|---|---|---|---|---|", *rows] if rows else []
-    return "\n".join([f"## {title}", "", about, "", *table, ""])
+    table = Table(texts("setting", "values", "default", "meaning", "resume"), list(_rows(made, group, defaults, made)))
+    return "\n\n".join(filter(None, [f"## {title}", about, table.markdown()]))
 
 
-def _rows(made: type, at: str, defaults: Mapping[str, Any], group: type) -> Iterator[str]:
+def _rows(made: type, at: str, defaults: Mapping[str, Any], group: type) -> Iterator[tuple[str, ...]]:
     for name, field in fields_of(made).items():
         key = f"{at}.{name}".lstrip(".")
         inner = settings_in(field.annotation)
@@ -46,8 +45,7 @@ def _rows(made: type, at: str, defaults: Mapping[str, Any], group: type) -> Iter
             continue
         default = _shown(defaults.get(key, default_of(field)))
         values = _values(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
-        cells = (f"`{key}`", values, default, meaning_of(made, name), on_resume(key, group).value)
-        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        yield f"`{key}`", values, default, meaning_of(made, name), on_resume(key, group).value
 
 
 def _values(hint: Any) -> str:
