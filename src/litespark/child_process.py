@@ -188,8 +188,8 @@ def main(target: str, *words: str) -> None:
         runpy.run_path(target, run_name="__main__")
         return
     asked, answer = map(Path, words)
-    found = getattr(importlib.import_module(module), name)(json.loads(asked.read_text(encoding="utf-8")))
-    write_whole(answer, json.dumps(found, allow_nan=False))
+    result = getattr(importlib.import_module(module), name)(json.loads(asked.read_text(encoding="utf-8")))
+    write_whole(answer, json.dumps(result, allow_nan=False))
 
 
 if __name__ == "__main__":

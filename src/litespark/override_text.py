@@ -34,7 +34,7 @@ def hydra_value(value: Any) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return hydra_value({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{hydra_value(each)}" for key, each in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{hydra_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ",".join(map(hydra_value, value)) + "]"
     raise TypeError(f"{value!r} cannot stand in a config")
@@ -45,4 +45,4 @@ def hydra_text(text: str) -> str:
     if _PLAIN.fullmatch(text) and not _NOT_TEXT.fullmatch(text):
         return text
     # backslashes count only before a quote, the closing one included
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'
+    return '"' + re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), text) + '"'

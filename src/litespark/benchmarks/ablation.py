@@ -73,15 +73,15 @@ def switches_between(
         grouped: `NAME=KEY,KEY`: these keys are one switch of that name.
         order: names of all switches, in the order in which they are switched on; empty: that of the config.
     """
-    found = differences(baseline, target)
+    switches = differences(baseline, target)
     if all(config.get("precision", {}).get("name") in ("bf16", "fp32") for config in (baseline, target)):
-        found.pop(_OF_FP8, None)  # its pieces compute with fp8 alone: two combinations less to measure
-    if not found:
+        switches.pop(_OF_FP8, None)  # its pieces compute with fp8 alone: two combinations less to measure
+    if not switches:
         raise ConfigError(
             "got the same config for --baseline and --target, expected settings in which they differ: "
             "--baseline 'ops=reference' --target 'ops=litespark'"
         )
-    refused = {key: pair for key, pair in found.items() if not changes_speed_only(key)}
+    refused = {key: pair for key, pair in switches.items() if not changes_speed_only(key)}
     if refused:
         said = "; ".join(f"{key}: {one!r} and {other!r}" for key, (one, other) in refused.items())
         raise ConfigError(
@@ -90,9 +90,8 @@ def switches_between(
             "to both, as overrides of the whole benchmark; two ways to train are compared by litespark bench to-loss"
         )
     places = [*flatten(baseline), *flatten(target)]
-    keys = {
-        key: KeyRecord(key, *(_text(key, value) for value in found[key])) for key in sorted(found, key=places.index)
-    }
+    texts = {key: [_text(key, value) for value in switches[key]] for key in sorted(switches, key=places.index)}
+    keys = {key: KeyRecord(key, *pair) for key, pair in texts.items()}
     name_of = {key: default_name(key) for key in keys}
     for word in grouped:
         name, _, members = word.partition("=")

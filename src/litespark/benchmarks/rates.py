@@ -50,7 +50,7 @@ def measured_rates(place: Place, *, seconds: float | None = None, peak_flops: fl
     stated = (None, None) if known is None else (known.flops, known.source)
     if peak_flops is not None:
         stated = peak_flops, "metrics.peak_flops"
-    found = RatesRecord(
+    rates = RatesRecord(
         matmul_flops=matmul,
         attention_flops=_attention_flops(place, share, matmul),
         copy_bytes=copy_bandwidth(place.device, share),
@@ -59,7 +59,7 @@ def measured_rates(place: Place, *, seconds: float | None = None, peak_flops: fl
         peak_source=stated[1],
     )
     there.empty_cache()
-    return found
+    return rates
 
 
 def copy_bandwidth(device: torch.device, seconds: float) -> float:

@@ -87,7 +87,7 @@ class RunRecorder(StepCallback):
 
     def _throughput(self) -> ThroughputRecord:
         summary, mfu = self.throughput.summary(), self.throughput.mfu
-        of_summary = [each.name for each in fields(ThroughputRecord) if hasattr(summary, each.name)]
+        of_summary = [field.name for field in fields(ThroughputRecord) if hasattr(summary, field.name)]
         shares = mfu.shares(summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices)
         return ThroughputRecord(
             **{name: getattr(summary, name) for name in of_summary},

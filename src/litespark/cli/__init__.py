@@ -38,8 +38,8 @@ for _bench in BENCHES:
 app.add_typer(_benches, name="bench")
 
 _COMMAND: Any = typer.main.get_command(app)
-COMMANDS: dict[str, Any] = {name: each for name, each in _COMMAND.commands.items() if name != "bench"} | {
-    f"bench {name}": each for name, each in _COMMAND.commands["bench"].commands.items()
+COMMANDS: dict[str, Any] = {name: command for name, command in _COMMAND.commands.items() if name != "bench"} | {
+    f"bench {name}": command for name, command in _COMMAND.commands["bench"].commands.items()
 }
 """Name -> the command, with its parameters."""
 

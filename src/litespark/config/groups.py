@@ -59,8 +59,8 @@ ROOT = RunConfig
 
 def classes_of(group: str) -> dict[str, type]:
     """kind -> class; one of a single kind has no name."""
-    found = GROUPS[group]
-    return found if isinstance(found, dict) else {"": found}
+    classes = GROUPS[group]
+    return classes if isinstance(classes, dict) else {"": classes}
 
 
 def on_resume(key: str, kind: type | None = None) -> Resume:

@@ -94,8 +94,8 @@ def resume_rules(kind: type, at: str) -> Iterator[tuple[str, Resume]]:
 
 def fields_of(kind: type) -> dict[str, FieldInfo]:
     """The settings of a class, as pydantic has them."""
-    found: dict[str, FieldInfo] = kind.__pydantic_fields__  # type: ignore[attr-defined]
-    return found
+    fields: dict[str, FieldInfo] = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    return fields
 
 
 def meaning_of(kind: type, name: str) -> str:

@@ -76,7 +76,7 @@ def advice_for(key: str, value: str | None, known: Iterable[str]) -> str:
             return _ADVICE[word]
         if _MEANT.get(word, key) != key:
             return f"set {_written(_MEANT[word], value)}"
-    near = [_written(each, value) for each in _nearest(lower, {each for each in known if each != key})]
+    near = [_written(near_key, value) for near_key in _nearest(lower, {other for other in known if other != key})]
     return f"set {' or '.join(near)}" if near else ""
 
 
@@ -84,14 +84,14 @@ def _nearest(key: str, known: set[str]) -> list[str]:
     """The keys that `key` may be a slip of, the likeliest first: the same last part, or nearly the same letters."""
     keys = sorted(known)
     parent, _, leaf = key.rpartition(".")
-    if same := [each for each in keys if each.rpartition(".")[2] == leaf]:
+    if same := [key for key in keys if key.rpartition(".")[2] == leaf]:
         return same[:_AT_MOST]
-    beside = {each.rpartition(".")[2]: each for each in keys if each.rpartition(".")[0] == parent}
-    leaves = {each.rpartition(".")[2]: each for each in keys}
+    beside = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == parent}
+    leaves = {key.rpartition(".")[2]: key for key in keys}
     # in another group, of which the key tells nothing: a letter of four may differ in any word
-    for word, there, cutoff in ((leaf, beside, 0.7), (key, {each: each for each in keys}, 0.8), (leaf, leaves, 0.8)):
-        if found := get_close_matches(word, there, n=1, cutoff=cutoff):
-            return [there[found[0]]]
+    for word, there, cutoff in ((leaf, beside, 0.7), (key, {key: key for key in keys}, 0.8), (leaf, leaves, 0.8)):
+        if matches := get_close_matches(word, there, n=1, cutoff=cutoff):
+            return [there[matches[0]]]
     return []
 
 
@@ -100,9 +100,9 @@ def choice_for(group: str, word: str, choices: Sequence[str]) -> str:
     lower = word.lower()
     if (choice := _as_ours(group, lower)) in choices:
         return f"choose {group}={choice}"
-    begin = [each for each in choices if each.startswith(lower)] if lower else []
+    begin = [choice for choice in choices if choice.startswith(lower)] if lower else []
     near = begin or get_close_matches(lower, choices, n=1, cutoff=0.5)
-    return "choose " + " or ".join(f"{group}={each}" for each in near[:_AT_MOST]) if near else ""
+    return "choose " + " or ".join(f"{group}={choice}" for choice in near[:_AT_MOST]) if near else ""
 
 
 def _as_ours(group: str, word: str) -> str:

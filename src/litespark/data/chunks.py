@@ -43,5 +43,5 @@ def chunk_fault(folder: Storage, record: ChunkRecord, sizes: dict[str, int], *, 
     if not hashed:
         return None
     local = not folder.remote
-    found = content_hash(folder.local / record.file) if local else hashlib.sha256(folder.read(record.file)).hexdigest()
-    return None if found == record.sha256 else f"{where} has SHA-256 {found}; the manifest says {record.sha256}"
+    digest = content_hash(folder.local / record.file) if local else hashlib.sha256(folder.read(record.file)).hexdigest()
+    return None if digest == record.sha256 else f"{where} has SHA-256 {digest}; the manifest says {record.sha256}"

@@ -91,8 +91,8 @@ class PreparedData(Manifest):
             )
         if file.name == FILE:
             return cls.of(Manifest.read(file.parent))
-        found: PreparedData = checked(_PREPARED, file.read_bytes(), str(file), "restore the file that the run wrote")
-        return found
+        contents: PreparedData = checked(_PREPARED, file.read_bytes(), str(file), "restore the file that the run wrote")
+        return contents
 
     @classmethod
     def of(cls, manifest: Manifest) -> PreparedData:

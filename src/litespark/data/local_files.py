@@ -64,6 +64,6 @@ class LocalFiles(LocalFileSystem):
                     yield self.info(entry.path)
 
 
-def _info(path: str, found: os.stat_result) -> dict[str, Any]:
-    kind = "file" if stat.S_ISREG(found.st_mode) else "directory" if stat.S_ISDIR(found.st_mode) else "other"
-    return {"name": path, "size": found.st_size, "type": kind, "mtime": found.st_mtime_ns}
+def _info(path: str, info: os.stat_result) -> dict[str, Any]:
+    kind = "file" if stat.S_ISREG(info.st_mode) else "directory" if stat.S_ISDIR(info.st_mode) else "other"
+    return {"name": path, "size": info.st_size, "type": kind, "mtime": info.st_mtime_ns}

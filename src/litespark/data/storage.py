@@ -119,12 +119,12 @@ class Storage:
         else:  # the folder's own name may hold a bracket
             paths = (str(path) for path in self.local.glob(pattern) if not path.is_fifo())
             infos = {path: self._system.info(path) for path in paths}
-        found: dict[str, Listed] = {}
+        names: dict[str, Listed] = {}
         for path, info in infos.items():
             file = self._listed(path, info)
             below = self.files(file.name) if info["type"] == "directory" else [file]
-            found |= {file.name: file for file in below}
-        return [found[name] for name in sorted(found)]
+            names |= {file.name: file for file in below}
+        return [names[name] for name in sorted(names)]
 
     def read(self, name: str) -> bytes:
         """The content of a small file."""

@@ -63,7 +63,7 @@ def _fetched(name: str) -> Path:
     repository, _, named = name.partition("@")
     revision = named or None
     try:
-        found = Path(hf_hub_download(repository, FILE, revision=revision))
+        path = Path(hf_hub_download(repository, FILE, revision=revision))
         for file in _BESIDE:
             if try_to_load_from_cache(repository, file, revision=revision) is _CACHED_NO_EXIST:
                 continue  # this revision has none: no need of a connection
@@ -80,7 +80,7 @@ def _fetched(name: str) -> Path:
             f"OWNER/NAME with a {FILE}, a connection (or the files in the hub's cache), and access where it is not "
             "public. Or name a file or folder on this machine."
         ) from error
-    return found.parent
+    return path.parent
 
 
 def stated_beside(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class TokenMetrics(Metric):
                 f"got a batch of domain {domain!r}, expected one of {', '.join(self.places)}: a validation batch holds "
                 "sequences of one domain and names it"
             )
-        nats, correct, labels = (each.to(self.nats.device) for each in (nats, correct, labels))
+        nats, correct, labels = (tensor.to(self.nats.device) for tensor in (nats, correct, labels))
         place = self.places[domain] if len(self.places) > 1 and domain is not None else 0
         supervised = labels != IGNORE_INDEX
         # selected, not multiplied: NaN at an ignored place stays out

@@ -142,7 +142,7 @@ def end_ids(folder: Path) -> list[int]:
         if named is None:
             continue
         ids = named if isinstance(named, list) else [named]
-        if not all(type(each) is int and each >= 0 for each in ids):
+        if not all(type(number) is int and number >= 0 for number in ids):
             raise ValueError(f"{path}: eos_token_id is {named!r}; expected an id, or a list of ids")
         return ids
     return []

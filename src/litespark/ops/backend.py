@@ -166,11 +166,11 @@ def why_not(
     op: str, backend: str, device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None
 ) -> str | None:
     """Why a backend cannot run there, in words that follow "because"; None where it can."""
-    found = BACKENDS[op][backend]
+    entry = BACKENDS[op][backend]
     try:
-        if found.why_not is not None and (reason := _at(found.why_not)(device, dtype, shapes)) is not None:
+        if entry.why_not is not None and (reason := _at(entry.why_not)(device, dtype, shapes)) is not None:
             return reason
-        _at(found.function)
+        _at(entry.function)
     except ImportError as error:
         return str(error)
     return None
@@ -178,8 +178,8 @@ def why_not(
 
 def detail(op: str, backend: str, place: Place) -> str | None:
     """What a backend is made of at `place`, in a few words; None where there is nothing to say."""
-    found = BACKENDS[op][backend].detail
-    return None if found is None else _at(found)(place)
+    detail = BACKENDS[op][backend].detail
+    return None if detail is None else _at(detail)(place)
 
 
 def _at(place: str) -> Any:

@@ -126,17 +126,17 @@ def _attention(draw: Callable[..., Tensor], shapes: StepShapes, device: torch.de
     heads = f"{shapes.num_heads} heads ({shapes.num_kv_heads} key/value)"
 
     def case(name: str, documents: Documents | None) -> Case:
-        inputs = {each: draw(shapes.sequences, shapes.length, count, shapes.head_dim) for each, count in counts.items()}
+        inputs = {name: draw(shapes.sequences, shapes.length, count, shapes.head_dim) for name, count in counts.items()}
         rest = () if documents is None else (documents,)
         sizes = f"{shapes.sequences} x {shapes.length} x {heads} x {shapes.head_dim}"
         return Case("attention", name, inputs, lambda op, *qkv: op(*qkv, *rest), sizes, documents=documents)
 
-    found = [case("attention", None)]
+    cases = [case("attention", None)]
     if shapes.documents:
         index = document_index(shapes.sequences, shapes.length, max(4, shapes.length // 4), device)
         # with cu_seqlens, as a batch brings them
-        found.append(case("attention within documents", Documents(index, Documents(index).cu_seqlens())))
-    return found
+        cases.append(case("attention within documents", Documents(index, Documents(index).cu_seqlens())))
+    return cases
 
 
 def document_index(sequences: int, length: int, mean_length: int, device: torch.device, seed: int = 0) -> Tensor:

@@ -41,17 +41,17 @@ class Choice:
 
 def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()) -> list[str]:
     """What is asked for by name and cannot run there, one message each; not of `idle` ops, which do not run at all."""
-    found = []
+    refusals = []
     for op, asked in config.backends().items():
         if op in idle or asked == AUTO:
             continue
         if (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
             others = [name for name in BACKENDS[op] if reason_against(op, name, place) is None]
-            found.append(
+            refusals.append(
                 f"ops.{op}: got {asked}, which cannot run here: {reason}; expected one that can: "
                 f"{', '.join(others)}, or {AUTO}, which takes the fastest of them"
             )
-    return found
+    return refusals
 
 
 def reason_against(op: str, name: str, place: Place) -> str | None:
@@ -190,7 +190,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     times = {} if remembered is None else remembered.read()
     failed: list[Verification] = []
     if not times or not times.keys() <= set(able):
-        failed = failures([each for name in able if name != REFERENCE for each in verify(op, name, place)])
+        failed = failures([trial for name in able if name != REFERENCE for trial in verify(op, name, place)])
         for verification in failed:
             log.warning("auto does not take %s", verification)
             because[verification.backend] = _failed(op, verification.backend)

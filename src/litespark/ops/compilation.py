@@ -92,7 +92,7 @@ class Compiled:
 def ops_with_kernels() -> dict[str, str]:
     """op -> the name of the module of its kernels, without importing it."""
     package = importlib.import_module("litespark.ops")
-    folders = {found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg}
+    folders = {folder.name for folder in pkgutil.iter_modules(package.__path__) if folder.ispkg}
     modules = {op: f"{package.__name__}.{op}.kernels" for op in sorted(folders - _SHARED)}
     return {op: module for op, module in modules.items() if importlib.util.find_spec(module) is not None}
 
@@ -133,7 +133,7 @@ def _launched_kernels(module: ModuleType) -> list[Any]:
     """Kernels of a module that a launcher launches: not what other kernels call."""
     from triton.runtime.jit import JITFunction
 
-    own = (each for each in vars(module).values() if isinstance(each, JITFunction))
+    own = (value for value in vars(module).values() if isinstance(value, JITFunction))
     kernels = [kernel for kernel in own if kernel.__module__ == module.__name__]
     called = {
         node.func.id
@@ -153,7 +153,7 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
     from triton.runtime.jit import JITFunction, create_function_from_signature
 
     backend = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size))
-    found: list[Compilation] = []
+    recorded: list[Compilation] = []
     purpose = ""
 
     def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
@@ -175,8 +175,8 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
             {name: attributes for name, attributes in assumed.items() if attributes},
             {"num_warps": 4} | {name: left[name] for name in ("num_warps", "num_stages") if name in left},
         )
-        if not any(replace(made, name=earlier.name) == earlier for earlier in found):
-            found.append(made)
+        if not any(replace(made, name=earlier.name) == earlier for earlier in recorded):
+            recorded.append(made)
 
     make_launch, JITFunction.run = JITFunction.run, record
     try:
@@ -185,7 +185,7 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
                 launch()
     finally:
         JITFunction.run = make_launch
-    return found
+    return recorded
 
 
 def attempt(compilation: Compilation, target: Target) -> Attempt:

@@ -34,8 +34,8 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
 
     Attention is measured within documents where the run packs them, the loss as its sum.
     """
-    found = cases(op, place.shapes, place.device)
-    step = Step(found[0] if op == "linear_cross_entropy" else found[-1], place)
+    inputs = cases(op, place.shapes, place.device)
+    step = Step(inputs[0] if op == "linear_cross_entropy" else inputs[-1], place)
     runs = those_that_run(backends, lambda name: step.both(load(op, name)), f"ops.{op}=")
     times = interleaved_milliseconds(runs, place.device, seconds=_SECONDS)
     return {name: statistics.median(repeats) for name, repeats in times.items()}
@@ -92,7 +92,7 @@ class Remembered:
             "device": device_of(place.device).name,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
-            "triton": [each.version for each in importlib.metadata.distributions(name="triton")],
+            "triton": [distribution.version for distribution in importlib.metadata.distributions(name="triton")],
             "source": source_hash(Path(__file__).parent),
             "dtype": dtype_name(place.dtype),
             "autocast": place.autocast,

@@ -19,7 +19,7 @@ def interleaved_milliseconds(
 ) -> dict[str, list[float]]:
     """Milliseconds of each repeat of each run, with the cache emptied before; all take about `seconds` together."""
     queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     flush = torch.empty(_FLUSH_BYTES if device_of(device).is_accelerator else 0, dtype=torch.uint8, device=device)
     end = time.perf_counter() + seconds
     for repeat in range(_MOST_REPEATS if runs else 0):
@@ -27,8 +27,8 @@ def interleaved_milliseconds(
             break
         for name, run in runs.items():
             flush.fill_(repeat % 256)
-            found[name].append(_once(run, device, queueing[name]))
-    return found
+            times[name].append(_once(run, device, queueing[name]))
+    return times
 
 
 def _warmed_up(run: Callable[[], object], device: torch.device) -> float:

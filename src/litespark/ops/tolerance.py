@@ -52,9 +52,9 @@ def relative_distance(actual: Tensor, expected: Tensor) -> float:
     squares = torch.zeros(2, dtype=torch.float64, device=actual.device)
     # in pieces: whole copies in fp64 are more than a device that holds the tensors may have left
     pieces = (x.detach().flatten().split(_PIECE) for x in (actual, expected))
-    for found, wanted in zip(*pieces, strict=True):
-        found, wanted = found.double(), wanted.double()
-        squares += torch.stack([(found - wanted).square().sum(), wanted.square().sum()])
+    for got, wanted in zip(*pieces, strict=True):
+        got, wanted = got.double(), wanted.double()
+        squares += torch.stack([(got - wanted).square().sum(), wanted.square().sum()])
     # fp64 holds the squares of whatever is finite in fp32
     if not bool(squares.isfinite().all()):
         return float("inf")
@@ -79,8 +79,8 @@ def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> d
     # in fp32 and then rounded, so that every dtype gets the same ones
     weights = [torch.randn(y.shape, generator=generator, device=y.device).to(y.dtype) for y in results]
     torch.autograd.backward(results, weights)
-    found = {f"output {index}": y.detach() for index, y in enumerate(results)}
-    return found | {f"gradient of {name}": x.grad for name, x in leaves.items() if x.grad is not None}
+    tensors = {f"output {index}": y.detach() for index, y in enumerate(results)}
+    return tensors | {f"gradient of {name}": x.grad for name, x in leaves.items() if x.grad is not None}
 
 
 def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch.dtype) -> list[Difference]:

@@ -104,7 +104,8 @@ def target_at_hand(device: torch.device) -> Target:
     major, minor = there.capability
     if f"sm_{major}{minor}" in TARGETS:
         return TARGETS[f"sm_{major}{minor}"]
-    kin = [each for each in TARGETS.values() if each.backend == "cuda" and int(each.architecture) // 10 == major]
+    nvidia = [target for target in TARGETS.values() if target.backend == "cuda"]
+    kin = [target for target in nvidia if int(target.architecture) // 10 == major]
     return min(kin or [TARGETS["sm_86"]], key=lambda target: target.shared_bytes)
 
 

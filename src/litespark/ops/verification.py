@@ -42,7 +42,7 @@ class Verification:
     @property
     def passed(self) -> bool:
         """Nothing was raised, and every tensor is within its bound."""
-        return self.error is None and bool(self.differences) and all(each.passed for each in self.differences)
+        return self.error is None and bool(self.differences) and all(tensor.passed for tensor in self.differences)
 
     def __str__(self) -> str:
         what = f"{self.op}={self.backend} ({self.case}, {self.dtype}, {self.sizes})"
@@ -101,11 +101,11 @@ def _verifications(op: str, backend: str, trials: Iterator[Trial], place: Place)
     """One for each trial, and a failed one where there was no memory to make its inputs."""
     on_cpu = not device_of(place.device).is_accelerator
     interpreted = on_cpu and backend.startswith("triton") and triton_support.interpreting()
-    found: list[Verification] = []
+    done: list[Verification] = []
 
     def add(case: str, sizes: str, seconds: float, compared: Sequence[Difference], error: str | None) -> None:
         dtype = dtype_name(place.dtype)
-        found.append(Verification(op, backend, case, sizes, dtype, interpreted, seconds, tuple(compared), error))
+        done.append(Verification(op, backend, case, sizes, dtype, interpreted, seconds, tuple(compared), error))
 
     try:
         for trial in trials:
@@ -118,7 +118,7 @@ def _verifications(op: str, backend: str, trials: Iterator[Trial], place: Place)
             add(trial.name, trial.sizes, time.perf_counter() - start, compared, error)
     except Exception as raised:  # noqa: BLE001 (no verification on this rank, which the others hear of)
         add(op, "no inputs", 0.0, (), said(raised))
-    return found
+    return done
 
 
 def _compared(case: Case, backend: str, place: Place) -> list[Difference]:

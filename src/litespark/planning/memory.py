@@ -43,4 +43,4 @@ def layers_that_fit(config: ModelSpec, memory: int, share: float = 0.8) -> int:
     """How many layers, with embedding and head, have their state within a share of `memory` bytes; at least 1."""
     counts = range(config.num_layers, 1, -1)
     cut = (dataclasses.replace(config, num_layers=layers) for layers in counts)
-    return next((each.num_layers for each in cut if training_state_bytes(each) <= share * memory), 1)
+    return next((model.num_layers for model in cut if training_state_bytes(model) <= share * memory), 1)

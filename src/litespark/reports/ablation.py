@@ -95,7 +95,7 @@ def ablation(
     `combinations` is what was measured with which of them on; one that is missing has no figures.
     """
     order = list(switches)
-    names = {each.on: each.name for each in planned(order)}
+    names = {combination.on: combination.name for combination in planned(order)}
 
     def measured(on: Switches) -> Combination:
         return combinations.get(on, Combination(names[on], notes=(f"{names[on]}: not measured",)))
@@ -141,13 +141,13 @@ def from_record(record: AblationRecord) -> Ablation:
             notes.insert(2, f"out of memory with recompute {with_}, measured with {then}: not the switch alone")
         said = tuple(f"{row.name}: {note}" for note in dict.fromkeys(notes) if note is not None)
         combinations[plan.on] = Combination(row.name, row.repeats, _backends(variant), said, row.doubts)
-    reasons = [rows[each.name].joules_reason for each in combinations.values()]
-    switches = {switch.name: [each.key for each in switch.keys] for switch in record.switches}
+    reasons = [rows[combination.name].joules_reason for combination in combinations.values()]
+    switches = {switch.name: [key.key for key in switch.keys] for switch in record.switches}
     return ablation(switches, combinations, "round", next(filter(None, reasons), None))
 
 
 def _backends(variant: VariantRecord) -> str | None:
-    details = [each.detail.partition("; ")[0] for each in variant.measured if each.detail is not None]
+    details = [process.detail.partition("; ")[0] for process in variant.measured if process.detail is not None]
     return details[-1] if details else None
 
 

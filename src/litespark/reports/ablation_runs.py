@@ -47,9 +47,9 @@ def ablation_of(runs: Sequence[Run]) -> Ablation | str | None:
     keys_of = {name: together[switched] for switched, name in names.items()}
     switches = {name: keys_of[name] for name in _order(list(keys_of), list(by_switches))}
     combinations = {
-        each.on: _combination(each.name, by_switches[each.on])
-        for each in planned(list(switches))
-        if each.on in by_switches
+        combination.on: _combination(combination.name, by_switches[combination.on])
+        for combination in planned(list(switches))
+        if combination.on in by_switches
     }
     reasons = [run.record.energy.reason for run in runs]
     return ablation(switches, combinations, "seed", next(filter(None, reasons), None))

@@ -84,20 +84,21 @@ def _moves(record: Fp8Record) -> Table:
 
 
 def _worst(record: Fp8Record) -> list[Table]:
-    lossy = [each for each in record.shares if each.overflow_highest or each.underflow_highest]
+    lossy = [share for share in record.shares if share.overflow_highest or share.underflow_highest]
     if not lossy:
         words = "Of no tensor was any value lost in a cast that was counted."
         return [Table([], [], words)] if record.shares else []
 
-    def excess(each: Fp8SharesRecord) -> float:
-        pairs = ((each.overflow_highest, record.overflow_bound), (each.underflow_highest, record.underflow_bound))
+    def excess(tensor: Fp8SharesRecord) -> float:
+        pairs = ((tensor.overflow_highest, record.overflow_bound), (tensor.underflow_highest, record.underflow_bound))
         return max(share / bound if bound else float("inf") if share else 0.0 for share, bound in pairs)
 
-    def row(each: Fp8SharesRecord) -> tuple[object, ...]:
-        pairs = (each.overflow, each.overflow_highest), (each.underflow, each.underflow_highest)
-        return each.tensor, *(f"{percent(share)} (highest {percent(highest)})" for share, highest in pairs), each.step
+    def row(tensor: Fp8SharesRecord) -> tuple[object, ...]:
+        pairs = (tensor.overflow, tensor.overflow_highest), (tensor.underflow, tensor.underflow_highest)
+        shares = [f"{percent(share)} (highest {percent(highest)})" for share, highest in pairs]
+        return tensor.tensor, *shares, tensor.step
 
-    rows = [row(each) for each in sorted(lossy, key=excess, reverse=True)[:MOST_TENSORS]]
+    rows = [row(tensor) for tensor in sorted(lossy, key=excess, reverse=True)[:MOST_TENSORS]]
     title = "Tensors whose casts lose most against the bounds, of values counted in samples of steps:"
     columns = [*texts("tensor", "saturates", "becomes zero"), Column("last read at step", count)]
     return [Table(columns, rows, title)]

@@ -17,9 +17,7 @@ def tables(record: OpsRecord) -> list[Table]:
     if record.widths or record.pays:
         made.append(_widths(record))
     if record.optimizer:
-        rows = [
-            (each.name, each.time.median_ms, _spread(each.time), each.bytes_per_parameter) for each in record.optimizer
-        ]
+        rows = [(one.name, one.time.median_ms, _spread(one.time), one.bytes_per_parameter) for one in record.optimizer]
         columns = [
             *texts("optimizer step"),
             Column("ms", _MS),
@@ -38,7 +36,7 @@ def _case(case: CaseRecord) -> Table:
     base = BF16 if case.op == "fp8" else REFERENCE
     times = {variant.name: variant.forward_backward for variant in case.variants}
     rows = [_variant(variant, case.figures(variant), times.get(base)) for variant in case.variants]
-    rows += [(each.name, None, each.time.median_ms, None, None, None, None, "") for each in case.yardsticks]
+    rows += [(peer.name, None, peer.time.median_ms, None, None, None, None, "") for peer in case.yardsticks]
     columns = [
         *texts("variant"),
         Column("forward ms", _MS),
@@ -66,8 +64,8 @@ def _variant(variant: VariantRecord, figures: OpFigures, base: TimeRecord | None
 
 def _widths(record: OpsRecord) -> Table:
     tokens = record.sequences * record.seq_len
-    names = [each.name for each in record.widths[0].times] if record.widths else []
-    rows = [(str(each.width), *(time.time.median_ms for time in each.times)) for each in record.widths]
+    names = [time.name for time in record.widths[0].times] if record.widths else []
+    rows = [(str(width.width), *(time.time.median_ms for time in width.times)) for width in record.widths]
     notes = [
         f"fp8 pays at {tokens} tokens, {pays.recipe}: "
         + (f"no width: {pays.reason}" if pays.width is None else f"from width {pays.width} on")

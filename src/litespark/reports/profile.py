@@ -14,12 +14,12 @@ _NOISE = 0.01
 
 def table(record: ProfileRecord) -> Table:
     rows: list[tuple[object, ...]] = []
-    for each in record.by_gap():
-        first, *more = [_kernel(kernel, record.protocol.steps) for kernel in each.kernels] or [""]
-        share = each.milliseconds / record.wall_milliseconds
-        rows.append((each.kernel_class, each.milliseconds, share, each.roofline_milliseconds, each.gap, first))
+    for part in record.by_gap():
+        first, *more = [_kernel(kernel, record.protocol.steps) for kernel in part.kernels] or [""]
+        share = part.milliseconds / record.wall_milliseconds
+        rows.append((part.kernel_class, part.milliseconds, share, part.roofline_milliseconds, part.gap, first))
         rows += [(*[""] * 5, kernel) for kernel in more]
-    rooflines = [each.roofline_milliseconds for each in record.classes if each.roofline_milliseconds is not None]
+    rooflines = [part.roofline_milliseconds for part in record.classes if part.roofline_milliseconds is not None]
     roofline = sum(rooflines) if rooflines else None
     gap = None if roofline is None else record.wall_milliseconds - roofline
     rows.append(("step", record.wall_milliseconds, 1.0, roofline, gap, ""))
@@ -42,25 +42,25 @@ def table(record: ProfileRecord) -> Table:
 
 
 def figure(record: ProfileRecord) -> Figure:
-    classes = [each for each in record.by_gap() if each.milliseconds > 0 or each.roofline_milliseconds]
+    classes = [part for part in record.by_gap() if part.milliseconds > 0 or part.roofline_milliseconds]
     title = f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}"
     drawn, (axes,) = new_figure(1.6 + 0.45 * len(classes), "", title=title)
     colours = {IDLE: GREY, "other": COLOURS[3]}
-    for place, each in enumerate(classes):
-        roofline, label = each.roofline_milliseconds or 0.0, short(each.milliseconds)
-        axes.barh(place - 0.19, each.milliseconds, 0.36, color=colours.get(each.kernel_class, COLOURS[0]), zorder=2)
+    for place, part in enumerate(classes):
+        roofline, label = part.roofline_milliseconds or 0.0, short(part.milliseconds)
+        axes.barh(place - 0.19, part.milliseconds, 0.36, color=colours.get(part.kernel_class, COLOURS[0]), zorder=2)
         axes.barh(place + 0.19, roofline, 0.36, color="white", edgecolor=GREY, hatch="////", linewidth=0.8, zorder=2)
         if roofline:
             label += f" (roofline {short(roofline)})"
         axes.annotate(
             label,
-            (max(each.milliseconds, roofline), place),
+            (max(part.milliseconds, roofline), place),
             (4, 0),
             textcoords="offset points",
             va="center",
             fontsize=9,
         )
-    axes.set_yticks(range(len(classes)), [each.kernel_class for each in classes])
+    axes.set_yticks(range(len(classes)), [part.kernel_class for part in classes])
     axes.invert_yaxis()  # the largest gap on top
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.28)
@@ -90,7 +90,7 @@ def _notes(record: ProfileRecord) -> list[str]:
         f"roofline at the rates of this device: products {scaled(rates.matmul_flops, 'FLOP/s')}, attention "
         f"{attention}, copies {scaled(rates.copy_bytes, 'B/s')}",
     ]
-    if below := [each.kernel_class for each in record.classes if each.gap < -_NOISE * record.wall_milliseconds]:
+    if below := [part.kernel_class for part in record.classes if part.gap < -_NOISE * record.wall_milliseconds]:
         notes.append(
             f"below its roofline: {', '.join(below)}: the step reached more than the rates that were measured before "
             "it; measure again while nothing else runs"

@@ -46,16 +46,16 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
     by_absences: dict[str, list[str]] = {}
     for name, run in named:
         by_absences.setdefault(absences(run), []).append(name)
-    found, waterfall = ablation_of(runs), None
-    if isinstance(found, ablation.Ablation):
-        waterfall = save(ablation.waterfall(found), output / "comparison_ablation.png")
+    made, waterfall = ablation_of(runs), None
+    if isinstance(made, ablation.Ablation):
+        waterfall = save(ablation.waterfall(made), output / "comparison_ablation.png")
     return page.write(
         output / COMPARISON_FILE,
         "comparison",
         runs=runs,
         loss_unit=loss_unit(runs),
         comparison=comparison,
-        ablation=ablation.table(found).markdown() if isinstance(found, ablation.Ablation) else found,
+        ablation=ablation.table(made).markdown() if isinstance(made, ablation.Ablation) else made,
         waterfall=waterfall,
         parity=fp8.parity(runs),
         pictures=save_pictures(runs, output, prefix="comparison_"),

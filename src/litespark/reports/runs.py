@@ -86,9 +86,9 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, paths):
         if path.is_file() and path.name.startswith("comparison"):
             continue
-        found = {record.parent for record in path.rglob(RECORD)}
+        candidates = {record.parent for record in path.rglob(RECORD)}
         # a copy that lies in the folder of a run is none of its own
-        below = sorted((folder for folder in found if found.isdisjoint(folder.parents)), key=_natural)
+        below = sorted((folder for folder in candidates if candidates.isdisjoint(folder.parents)), key=_natural)
         if not below:
             raise ValueError(f"{path}: got no run at or below it, expected a {RECORD}; name a folder under logs")
         for folder in below:

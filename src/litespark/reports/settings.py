@@ -52,7 +52,7 @@ def _values(hint: Any) -> str:
     """What a setting may be, in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        bounds = next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
+        bounds = next((rule for rule in hint.__metadata__ if isinstance(rule, Range)), None)
         return _values(inner[0]) if bounds is None else bounds.expected(inner[0], None)
     if origin is Literal:
         return ", ".join(map(_shown, inner))
@@ -62,8 +62,8 @@ def _values(hint: Any) -> str:
         return f"a list: {_values(inner[0])}"
     if origin is dict:
         return "a mapping"
-    if (found := settings_in(hint)) is not None:
-        return "a mapping: " + ", ".join(f"`{name}`" for name in fields_of(found))
+    if (settings := settings_in(hint)) is not None:
+        return "a mapping: " + ", ".join(f"`{name}`" for name in fields_of(settings))
     return {bool: "`true`, `false`", str: "a text", type(None): "`null`"}.get(hint, "")
 
 

@@ -145,8 +145,8 @@ def turns(record: StepRecord, what: str) -> str:
 
 
 def _device_states(record: StepRecord) -> list[str]:
-    measured = [each for variant in record.variants for each in variant.measured]
-    states = [state for each in measured for state in (each.before, each.after) if state]
+    measured = [process for variant in record.variants for process in variant.measured]
+    states = [state for process in measured for state in (process.before, process.after) if state]
     parts = []
     for name, field, unit in (("SM clock", "sm_clock_mhz", "MHz"), ("temperature", "temperature_celsius", "°C")):
         if there := [value for state in states if (value := getattr(state, field)) is not None]:
@@ -170,7 +170,8 @@ def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
             f"differ by more than {percent(LOSS_BOUND)} are not compared; tokens/s: median of the rounds (lowest to "
             "highest)"
         )
-    waits = [each.seconds_before for variant in record.variants for each in variant.measured if each.seconds_before]
+    processes = [process for variant in record.variants for process in variant.measured]
+    waits = [process.seconds_before for process in processes if process.seconds_before]
     if waits:
         span = f"{duration(min(waits))} to {duration(max(waits))}"
         notes.append(f"from the start of a process to its first counted step: {span}, not counted")
@@ -182,12 +183,12 @@ def _ratios(record: StepRecord, table: Sequence[Row]) -> list[Table]:
     for row in table:
         if row.name in BASELINES or (row.absent is not None and row.name != "litespark"):
             continue
-        for baseline, found in ratios(record, row.name).items():
-            if isinstance(found, str):
-                cells.append((row.name, baseline, None, None, None, f"no ratio: {found}"))
+        for baseline, pairs in ratios(record, row.name).items():
+            if isinstance(pairs, str):
+                cells.append((row.name, baseline, None, None, None, f"no ratio: {pairs}"))
             else:
-                energy = found.joules_per_token or Absent(found.joules_reason or "not measured")
-                cells.append((row.name, baseline, found.tokens_per_second, energy, found.tokens_per_second.count, ""))
+                energy = pairs.joules_per_token or Absent(pairs.joules_reason or "not measured")
+                cells.append((row.name, baseline, pairs.tokens_per_second, energy, pairs.tokens_per_second.count, ""))
     columns = [
         *texts("variant", "over"),
         Column("× tokens/s", TIMES),

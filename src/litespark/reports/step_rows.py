@@ -63,7 +63,7 @@ class Ratio(NamedTuple):
 
 def rows(record: StepRecord) -> dict[str, Row]:
     repeats = {variant.name: _repeats(variant, record) for variant in record.variants}
-    middle = {loss: median(each.median(loss) for each in repeats.values()) for loss in _LOSSES}
+    middle = {loss: median(repeat.median(loss) for repeat in repeats.values()) for loss in _LOSSES}
     return {variant.name: _row(variant, repeats[variant.name], record, middle) for variant in record.variants}
 
 
@@ -99,34 +99,35 @@ def failures(record: StepRecord) -> dict[str, str]:
 
 def _counted(variant: VariantRecord) -> list[RoundRecord]:
     measured = variant.measured
-    return [each for each in measured if each.recompute == measured[-1].recompute]
+    return [process for process in measured if process.recompute == measured[-1].recompute]
 
 
 def _repeats(variant: VariantRecord, record: StepRecord) -> Repeats:
     figures = {
-        each.round: {
-            **asdict(round_figures(record, each)),
-            "peak_memory_mib": each.peak_memory_mib,
-            "loss": each.loss,
-            "train_loss": statistics.fmean(each.train_loss) if each.train_loss else None,
+        process.round: {
+            **asdict(round_figures(record, process)),
+            "peak_memory_mib": process.peak_memory_mib,
+            "loss": process.loss,
+            "train_loss": statistics.fmean(process.train_loss) if process.train_loss else None,
         }
-        for each in _counted(variant)
+        for process in _counted(variant)
     }
-    if any(each["mfu_measured"] is None for each in figures.values()):
+    if any(figure["mfu_measured"] is None for figure in figures.values()):
         # one round that passes the product refutes its rate, for the others too
-        figures = {number: {**each, "mfu_measured": None} for number, each in figures.items()}
+        figures = {number: {**figure, "mfu_measured": None} for number, figure in figures.items()}
     return Repeats(figures)
 
 
 def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: Mapping[str, float | None]) -> Row:
     kept, failed = _counted(variant), _failed(variant)
-    without = tuple(dict.fromkeys(each.recompute for each in variant.rounds if each.outcome == "out of memory"))
+    full = [process for process in variant.rounds if process.outcome == "out of memory"]
+    without = tuple(dict.fromkeys(process.recompute for process in full))
     if not kept:
         absent = variant.reason or failed or "not run yet"
         if variant.rounds and variant.rounds[-1].outcome == "out of memory":
             absent = f"out of memory, also with recompute {without[-1]}"
         return Row(variant.name, variant.about, failed, without, absent)
-    times = [time for each in kept for time in each.step_ms]
+    times = [time for process in kept for time in process.step_ms]
     step_ms, roofline_ms = statistics.median(times), _roofline_ms(variant, record.protocol.seq_len, kept)
     doubts = []
     if roofline_ms is not None and (share := roofline_ms / step_ms) > ROOFLINE_TOLERANCE:
@@ -136,7 +137,7 @@ def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: M
         if loss is not None and usual and abs(loss / usual - 1) > LOSS_BOUND:
             away = f"{100 * (loss / usual - 1):+.2f} %"
             doubts.append(f"trained differently: {what} is {away} from the median of the variants")
-    reason = next((each.joules_reason for each in kept if each.joules_reason), None)
+    reason = next((process.joules_reason for process in kept if process.joules_reason), None)
     return Row(variant.name, variant.about, failed, without, None, repeats, kept[-1].recompute, step_ms,
                quantile(times, 0.95), roofline_ms, reason, tuple(doubts))  # fmt: skip
 
@@ -144,11 +145,12 @@ def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: M
 def _roofline_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -> float | None:
     if not variant.roofline:
         return None
-    seen = sum(each.attention_pairs for each in kept) / sum(each.tokens for each in kept) / ((length + 1) / 2)
+    pairs, tokens = (sum(getattr(process, name) for process in kept) for name in ("attention_pairs", "tokens"))
+    seen = pairs / tokens / ((length + 1) / 2)
     return sum(part.milliseconds * (seen if part.kernel_class == "attention" else 1.0) for part in variant.roofline)
 
 
 def _failed(variant: VariantRecord) -> str | None:
-    good = {each.round for each in variant.measured}
-    errors = [each.error for each in variant.rounds if each.outcome == "failed" and each.round not in good]
+    good = {process.round for process in variant.measured}
+    errors = [process.error for process in variant.rounds if process.outcome == "failed" and process.round not in good]
     return f"failed: {errors[-1]}" if errors else None

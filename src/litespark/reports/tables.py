@@ -40,8 +40,8 @@ def _headline(record: RunRecord) -> list[Fact]:
         Fact("bits per byte", quality.bits_per_byte, plain,
              f"token frequencies alone: {plain(alone)}" if is_measured(alone) else "",
              no_bits_per_byte(record)),
-        *(Fact(each.name, each.value, plain, f"of the task {record.task}", "its divisor was 0")
-          for each in record.task_metrics),
+        *(Fact(metric.name, metric.value, plain, f"of the task {record.task}", "its divisor was 0")
+          for metric in record.task_metrics),
         Fact("perplexity", quality.perplexity, plain, "exp(validation loss)", metric),
         Fact("token accuracy", quality.token_accuracy, percent, "the most likely token is the right one", metric),
         Fact("tokens/s", speed.tokens_per_second, rate,
@@ -181,12 +181,12 @@ def progress(run: Run) -> Table:
 def domains(run: Run) -> Table | None:
     """The last validation by domain; None where no domains were told apart."""
     prefix = names.of_domain(names.VALIDATION_LOSS, "")
-    found = sorted(key.removeprefix(prefix) for key in map(str, run.metrics.columns) if key.startswith(prefix))
+    keys = sorted(key.removeprefix(prefix) for key in map(str, run.metrics.columns) if key.startswith(prefix))
 
     def last(key: str, domain: str) -> float | None:
         return next(iter(run.series(names.of_domain(key, domain)).iloc[-1:]), None)
 
-    rows = [(name, last(names.VALIDATION_LOSS, name), last(names.VALIDATION_BITS_PER_BYTE, name)) for name in found]
+    rows = [(name, last(names.VALIDATION_LOSS, name), last(names.VALIDATION_BITS_PER_BYTE, name)) for name in keys]
     columns = [*texts("domain"), Column("validation loss", NATS, ABSENT), Column("bits per byte", plain, ABSENT)]
     return Table(columns, rows) if rows else None
 
@@ -214,10 +214,10 @@ def _verified(op: OpRecord) -> str:
 def _worst_of(cases: list[VerificationRecord]) -> str:
     """The tensor that comes nearest to its bound; casts are allowed nothing, and have nothing where they are right."""
     differences = [
-        (each.distance / each.bound if each.bound else math.inf if each.distance else 0.0, each, case)
+        (tensor.distance / tensor.bound if tensor.bound else math.inf if tensor.distance else 0.0, tensor, case)
         for case in cases
-        for each in case.differences
-        if each.distance is not None
+        for tensor in case.differences
+        if tensor.distance is not None
     ]
     if not differences:
         return "it raised " + (cases[0].error or "nothing and returned nothing finite")

@@ -108,7 +108,7 @@ def _row(variant: TrainedVariant, record: TrainingRecord) -> TrainingRow:
         repeats,
         theirs,
         difference,
-        late_difference=max((each for pair in pairs for each in _late_differences(*pair)), key=abs, default=None),
+        late_difference=max((late for pair in pairs for late in _late_differences(*pair)), key=abs, default=None),
         within=None if difference is None or record.bound is None else difference.high <= record.bound,
         reached=len(variant.runs) - len(missed),
         judged=len(pairs) if equal_tokens else len(variant.runs),
@@ -134,12 +134,12 @@ def tables(record: TrainingRecord) -> list[Table]:
     left = [
         (
             name,
-            each.train_documents,
-            each.train_tokens,
-            record.stream.budget_tokens / each.train_tokens,
-            each.prepare_seconds,
+            variant.train_documents,
+            variant.train_tokens,
+            record.stream.budget_tokens / variant.train_tokens,
+            variant.prepare_seconds,
         )
-        for name, each in prepared
+        for name, variant in prepared
     ]
     kinds = [
         *texts("kind"),
@@ -150,8 +150,8 @@ def tables(record: TrainingRecord) -> list[Table]:
         *texts("by"),
     ]
     dropped = [
-        Table(kinds, [_dropped(kind, each.dropped) for kind in record.corpus.kinds], f"{name}: dropped documents")
-        for name, each in prepared[1:]
+        Table(kinds, [_dropped(kind, variant.dropped) for kind in record.corpus.kinds], f"{name}: dropped documents")
+        for name, variant in prepared[1:]
     ]
     return [_variants(record), Table(columns, left, "What is left of the corpus"), *dropped]
 
@@ -197,12 +197,12 @@ def _title(record: TrainingRecord) -> str:
 
 
 def _dropped(kind: Kind, dropped: Sequence[Dropped]) -> tuple[object, ...]:
-    of_kind = [each for each in dropped if each.kind == kind.kind]
+    of_kind = [row for row in dropped if row.kind == kind.kind]
     rules: Counter[str] = Counter()
-    for each in of_kind:
-        rules[each.rule.partition("/")[0]] += each.documents
+    for row in of_kind:
+        rules[row.rule.partition("/")[0]] += row.documents
     most = ", ".join(f"{rule} {documents:,}" for rule, documents in rules.most_common(_MOST_RULES))
-    documents, size = sum(each.documents for each in of_kind), sum(each.bytes for each in of_kind)
+    documents, size = sum(row.documents for row in of_kind), sum(row.bytes for row in of_kind)
     by = (most or NONE) + (", …" if len(rules) > _MOST_RULES else "")
     return kind.kind, kind.documents, kind.bytes, documents / kind.documents, size / kind.bytes, by
 

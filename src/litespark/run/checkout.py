@@ -36,11 +36,11 @@ def repository() -> Path:
 def settings_of_files() -> dict[str, str]:
     """Every setting and group of the configs, dotted, with a choice that has it (`schedule=wsd`)."""
     configs = repository() / "configs"
-    found = dict.fromkeys(yaml.safe_load((configs / "train.yaml").read_text()), "") | {"data/selection": ""}
+    settings = dict.fromkeys(yaml.safe_load((configs / "train.yaml").read_text()), "") | {"data/selection": ""}
     for path in sorted(configs.glob("*/*.yaml")):
         group = path.parent.name
-        found.setdefault(group, "")
+        settings.setdefault(group, "")
         if group not in ("experiment", "debug", "sweep", "hydra"):
             for key, _ in dotted(yaml.safe_load(path.read_text()) or {}, group):
-                found.setdefault(key, f"{group}={path.stem}")
-    return {key: choice for key, choice in found.items() if not key.endswith("defaults")}
+                settings.setdefault(key, f"{group}={path.stem}")
+    return {key: choice for key, choice in settings.items() if not key.endswith("defaults")}

@@ -64,11 +64,11 @@ def op_record(choice: Choice) -> OpRecord:
         detail=choice.detail,
         verifications=[
             VerificationRecord(
-                **{key: value for key, value in vars(each).items() if key not in ("op", "differences")},
-                passed=each.passed,
-                differences=[DifferenceRecord(it.tensor, it.distance, it.bound) for it in each.differences],
+                **{key: value for key, value in vars(verification).items() if key not in ("op", "differences")},
+                passed=verification.passed,
+                differences=[DifferenceRecord(it.tensor, it.distance, it.bound) for it in verification.differences],
             )
-            for each in choice.verifications
+            for verification in choice.verifications
         ],
         times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
     )

@@ -35,7 +35,7 @@ def check_overrides(words: Sequence[str]) -> None:
             continue
         key, _, value = word.lstrip("-").partition("=")
         # `key value`, `--key value`, `key = value`
-        rest = [each for each in words[index + 1 : index + 3] if each != "="]
+        rest = [word for word in words[index + 1 : index + 3] if word != "="]
         if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):
             value = rest[0]
         shown = word if "=" in word or not value else f"{word} {value}"

@@ -60,9 +60,9 @@ class ConfigLoader(ConfigLoaderImpl):
             left = OverridesParser.create().parse_overrides(overrides)
         except OverrideParseException as error:
             raise CompositionError(_unreadable(error)) from None
-        wrong = [each for each in left if config_name and self._is_no_choice(each)]
-        refused: list[tuple[Override, Exception | None]] = [(each, None) for each in wrong]
-        left = [each for each in left if each not in wrong]
+        wrong = [override for override in left if config_name and self._is_no_choice(override)]
+        refused: list[tuple[Override, Exception | None]] = [(override, None) for override in wrong]
+        left = [override for override in left if override not in wrong]
         while True:
             lines = [_opened(override) for override in left]
             try:
@@ -71,16 +71,17 @@ class ConfigLoader(ConfigLoaderImpl):
             except CompositionError:
                 raise
             except (HydraException, ValueError, KeyError) as error:
-                named = [each for each in left if f"'{each.key_or_group}'" in str(error) or _line(each) in str(error)]
+                said = str(error)
+                named = [word for word in left if f"'{word.key_or_group}'" in said or _line(word) in said]
                 if not named:
-                    reason = str(error).strip() or repr(error.__cause__)
+                    reason = said.strip() or repr(error.__cause__)
                     raise CompositionError(f"the config cannot be composed: {reason.splitlines()[0]:.300}") from None
                 left.remove(named[0])
                 refused.append((named[0], error))
-        answers = [self._answer(*each, config) for each in refused]
+        answers = [self._answer(*override, config) for override in refused]
         if run_mode == RunMode.MULTIRUN:  # before each of its jobs refuses them
-            added = [each for each in left if each.is_add() and not each.is_hydra_override()]
-            values = {each.key_or_group: _line(each).partition("=")[2] for each in added}
+            added = [override for override in left if override.is_add() and not override.is_hydra_override()]
+            values = {override.key_or_group: _line(override).partition("=")[2] for override in added}
             answers += unread(values, settings_of_files(), f"{overrides} {OmegaConf.to_container(config)}")
         if answers:
             raise CompositionError(together(answers))
@@ -146,7 +147,7 @@ def _line(override: Override) -> str:
 def _opened(override: Override) -> str:
     key = override.key_or_group
     # `check_targets` has an answer to a target
-    is_own = key.endswith("._target_") or any(f"{key}.".startswith(f"{each}.") for each in OWN_KEYS)
+    is_own = key.endswith("._target_") or any(f"{key}.".startswith(f"{group}.") for group in OWN_KEYS)
     plain = not (override.is_add() or override.is_force_add() or override.is_delete())
     return f"++{_line(override)}" if is_own and plain else _line(override)
 

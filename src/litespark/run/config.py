@@ -182,7 +182,7 @@ def made_group(group: str, node: Any, faults: list[str], notes: list[str]) -> An
     if kind not in kinds:
         faults.append(f"{group}.{KIND}: got {kind!r:.80}, expected {' or '.join(kinds)}; choose one of {folder}")
         return None
-    others = {name for each in kinds.values() for name in fields_of(each)} - fields_of(kinds[kind]).keys()
+    others = {name for other in kinds.values() for name in fields_of(other)} - fields_of(kinds[kind]).keys()
     given = {word.lstrip("+").partition("=")[0] for word in overrides_given()}
     for name in [name for name in settings if name in others]:
         value, lacks = settings.pop(name), f"{KIND} {kind} of {group} has no such setting"

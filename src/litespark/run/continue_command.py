@@ -67,7 +67,7 @@ def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, start
     started = started or Started.here()
     program, environment = started.program, started.environment
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    kept = [str(each.input_line) for each in parsed if each.key_or_group not in _NOT_AGAIN]
+    kept = [str(override.input_line) for override in parsed if override.key_or_group not in _NOT_AGAIN]
     if ranks.world_size > 1 and ranks.launcher == "torchrun":
         command = _torchrun(started, program)
     elif Path(program[0]).name == "litespark":
@@ -97,8 +97,8 @@ def _torchrun(started: Started, program: Sequence[str]) -> list[str]:
 def _program(name: str) -> str:
     """One that lies beside this interpreter: its name where the shell finds that very one, else its path."""
     beside = Path(sys.executable) if name == "python" else Path(sys.executable).with_name(name)
-    found = shutil.which(name)
-    return name if found and Path(found).parent == beside.parent else str(beside)
+    path = shutil.which(name)
+    return name if path and Path(path).parent == beside.parent else str(beside)
 
 
 def _launcher(ranks: Ranks, environment: Mapping[str, str]) -> list[str]:

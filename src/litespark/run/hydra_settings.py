@@ -67,8 +67,8 @@ def check_hydra(config: DictConfig) -> None:
 def check_search_path(search_path: ConfigSearchPath) -> None:
     """Refuse places for configs that are no folders: to look into a package is to import it."""
     for place in search_path.get_path():
-        scheme, found, _ = (place.path or "").partition("://")
-        if found and scheme != "file" and str(place.provider).startswith(_FROM_OUTSIDE):
+        scheme, separator, _ = (place.path or "").partition("://")
+        if separator and scheme != "file" and str(place.provider).startswith(_FROM_OUTSIDE):
             raise CompositionError(
                 f"{place.provider}: got {place.path}, expected a folder: a package would be imported, and so run. "
                 "Nothing was; name the folder that holds the configs"

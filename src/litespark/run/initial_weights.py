@@ -81,17 +81,17 @@ class InitialWeights:
         copy_weights(source, model)
 
 
-def check_tokenizer(found: InitialWeights | None, parts: Parts, tokenizer: str | Path) -> None:
+def check_tokenizer(used: InitialWeights | None, parts: Parts, tokenizer: str | Path) -> None:
     """Compare the tokenizer of the data with the one that the initial weights were trained with."""
-    if found is None or parts.allow_other_tokenizer:
+    if used is None or parts.allow_other_tokenizer:
         return
-    if found.tokenizer is None:
+    if used.tokenizer is None:
         log.warning("initial_weights=%s has no tokenizer to compare with that of the data", parts.initial_weights)
         return
-    difference = Tokenizer.load(tokenizer).difference(Tokenizer.load(found.tokenizer))
+    difference = Tokenizer.load(tokenizer).difference(Tokenizer.load(used.tokenizer))
     if difference is not None:
         raise ConfigError(
             f"initial_weights={parts.initial_weights}: got the tokenizer of {tokenizer}, expected that of the weights, "
-            f"{found.tokenizer}: {difference}. Leave out data.tokenizer, and that one is taken; to train these weights "
+            f"{used.tokenizer}: {difference}. Leave out data.tokenizer, and that one is taken; to train these weights "
             "on other ids all the same, set allow_other_tokenizer=true"
         )

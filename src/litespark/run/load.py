@@ -108,19 +108,19 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     model.to_empty(device="cpu")
     state = read_state(checkpoint).get("state_dict")
     items = state.items() if isinstance(state, Mapping) else ()
-    found = {
+    weights = {
         name.removeprefix(_PREFIX): value
         for name, value in items  # beside them lie those of a task's metrics
         if isinstance(name, str) and name.startswith(_PREFIX) and isinstance(value, Tensor)
     }
     expected = model.state_dict()
-    for name in sorted(found.keys() | expected.keys()):
-        there, wanted = (tuple(side[name].shape) if name in side else None for side in (found, expected))
+    for name in sorted(weights.keys() | expected.keys()):
+        there, wanted = (tuple(side[name].shape) if name in side else None for side in (weights, expected))
         if there != wanted:
             raise CheckpointError(
                 f"{checkpoint.state}: {name} is {there or 'absent'}, expected {wanted or 'no such weight'} for "
                 f"{config.name} as its seal describes it; this checkpoint is of another kind or version"
             )
     for name, weight in expected.items():
-        weight.copy_(found[name])
+        weight.copy_(weights[name])
     return model

@@ -89,23 +89,23 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
             f"precision=fp8: got model={parts.model.name}, expected one with layers for fp8 (TakesFp8 of "
             "models/spec.py); set precision=bf16"
         ]
-    found = []
+    reasons = []
     if not parts.fp8.simulate:
-        found += _against_units(parts, device)
+        reasons += _against_units(parts, device)
     if parts.strategy.name == "fsdp":
-        found.append("precision=fp8: got strategy=fsdp, expected single or ddp; set strategy=ddp, or precision=bf16")
+        reasons.append("precision=fp8: got strategy=fsdp, expected single or ddp; set strategy=ddp, or precision=bf16")
     if parts.ops.compile != "none":
-        found.append(
+        reasons.append(
             f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: torch.compile cannot look into "
             "its fused kernels; set ops.compile=none, or precision=bf16"
         )
     first, last, layers = parts.fp8.bf16_first, parts.fp8.bf16_last, parts.model.num_layers
     if first + last >= layers:
-        found.append(
+        reasons.append(
             f"precision.fp8: got bf16_first={first} and bf16_last={last}, expected less together than the {layers} "
             "layers of the model, or nothing is in fp8; lower one of them, or set precision=bf16"
         )
-    return found
+    return reasons
 
 
 def waits_for_accelerator(parts: Parts, device: torch.device) -> bool:

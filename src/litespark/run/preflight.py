@@ -76,10 +76,10 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         )
     _check_target(parts, problems)
     weights = _initial_weights(parts, problems)
-    found = None
+    data = None
     if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
         try:
-            found = find_data(parts, weights)
+            data = find_data(parts, weights)
         except ValueError as error:
             problems.append(str(error))
     _check_writable(parts.logs, problems)
@@ -87,7 +87,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     if reason and ranks.rank == 0:
         log.info("precision=auto: %s, since %s", precision, reason)
-    return Machine(device, precision, accumulate, ranks, weights, found)
+    return Machine(device, precision, accumulate, ranks, weights, data)
 
 
 def why_not_length(parts: Parts) -> str | None:
@@ -190,10 +190,10 @@ def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
             f"initial_weights={parts.initial_weights}: got no tokenizer there, expected one, since data.tokenizer "
             "names none; set data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
         )
-    found = look_up(data)
+    known = look_up(data)
     if data.tokenizer is not None and not is_of_weights:
         check_tokenizer(weights, parts, data.tokenizer)
-    return found
+    return known
 
 
 def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None:
@@ -201,16 +201,16 @@ def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None
     if parts.initial_weights is None or parts.resume is not None:
         return None
     try:
-        found = InitialWeights.find(parts.initial_weights, type(parts.model))
+        weights = InitialWeights.find(parts.initial_weights, type(parts.model))
     except ValueError as error:
         problems.append(f"initial_weights: {error}")
         return None
-    if settings := found.differences(parts.model):
+    if settings := weights.differences(parts.model):
         problems.append(
             f"initial_weights={parts.initial_weights} is another model than model={parts.model.name} states; set "
             + " ".join(settings)
         )
-    return found
+    return weights
 
 
 def _check_writable(logs: Path, problems: list[str]) -> None:

@@ -62,7 +62,7 @@ class _Search:
         if "source" in self.given and (named := self._named()) is not None:
             return named
         places = self._places()
-        place = next((each for each in places if self._is_it(each)), None)
+        place = next((place for place in places if self._is_it(place)), None)
         if place is None:
             return self._prepared_again(places)
         if self.names_text:
@@ -87,11 +87,11 @@ class _Search:
         return named
 
     def _require_same_hash(self, place: Path | str, remedy: str) -> None:
-        if (found := Manifest.read(place)).hash != self.hash:
+        if (manifest := Manifest.read(place)).hash != self.hash:
             raise ConfigError(
                 f"{self.refused}data.source={self.config.source} is other data than the run was trained on: manifest "
-                f"hash {found.hash[:12]} ({found.name}), expected {self.hash[:12]} ({self.run.name}). {remedy}, or "
-                "start a new run"
+                f"hash {manifest.hash[:12]} ({manifest.name}), expected {self.hash[:12]} ({self.run.name}). {remedy}, "
+                "or start a new run"
             )
 
     def _places(self) -> list[str]:
@@ -101,7 +101,7 @@ class _Search:
             recorded.append(str(json.loads((self.folder / DATA_PLACE).read_text())["prepared"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("%s is damaged (%s) and not used", self.folder / DATA_PLACE, error)
-        names = [*(each.rpartition("/")[2] for each in recorded), self.run.name]
+        names = [*(place.rpartition("/")[2] for place in recorded), self.run.name]
         return list(dict.fromkeys([*recorded, *(Storage(self.config.root).where(name) for name in names)]))
 
     def _is_it(self, place: str) -> bool:

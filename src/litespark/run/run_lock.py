@@ -59,10 +59,10 @@ def _acquire(lease: SoftFileLease, folder: Path) -> None:
         except Timeout:
             owner = lease.owner
         try:
-            found = (folder / LOCK).stat()
+            status = (folder / LOCK).stat()
         except FileNotFoundError:  # it was left just now
             continue
-        seen = found.st_mtime_ns
+        seen = status.st_mtime_ns
         if renewed not in (None, seen):
             raise ConfigError(
                 f"{folder} is being written by {_named(owner)}; this is process {os.getpid()} on "
@@ -73,7 +73,7 @@ def _acquire(lease: SoftFileLease, folder: Path) -> None:
             log.warning(line, folder, _named(owner), SILENT_SECONDS)
         renewed = seen
         # of a full disk; filelock 4.3.1 waits for it for ever
-        if found.st_size == 0 and time.monotonic() - begun > SILENT_SECONDS:
+        if status.st_size == 0 and time.monotonic() - begun > SILENT_SECONDS:
             (folder / LOCK).unlink(missing_ok=True)
 
 

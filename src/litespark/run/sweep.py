@@ -39,7 +39,7 @@ def table() -> str | None:
     if not JOBS:
         return None
     settings = [dict(map(_setting, job.telling)) for job in JOBS]
-    keys = list(dict.fromkeys(key for each in settings for key in each))
+    keys = list(dict.fromkeys(key for setting in settings for key in setting))
     columns = [
         *texts(*keys),
         Column("loss", plain),
@@ -48,19 +48,21 @@ def table() -> str | None:
         Column("J/token", lambda joules: scaled(joules, "J")),
         *texts("status", "folder"),
     ]
-    rows = [[*(each.get(key) for key in keys), *_figures(job)] for job, each in zip(JOBS, settings, strict=True)]
+    rows = [[*(setting.get(key) for key in keys), *_figures(job)] for job, setting in zip(JOBS, settings, strict=True)]
     return Table(columns, rows, f"Sweep of {len(rows)} jobs:").text()
 
 
 def telling(overrides: Sequence[str]) -> list[str]:
     """The overrides that tell a run from others, the experiment first: in a sweep only those that the sweep varies."""
-    ordered = sorted(overrides, key=lambda each: not each.startswith("experiment="))
+    ordered = sorted(overrides, key=lambda setting: not setting.startswith("experiment="))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return ordered
     said = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-    varied = {each.key_or_group for each in OverridesParser.create().parse_overrides(said) if each.is_sweep_override()}
+    parsed = OverridesParser.create().parse_overrides(said)
+    varied = {override.key_or_group for override in parsed if override.is_sweep_override()}
     varied |= {str(key) for key in HydraConfig.get().sweeper.get("params") or {}}  # of a file of sweep/
-    return [each for each in ordered if each.lstrip("+").split("=")[0] in {*varied, "experiment"}] or ordered
+    varied.add("experiment")
+    return [override for override in ordered if override.lstrip("+").split("=")[0] in varied] or ordered
 
 
 def _setting(override: str) -> tuple[str, str]:
@@ -74,14 +76,14 @@ def _figures(job: Job) -> Sequence[float | str | None]:
     if job.folder is None or not (job.folder / RECORD).is_file():
         return [None] * 4 + [ended, NONE]
     try:
-        found = RunRecord.read(job.folder / RECORD)
+        record = RunRecord.read(job.folder / RECORD)
     except ValueError as error:
         return [None] * 4 + [f"damaged: {one_line(str(error), _LONGEST_ERROR)}", NONE]
     figures = [
-        found.quality.validation_loss,
-        found.quality.bits_per_byte,
-        found.throughput.tokens_per_second,
-        found.energy.joules_per_token_train,
+        record.quality.validation_loss,
+        record.quality.bits_per_byte,
+        record.throughput.tokens_per_second,
+        record.energy.joules_per_token_train,
     ]
     folder = min(os.path.relpath(job.folder), str(job.folder), key=len)
-    return [*figures, found.status if job.error is None else ended, folder]
+    return [*figures, record.status if job.error is None else ended, folder]

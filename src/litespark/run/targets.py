@@ -64,7 +64,7 @@ def _nodes(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
 
 def allowed_prefixes() -> tuple[str, ...]:
     """What the names of classes may begin with: those that the environment or the project adds."""
-    variable = filter(None, (each.strip() for each in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
+    variable = filter(None, (prefix.strip() for prefix in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
     return (*variable, *_allowed_by_the_project())
 
 
@@ -82,7 +82,7 @@ def _allowed_by_the_project() -> list[str]:
     except (ValueError, AttributeError) as error:
         raise ConfigError(f'{path}: {error}; set tool.litespark.allowed_targets to a list, as ["mypkg."]') from error
     # mypkg alone would allow mypkgs too
-    return [f"{each.rstrip('.')}." for each in packages if each.strip(".")]
+    return [f"{package.rstrip('.')}." for package in packages if package.strip(".")]
 
 
 def raised_in_own_code(error: BaseException) -> bool:
@@ -103,15 +103,16 @@ def _why_not(target: Any, allowed: tuple[str, ...]) -> str | None:
         )
     module, _, name = target.rpartition(".")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except (ImportError, SyntaxError) as error:
         return (
             f"{module} cannot be imported ({type(error).__name__}: {error}); correct the name, or make it importable: "
             "PYTHONPATH=FOLDER before the command, or pip install -e FOLDER"
         )
-    made = getattr(found, name, None)
+    made = getattr(imported, name, None)
     if made is None:
-        classes = [each for each, value in vars(found).items() if inspect.isclass(value) and value.__module__ == module]
+        own = inspect.getmembers(imported, lambda value: inspect.isclass(value) and value.__module__ == module)
+        classes = [member for member, _ in own]
         near = get_close_matches(name, classes, n=1, cutoff=0.4) or sorted(classes) or ["no class at all"]
         return f"{module} has no {name}; it has {', '.join(near)}"
     if not inspect.isclass(made):

@@ -129,15 +129,15 @@ def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: li
     mesh = machine.mesh
     place = mesh.from_first(find, "the data to be prepared")
     if mesh.world_size > 1:
-        found = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
-        without = [rank for rank, (here, local_rank) in enumerate(found) if not here and local_rank == 0]
+        places = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
+        without = [rank for rank, (here, local_rank) in enumerate(places) if not here and local_rank == 0]
         mesh.from_ranks(without, find, "the data to be prepared")
     return build_data_module(parts.data, seed=parts.seed, mesh=mesh, place=place)
 
 
 def _given(overrides: list[str]) -> frozenset[str]:
     """The keys below `data` that the user set; all that prepare it where there is no command line to tell."""
-    keys = [each.key_or_group for each in OverridesParser.create().parse_overrides(overrides)]
+    keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(overrides)]
     if "data" in keys or not HydraConfig.initialized():
         return PREPARATION
     return frozenset(key.split(".")[1] for key in keys if key.startswith("data."))
@@ -227,7 +227,7 @@ def _note_failure(run: Run, error: Exception) -> None:
 def _out_of_memory(parts: Parts, full: str) -> OutOfMemoryError:
     sequences = parts.data.micro_batch_size
     # a divisor of what divides trainer.global_batch_size divides it too
-    fewer = next((each for each in range(sequences // 2, 0, -1) if sequences % each == 0), None)
+    fewer = next((size for size in range(sequences // 2, 0, -1) if sequences % size == 0), None)
     kept = "trainer.global_batch_size stays, so the result does too"
     smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
     return OutOfMemoryError(

@@ -41,4 +41,4 @@ def legible(override: str) -> str:
     value = OverridesParser.create().parse_override(override).value() if override.startswith(f"{KEY}=") else None
     if not isinstance(value, dict) or not value:
         return override
-    return str(value.get(LABEL) or "_".join(f"{key}={each}" for key, each in flatten(value).items()))
+    return str(value.get(LABEL) or "_".join(f"{key}={inner}" for key, inner in flatten(value).items()))

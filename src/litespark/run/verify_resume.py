@@ -129,7 +129,7 @@ def _difference(one: Any, other: Any) -> str | None:
     """In what two values differ, bit for bit; None where they agree."""
     if isinstance(one, Tensor) and isinstance(other, Tensor) and (one.shape, one.dtype) == (other.shape, other.dtype):
         # as bytes: NaN equals itself, and -0 is not 0
-        if torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other))):
+        if torch.equal(*(state.contiguous().reshape(-1).view(torch.uint8) for state in (one, other))):
             return None
         largest = float((one.double() - other.double()).abs().max())
         return (

@@ -52,7 +52,7 @@ class Pretrain:
 def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
     """Of each domain of the validation text: its bytes ÷ those that its tokens decode to; see `TokenMetrics`."""
     domains = manifest.splits["validation"].domains
-    ratios = {name: each.text_bytes / each.bytes if each.bytes else 1.0 for name, each in domains.items()}
+    ratios = {name: domain.text_bytes / domain.bytes if domain.bytes else 1.0 for name, domain in domains.items()}
     if changed := {name: round(ratio, 6) for name, ratio in ratios.items() if ratio != 1}:
         log.warning(
             "the tokenizer changes text: its tokens decode to more or fewer bytes than the text has (text ÷ tokens: "

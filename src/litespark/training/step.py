@@ -66,11 +66,11 @@ class OptimizerStep:
             with forward_context():
                 loss = self.loss(model, batch)
             loss.backward()
-        found = self.finish(optimizer)
+        result = self.finish(optimizer)
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return found
+        return result
 
     def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         """The summed loss () of one micro-batch, for backward; it and its divisor are added to `sums`."""

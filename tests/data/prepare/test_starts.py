@@ -46,7 +46,7 @@ def test_a_start_on_prepared_data_opens_neither_text_nor_tokenizer(settings, tmp
     assert any(path.startswith(settings.source) for path in opened), "the hook sees nothing"
     monkeypatch.setattr(preparing, "plan_preparation", None)
     opened.clear()
-    assert prepare(settings, found=look_up(settings), progress=False) == folder
+    assert prepare(settings, existing=look_up(settings), progress=False) == folder
     assert [path for path in opened if path.startswith(str(tmp_path)) and not Path(path).is_dir()] == []
 
 

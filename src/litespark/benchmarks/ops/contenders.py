@@ -65,12 +65,12 @@ def measure_case(
 
 def timed(runs: Mapping[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, TimeRecord]:
     """Median and spread of the repeats of each run, which take turns."""
-    found = {}
+    measured = {}
     for name, times in interleaved_milliseconds(runs, device, seconds=seconds).items():
         ordered, last = sorted(times), len(times) - 1
         spread = ordered[round(0.1 * last)], ordered[round(0.9 * last)]
-        found[name] = TimeRecord(statistics.median(ordered), *spread, len(ordered))
-    return found
+        measured[name] = TimeRecord(statistics.median(ordered), *spread, len(ordered))
+    return measured
 
 
 def _peak_mib(run: Callable[[], object], device: torch.device) -> float | None:

@@ -59,13 +59,13 @@ class Fp8Runs:
             self._normal(outputs, inputs, dtype=torch.float32, scale=inputs**-0.5),
             self._normal(tokens, outputs),
         )
-        found = {BF16: self._products(tensors, None, ()), PRODUCTS: self._products(tensors, DELAYED, ())}
+        runs = {BF16: self._products(tensors, None, ()), PRODUCTS: self._products(tensors, DELAYED, ())}
         if name is not None:
             apart = [tensor for tensor in _BOTH if f"{name}.{tensor}" not in FUSED_CASTS]
-            found[DELAYED] = self._products(tensors, DELAYED, apart)
-        found[APART] = self._products(tensors, DELAYED, _BOTH)
-        found[TENSORWISE] = self._products(tensors, TENSORWISE, _BOTH)
-        return found
+            runs[DELAYED] = self._products(tensors, DELAYED, apart)
+        runs[APART] = self._products(tensors, DELAYED, _BOTH)
+        runs[TENSORWISE] = self._products(tensors, TENSORWISE, _BOTH)
+        return runs
 
     def _products(self, tensors: tuple[Tensor, Tensor, Tensor], recipe: str | None, cast: Collection[str]) -> Run:
         """With `cast` cast in the pass where it is needed, and the others beforehand, by the op that makes them."""
@@ -141,7 +141,7 @@ class Fp8Runs:
 
             return Run(first, both)
 
-        narrow, known = Quantisation(None), [self._by(DELAYED, each) for each in (E4M3, self.gradients)]
+        narrow, known = Quantisation(None), [self._by(DELAYED, format) for format in (E4M3, self.gradients)]
         return {
             BF16: run(narrow, narrow),
             PLAIN_THEN_CAST: run(narrow, narrow, known),

@@ -33,8 +33,8 @@ class _Goal(NamedTuple):
 
 def goals(record: OpsRecord) -> list[GoalRecord]:
     """Every goal with its verdict."""
-    found = [_verdict(record, goal, *_value(record, goal)) for goal in _GOALS]
-    return [*found, _verdict(record, _Goal("fp8", "", _CASTS, 6.0, False, _share), *_added_by_casts(record))]
+    verdicts = [_verdict(record, goal, *_value(record, goal)) for goal in _GOALS]
+    return [*verdicts, _verdict(record, _Goal("fp8", "", _CASTS, 6.0, False, _share), *_added_by_casts(record))]
 
 
 def _verdict(record: OpsRecord, goal: _Goal, value: float | None, reason: str) -> GoalRecord:
@@ -51,7 +51,7 @@ def _value(record: OpsRecord, goal: _Goal) -> _Measured:
     if case is None:
         return None, "not measured yet" if goal.op in record.ops else "it was not asked for"
     if not case.timed():
-        return None, "; ".join(f"{each.name}: {each.reason}" for each in case.variants if each.reason)
+        return None, "; ".join(f"{variant.name}: {variant.reason}" for variant in case.variants if variant.reason)
     return goal.measured(case)
 
 
@@ -69,18 +69,18 @@ def _added_by_casts(record: OpsRecord) -> _Measured:
         "casts": (1, _time(cases, CASTS, DELAYED), 0.0),
         "weights": (1, _time(cases, WEIGHTS, DELAYED), _time(cases, WEIGHTS, BF16)),
     }
-    found = {}
+    casts = {}
     for name, (count, with_casts, without) in parts.items():
         if with_casts is None or without is None or record.layers is None:
-            why = next((each.reason for case in cases.values() for each in case.variants if each.reason), None)
+            why = next((variant.reason for case in cases.values() for variant in case.variants if variant.reason), None)
             return None, why or "not measured yet"
-        found[name] = record.layers * count * (with_casts - without)
-    return sum(found.values()), ", ".join(f"{name} {added:+.2f} ms" for name, added in found.items())
+        casts[name] = record.layers * count * (with_casts - without)
+    return sum(casts.values()), ", ".join(f"{name} {added:+.2f} ms" for name, added in casts.items())
 
 
 def _time(cases: dict[str, CaseRecord], case: str, variant: str) -> float | None:
     variants = cases[case].variants if case in cases else []
-    both = next((each.forward_backward for each in variants if each.name == variant), None)
+    both = next((contender.forward_backward for contender in variants if contender.name == variant), None)
     return None if both is None else both.median_ms
 
 
@@ -104,11 +104,11 @@ def _over_matmuls(case: CaseRecord) -> _Measured:
 
 def _over_pytorch(case: CaseRecord) -> _Measured:
     timed = case.timed()
-    theirs = next((each for each in timed if each.name in _PYTORCH_ATTENTION), None)
+    theirs = next((variant for variant in timed if variant.name in _PYTORCH_ATTENTION), None)
     if theirs is None:
         return None, "no backend of PyTorch's own was timed"
     # not the fastest, which cannot be slower than anything: what `auto` found in its own time
-    taken = next((each for each in timed if each.name == case.auto), None)
+    taken = next((variant for variant in timed if variant.name == case.auto), None)
     if taken is None:
         return None, "what `auto` takes was not found out"
     return median(taken.forward_backward) / median(theirs.forward_backward), f"{taken.name} over {theirs.name}"
@@ -122,7 +122,7 @@ def _gain(case: CaseRecord) -> _Measured:
 
 
 def _yardstick(case: CaseRecord, name: str) -> float | None:
-    return next((each.time.median_ms for each in case.yardsticks if each.name == name), None)
+    return next((yardstick.time.median_ms for yardstick in case.yardsticks if yardstick.name == name), None)
 
 
 _SHARE = "at least 85% of the copy bandwidth, forward and backward"

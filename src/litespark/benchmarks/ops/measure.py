@@ -27,7 +27,7 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
     """Every case of one op; `seconds` of each measurement, about, and `bandwidth` in bytes per second of a copy."""
     # attention is measured within documents too, whether or not the run packs them
     place = replace(place, shapes=replace(place.shapes, documents=True))
-    found = [*_backends(op, place), *_rivals(op, place)]
+    measured = [*_backends(op, place), *_rivals(op, place)]
     records = []
     for case, cost, yardsticks in _cases(op, place):
         record = CaseRecord(op, case.name, case.sizes, **vars(cost), copy_bytes_per_second=bandwidth)
@@ -35,7 +35,7 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
         step = Step(case, place)
         contenders = [
             contender if function is None else replace(contender, make=partial(_run, step, function))
-            for contender, function in found
+            for contender, function in measured
         ]
         measure_case(record, contenders, yardsticks, place.device, seconds)
         if op == "attention":
@@ -53,19 +53,19 @@ _Found = list[tuple[Contender, Callable[..., Any] | None]]
 
 def _backends(op: str, place: Place) -> _Found:
     """All that could run with their functions, those that cannot or must not with the reason."""
-    found: _Found = []
+    contenders: _Found = []
     for name in BACKENDS[op]:
         reason, verified = reason_against(op, name, place), None
         if reason is None and name != REFERENCE:
             reason = why_wrong(op, name, place)
             verified = reason is None
-        found.append((Contender(name, None, reason, verified=verified), None if reason else load(op, name)))
-    return found
+        contenders.append((Contender(name, None, reason, verified=verified), None if reason else load(op, name)))
+    return contenders
 
 
 def _rivals(op: str, place: Place) -> _Found:
     """PyTorch's compiler, which is taken at its word, and Liger, whose results are compared."""
-    found: _Found = []
+    contenders: _Found = []
     for name, rival in ((COMPILED, compiled_reference), (LIGER, liger)):
         function = rival(op, place.device)
         wrong = None
@@ -76,8 +76,8 @@ def _rivals(op: str, place: Place) -> _Found:
                 wrong = said(error)
         reason = function if isinstance(function, str) else wrong
         contender = Contender(name, None, reason, rival=True, verified=False if wrong else None)
-        found.append((contender, None if isinstance(function, str) or wrong else function))
-    return found
+        contenders.append((contender, None if isinstance(function, str) or wrong else function))
+    return contenders
 
 
 def _cases(op: str, place: Place) -> list[tuple[Case, OpCost, dict[str, Callable[[], object]]]]:

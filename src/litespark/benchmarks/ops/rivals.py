@@ -69,9 +69,9 @@ def difference_from_reference(function: Callable[..., Any], case: Case, place: P
     bound = FP32_BOUND if place.dtype == torch.float32 else LOW_PRECISION_BOUND
     ours, theirs = partial(case.call, load(case.op, REFERENCE)), partial(case.call, function)
     far = [
-        f"{each.tensor} is {each.distance:.1e} away, at most {bound:.1e} is allowed"
-        for each in differences(theirs, ours, case.inputs, place.dtype)
-        if not each.distance <= bound
+        f"{difference.tensor} is {difference.distance:.1e} away, at most {bound:.1e} is allowed"
+        for difference in differences(theirs, ours, case.inputs, place.dtype)
+        if not difference.distance <= bound
     ]
     return f"in {dtype_name(place.dtype)} {'; '.join(far)}" if far else None
 

@@ -122,32 +122,32 @@ def class_of(name: str, launched_by: Sequence[str] = (), forward: Sequence[str] 
         return scoped
     if name in _SUM and launched_by and launched_by[0].startswith(_EVALUATION):
         return "copies"
-    for each in (name, *around):
-        if (found := _first(_BY_OP, each)) is not None:
-            return found
-    return next((each.removeprefix(_WITHIN) for each in around if each.startswith(_WITHIN)), OTHER)
+    for label in (name, *around):
+        if (op_class := _first(_BY_OP, label)) is not None:
+            return op_class
+    return next((label.removeprefix(_WITHIN) for label in around if label.startswith(_WITHIN)), OTHER)
 
 
 def launcher(launched_by: Sequence[str]) -> str | None:
     """The op that launched a kernel, with the node of autograd it ran for; None where there is none."""
-    ops = [each for each in launched_by if not each.startswith(_UNTOLD)]
+    ops = [op for op in launched_by if not op.startswith(_UNTOLD)]
     if not ops:
         return None
-    node = next((each for each in ops[1:] if _NODE.search(each)), None)
+    node = next((op for op in ops[1:] if _NODE.search(op)), None)
     return ops[0] if node is None else f"{ops[0]} in {node}"
 
 
 def _scoped(launched_by: Iterable[str]) -> str | None:
     """The class of the nearest annotation, op of ours or op with a name that says its class."""
-    for each in launched_by:
-        if each.startswith(_SCOPE):
-            return each.removeprefix(_SCOPE)
-        if each.startswith(_WITHIN):
+    for op in launched_by:
+        if op.startswith(_SCOPE):
+            return op.removeprefix(_SCOPE)
+        if op.startswith(_WITHIN):
             continue
-        if each.startswith("Optimizer."):  # PyTorch annotates step and zero_grad
+        if op.startswith("Optimizer."):  # PyTorch annotates step and zero_grad
             return "optimizer"
-        if (found := _own(each)) is not None or (found := _first(_LIBRARY, each)) not in (None, "gemm"):
-            return found
+        if (scope := _own(op)) is not None or (scope := _first(_LIBRARY, op)) not in (None, "gemm"):
+            return scope
     return None
 
 
@@ -161,10 +161,10 @@ def _first(patterns: Mapping[str, re.Pattern[str]], name: str) -> str | None:
 
 def _fused(name: str) -> str | None:
     """The class of a kernel of Inductor, or None: not one of its, or its name says nothing."""
-    found = _FUSED.search(name)
-    if found is None:
+    match = _FUSED.search(name)
+    if match is None:
         return None
-    kind, words = found.group(1), found.group(2).strip("_")
+    kind, words = match.group(1), match.group(2).strip("_")
     if kind == "tem" and "attention" not in words:
         return "gemm"
     for kernel_class, pattern in _FUSED_WORDS:
@@ -177,9 +177,9 @@ def _fused(name: str) -> str | None:
 def own_names() -> dict[str, str]:
     """Name -> class of every kernel and custom op of `litespark.ops`, from its source: nothing is imported."""
     folder = Path(litespark.ops.__path__[0])
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for op, kernel_class in OP_CLASSES.items():
         for file in sorted((folder / op).glob("*.py")):
             text = file.read_text(encoding="utf-8")
-            found |= dict.fromkeys([*_OWN_OPS.findall(text), *_OWN_KERNELS.findall(text)], kernel_class)
-    return found
+            names |= dict.fromkeys([*_OWN_OPS.findall(text), *_OWN_KERNELS.findall(text)], kernel_class)
+    return names

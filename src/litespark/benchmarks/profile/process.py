@@ -66,8 +66,8 @@ def answered(parts: Parts, request: Request) -> Answer:
         machine, data, training = prepare(parts, request)
         # as many again without the profiler, for what it costs
         batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + 2 * request.steps)
-        found, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=device_of(machine.device))
-        profiles.append(found)
+        trace, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=device_of(machine.device))
+        profiles.append(trace)
         return request.record("measured", training.recompute, step_ms=step_ms, detail=training.detail)
 
     return Answer(out_of_memory_answered(parts, request, take), *profiles)
@@ -132,8 +132,8 @@ def by_class(wall: float, busy: Sequence[Busy], steps: int) -> list[ClassRecord]
         kernel_class, name, launched_by = key
         kernels[kernel_class].append(KernelRecord(name, launched_by, milliseconds[key], len(calls[key])))
     classes = [
-        ClassRecord(kernel_class, sum(kernel.milliseconds for kernel in found), kernels=found[:_TOP])
-        for kernel_class, found in kernels.items()
+        ClassRecord(kernel_class, sum(kernel.milliseconds for kernel in members), kernels=members[:_TOP])
+        for kernel_class, members in kernels.items()
     ]
-    idle = wall / steps - sum(each.milliseconds for each in classes)
+    idle = wall / steps - sum(kernel_class.milliseconds for kernel_class in classes)
     return [*classes, ClassRecord(IDLE, max(0.0, idle))]

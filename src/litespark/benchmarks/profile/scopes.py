@@ -70,7 +70,7 @@ def _annotate_ours(model: Llama, replace: _Replacements) -> None:
             replace.annotate(module, "forward", _OUR_MODULES[type(module)])
     if model.fp8 is not None:
         replace.annotate(model.fp8, "finish_step", scope("optimizer"))
-        for linear in (each for block in model.fp8.blocks.values() for each in block):
+        for linear in (part for block in model.fp8.blocks.values() for part in block):
             replace.set(linear, "pieces", annotated_pieces(linear.pieces))
             # with what a product has beside itself: scales of rows, and all that simulates it
             replace.annotate(linear, "product", scope("gemm"))

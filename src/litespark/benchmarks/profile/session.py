@@ -65,7 +65,7 @@ def bench_profile(
         # of whole sequences; here are the pairs that the masks of these very steps allowed
         whole_sequences = causal_mean_keys(step.protocol.seq_len)
         bounds["attention"] *= profile.attention_pairs / profile.tokens / whole_sequences
-    classes = [replace(each, roofline_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes]
+    classes = [replace(part, roofline_milliseconds=bounds.get(part.kernel_class)) for part in profile.classes]
     record = ProfileRecord(
         step.provenance, model=step.model, protocol=step.protocol, variant=chosen.name,
         settings=list(chosen.settings), about=measured.about, recompute=done.recompute, detail=done.detail or "",
@@ -83,13 +83,13 @@ def _profiled(request: Request, launch: Callable[..., Any]) -> tuple[Profile, Ro
     with tempfile.TemporaryDirectory() as folder:
         try:
             values = launch(request, Path(folder), timeout=_TIMEOUT, program=MEASURE, environment=_NAMES)
-            found: Answer = parse_as(Answer, values)
+            answer: Answer = parse_as(Answer, values)
         except ValueError as error:
             raise ConfigError(f"--variant {request.variant}: got no profile of its process: {error}") from error
-    done = found.round
-    if found.profile is None:
+    done = answer.round
+    if answer.profile is None:
         raise ConfigError(
             f"--variant {request.variant}: its process was {done.outcome}, expected a profile: {done.error}; try "
             "recompute=full, or --layers"
         )
-    return found.profile, done
+    return answer.profile, done

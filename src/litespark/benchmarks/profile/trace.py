@@ -68,19 +68,19 @@ def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[fl
         events: `traceEvents` of an exported trace, with one annotation named `WINDOW` around the steps.
         device: "cpu": each op without the ops inside it; else kernels and copies of the accelerator.
     """
-    whole = [each for each in events if each.get("ph") == "X"]
-    windows = [each for each in whole if each.get("cat") == "user_annotation" and each["name"] == WINDOW]
+    whole = [event for event in events if event.get("ph") == "X"]
+    windows = [event for event in whole if event.get("cat") == "user_annotation" and event["name"] == WINDOW]
     if len(windows) != 1:
         raise ValueError(f"trace: got {len(windows)} annotations named {WINDOW}, expected one around the steps")
     begin, length = windows[0]["ts"], windows[0]["dur"]
-    threads = _host_ops([each for each in whole if each.get("cat") in _HOST and each["name"] != WINDOW])
+    threads = _host_ops([event for event in whole if event.get("cat") in _HOST and event["name"] != WINDOW])
     _link_backward(threads, events)
-    found = _self_times(threads) if device == "cpu" else _device_work(whole, threads)
+    intervals = _self_times(threads) if device == "cpu" else _device_work(whole, threads)
     inside = []
-    for each in found:
-        start, end = max(0.0, each.start - begin), min(length, each.end - begin)
+    for event in intervals:
+        start, end = max(0.0, event.start - begin), min(length, event.end - begin)
         if end > start:
-            inside.append(replace(each, start=start, end=end))
+            inside.append(replace(event, start=start, end=end))
     if not inside:
         raise ValueError(f"trace: got no work of the {device} within the steps, expected some; was it profiled?")
     return length / 1e3, inside
@@ -89,8 +89,8 @@ def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[fl
 def shares(intervals: Sequence[Busy]) -> list[float]:
     """Milliseconds that each interval is charged with: an instant that several share is divided among them."""
     borders: list[tuple[float, int, int]] = []
-    for number, each in enumerate(intervals):
-        borders += [(each.start, 1, number), (each.end, 0, number)]
+    for number, interval in enumerate(intervals):
+        borders += [(interval.start, 1, number), (interval.end, 0, number)]
     charged = [0.0] * len(intervals)
     active: set[int] = set()
     last = 0.0
@@ -108,9 +108,9 @@ def shares(intervals: Sequence[Busy]) -> list[float]:
 def _host_ops(events: Sequence[Mapping[str, Any]]) -> dict[object, list[_Op]]:
     """Ops of each thread in the order of their starts, each with its parent."""
     threads: dict[object, list[_Op]] = defaultdict(list)
-    for number, each in enumerate(sorted(events, key=lambda event: (event["ts"], -event["dur"]))):
-        start, annotation = each["ts"], each["cat"] == "user_annotation"
-        threads[each["tid"]].append(_Op(each["name"], start, start + each["dur"], each["tid"], annotation, number))
+    for number, begun in enumerate(sorted(events, key=lambda event: (event["ts"], -event["dur"]))):
+        start, annotation = begun["ts"], begun["cat"] == "user_annotation"
+        threads[begun["tid"]].append(_Op(begun["name"], start, start + begun["dur"], begun["tid"], annotation, number))
     for ops in threads.values():
         open_ops: list[_Op] = []
         for op in ops:
@@ -127,11 +127,11 @@ def _host_ops(events: Sequence[Mapping[str, Any]]) -> dict[object, list[_Op]]:
 def _link_backward(threads: Mapping[object, list[_Op]], events: Sequence[Mapping[str, Any]]) -> None:
     """Tie each backward op to its forward op, as the profiler found them by autograd's sequence numbers."""
     starts = {(op.thread, op.start): op for ops in threads.values() for op in ops if not op.annotation}
-    flows = [each for each in events if each.get("cat") == "fwdbwd"]
-    sources = {each["id"]: starts.get((each["tid"], each["ts"])) for each in flows if each["ph"] == "s"}
-    for each in flows:
-        target = starts.get((each["tid"], each["ts"])) if each["ph"] == "f" else None
-        if target is None or (source := sources.get(each["id"])) is None:
+    flows = [event for event in events if event.get("cat") == "fwdbwd"]
+    sources = {event["id"]: starts.get((event["tid"], event["ts"])) for event in flows if event["ph"] == "s"}
+    for event in flows:
+        target = starts.get((event["tid"], event["ts"])) if event["ph"] == "f" else None
+        if target is None or (source := sources.get(event["id"])) is None:
             continue
         target.forward = source
         # the engine sums gradients beside the op that it evaluates
@@ -155,11 +155,11 @@ def _self_times(threads: Mapping[object, list[_Op]]) -> Iterator[Busy]:
 
 
 def _device_work(events: Sequence[Mapping[str, Any]], threads: Mapping[object, list[_Op]]) -> Iterator[Busy]:
-    launches = {each.get("args", {}).get("correlation"): each for each in events if each.get("cat") in _LAUNCH}
-    for number, each in enumerate(each for each in events if each.get("cat") in _DEVICE):
-        launch = launches.get(each.get("args", {}).get("correlation"))
+    launches = {event.get("args", {}).get("correlation"): event for event in events if event.get("cat") in _LAUNCH}
+    for number, event in enumerate(work for work in events if work.get("cat") in _DEVICE):
+        launch = launches.get(event.get("args", {}).get("correlation"))
         around = [] if launch is None else _enclosing(threads.get(launch["tid"], []), launch["ts"])
-        yield Busy(each["ts"], each["ts"] + each["dur"], each["name"], _names(around), _forward(around), number)
+        yield Busy(event["ts"], event["ts"] + event["dur"], event["name"], _names(around), _forward(around), number)
 
 
 def _names(ops: Sequence[_Op]) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def answer(
 def launch(request: Request, folder: Path, *, timeout: float) -> RoundRecord:
     """The round that a fresh process answers with, or a round that failed with the reason; see `answer`."""
     try:
-        found: RoundRecord = parse(RoundRecord, answer(request, folder, timeout=timeout))
+        record: RoundRecord = parse(RoundRecord, answer(request, folder, timeout=timeout))
     except ValueError as error:  # no answer, or one that is no round
         return request.record("failed", request.recompute or "unknown", error=str(error))
-    return found
+    return record

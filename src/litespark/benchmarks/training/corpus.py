@@ -87,7 +87,7 @@ def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path
         source=config.source,
         seed=settings.planted_seed,
         sha256=digest,
-        kinds=[Kind(kind=kind, documents=len(found), bytes=sum(found)) for kind, found in sorted(sizes.items())],
+        kinds=[Kind(kind=kind, documents=len(counts), bytes=sum(counts)) for kind, counts in sorted(sizes.items())],
         validation_documents=len(validation),
         validation_bytes=sum(len(text.encode()) for text in validation),
     )
@@ -95,12 +95,12 @@ def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path
 
 def _clean(config: PrepareConfig, clean_bytes: int) -> tuple[list[str], list[str]]:
     """Documents to train on and to validate on, each text once, in an order that only hashes decide."""
-    found = corpus(config)
-    if found.validation:
-        held_out = _until(_documents(config, found.validation), clean_bytes * _HELD_OUT, set())
+    documents = corpus(config)
+    if documents.validation:
+        held_out = _until(_documents(config, documents.validation), clean_bytes * _HELD_OUT, set())
         # what is held out is in no training document
-        return _until(_documents(config, found.training), clean_bytes, set(held_out)), held_out
-    texts = _until(_documents(config, found.training), clean_bytes * (1 + _HELD_OUT), set())
+        return _until(_documents(config, documents.training), clean_bytes, set(held_out)), held_out
+    texts = _until(_documents(config, documents.training), clean_bytes * (1 + _HELD_OUT), set())
     texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
     held_out = _until(texts, sum(map(len, texts)) * _HELD_OUT / (1 + _HELD_OUT), set())
     return texts[len(held_out) :], held_out
@@ -144,8 +144,8 @@ def prose(source: str) -> str:
 
     Not parameters, tables, formulas and examples: what is left is text as web pages have it.
     """
-    found = (paragraph for text in _DOCSTRING.findall(source) for paragraph in _paragraphs(text))
-    return "\n".join(dict.fromkeys(found))
+    paragraphs = (paragraph for text in _DOCSTRING.findall(source) for paragraph in _paragraphs(text))
+    return "\n".join(dict.fromkeys(paragraphs))
 
 
 def _paragraphs(docstring: str) -> Iterator[str]:

@@ -14,54 +14,54 @@ from litespark.run.record import RunRecord
 
 def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed: int, position: int) -> TrainedRun:
     """The run in a folder, for its place in the record; RecordError where it cannot stand beside the others."""
-    found = RunRecord.read(folder / RECORD)
+    saved = RunRecord.read(folder / RECORD)
     curve = validations(folder)
     if not curve:
         raise RecordError(
             f"{folder / METRICS} holds no validation with bits per byte, expected at least the one at the end; "
             "data=synthetic has none, since its ids stand for no text"
         )
-    end, target = curve[-1], found.target
+    end, target = curve[-1], saved.target
     reached = target.reached if target is not None else None
     expected = {
-        "status": (found.status, "finished"),
-        "seed": (found.seed, seed),
-        "data.manifest_hash": (found.data.manifest_hash, (variant.prepared or record.stream).manifest_hash),
-        "model.seq_len": (found.model.seq_len, record.stream.seq_len),
+        "status": (saved.status, "finished"),
+        "seed": (saved.seed, seed),
+        "data.manifest_hash": (saved.data.manifest_hash, (variant.prepared or record.stream).manifest_hash),
+        "model.seq_len": (saved.model.seq_len, record.stream.seq_len),
         "target.bits_per_byte": (None if target is None else target.bits_per_byte, record.target_bits_per_byte),
-        "throughput.tokens": (found.throughput.tokens, end.tokens),
+        "throughput.tokens": (saved.throughput.tokens, end.tokens),
         "target.reached.step": (end.step if reached is None else reached.step, end.step),
     }
     for name, (got, wanted) in expected.items():
         if got != wanted:
             place = f"{folder / RECORD}: {name}"
             raise RecordError(f"{place}: got {got!r}, expected {wanted!r}; it cannot stand beside the other runs")
-    reason = None if end.joules is not None else found.energy.reason or "the meter did not read all of the time"
+    reason = None if end.joules is not None else saved.energy.reason or "the meter did not read all of the time"
     with as_record_error():
         return TrainedRun(
             seed=seed,
             position=position,
-            precision=found.environment.precision,
+            precision=saved.environment.precision,
             curve=curve,
-            all_in_joules=(found.energy if reached is None else reached).all_in_joules,
-            joules_method=None if end.joules is None else found.energy.method,
+            all_in_joules=(saved.energy if reached is None else reached).all_in_joules,
+            joules_method=None if end.joules is None else saved.energy.method,
             joules_reason=reason,
-            skipped_steps=found.quality.skipped_steps,
-            fp8=found.fp8,
-            processes=len(found.segments),
+            skipped_steps=saved.quality.skipped_steps,
+            fp8=saved.fp8,
+            processes=len(saved.segments),
         )
 
 
 def validations(folder: Path) -> list[Validation]:
     """Every validation that a run logged, in order; one that a resume repeated counts once, as it was done last."""
-    found: dict[int, Validation] = {}
+    values: dict[int, Validation] = {}
     for row in read_metrics(folder):
         bits = row.get(names.VALIDATION_BITS_PER_BYTE)
         if bits is None:
             continue
         with as_record_error():
             tokens, seconds = row[names.PROGRESS_TOKENS], row[names.TRAIN_SECONDS]
-            found[row["step"]] = Validation(
+            values[row["step"]] = Validation(
                 step=row["step"], tokens=tokens, seconds=seconds, bits_per_byte=bits, joules=row.get(names.TRAIN_JOULES)
             )
-    return [found[step] for step in sorted(found)]
+    return [values[step] for step in sorted(values)]

@@ -94,7 +94,7 @@ def bench_training(
     new = new_record(made, settings, corpus, parts, overrides, command)
     path = record_path(output, new.provenance, f"bench-{question.name}", new.model.name, new.precision)
     record, path = begin(new, path, done=lambda old: f"{sum(len(one.runs) for one in old.variants)} runs", say=say)
-    overrides_of = {each.variant.name: each.words for each in made}
+    overrides_of = {variant.variant.name: variant.words for variant in made}
     deadline = None if settings.minutes is None else began + 60 * settings.minutes
     Turns(record, path, overrides_of, parts, script, logs, say, launch, clock, deadline).take()
     return record, path
@@ -110,7 +110,7 @@ def new_record(
 ) -> TrainingRecord:
     """The record without runs; prepares the text where that was not done before."""
     device = find(parts.trainer.accelerator)
-    precisions = [precision_of(each.parts, device) for each in made]
+    precisions = [precision_of(variant.parts, device) for variant in made]
     first = made[0].parts
     data = build_data_module(first.data, seed=first.seed)
     check_vocabulary(first, data.manifest)
@@ -129,7 +129,7 @@ def new_record(
         ),
         precision=precisions[0],
         seeds=list(settings.seeds),
-        variants=[TrainedVariant(each.variant.name, list(each.variant.settings), each.prepared) for each in made],
+        variants=[TrainedVariant(its.variant.name, list(its.variant.settings), its.prepared) for its in made],
         target_bits_per_byte=parts.budget.target_bpb,
         bound=settings.bound,
         corpus=corpus,

@@ -68,7 +68,7 @@ SELECTION = Question(
 def parse(words: str, defaults: Sequence[Variant]) -> Variant:
     """The variant that `NAME: OVERRIDE OVERRIDE …` means, or that of `defaults` which a name alone means."""
     name, colon, settings = (part.strip() for part in words.partition(":"))
-    known = {each.name: each for each in defaults}
+    known = {default.name: default for default in defaults}
     if not colon and name in known:
         return known[name]
     if not colon or not NAME.fullmatch(name):
@@ -107,15 +107,15 @@ def check_question(question: Question, parts: Parts, overrides: Sequence[str], v
 
 def check_variants(parts: Parts, variants: Sequence[Composed]) -> None:
     """Refuse variants that would not train the same model on the same stream; a corpus is theirs to select from."""
-    for each in variants:
-        free = _FREE if each.prepared is None else (*_FREE, *_FREE_OF_A_CORPUS)
+    for variant in variants:
+        free = _FREE if variant.prepared is None else (*_FREE, *_FREE_OF_A_CORPUS)
         different = [
             key
-            for key in differences(parts.resolved, each.parts.resolved)
+            for key in differences(parts.resolved, variant.parts.resolved)
             if not any(f"{key}.".startswith(f"{prefix}.") for prefix in free)
         ]
         if different:
             raise ConfigError(
-                f"--variant {each.variant.name}: got settings that change {', '.join(different)}, expected the same "
+                f"--variant {variant.variant.name}: got settings that change {', '.join(different)}, expected the same "
                 "model and stream for every variant; give them as overrides of the whole benchmark instead"
             )

@@ -95,7 +95,7 @@ def _run(
     from litespark.reports.training import all_within, figure, tables
 
     settings = session.TrainingSettings(**given | {"seeds": session.seeds_of(given["seeds"])})
-    chosen = [parse(each, question.variants) for each in variants]
+    chosen = [parse(variant, question.variants) for variant in variants]
     where = recording(context, output, publish)
     script = repository() / "train.py"
     record, path = session.bench_training(question, overrides, settings, chosen, script=script, **where)

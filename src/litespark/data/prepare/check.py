@@ -71,10 +71,10 @@ def _fault_of_tokenizer(storage: Storage, manifest: Manifest, sizes: dict[str, i
         for name in sizes.keys() & {file, tokenizers.CONFIG_FILE}:
             storage.fetch(name, Path(folder) / name)
         try:
-            found = Tokenizer.load(Path(folder)).hash
+            digest = Tokenizer.load(Path(folder)).hash
         except ValueError as error:
             return f"{where} cannot be read ({error})"
-    if found == manifest.tokenizer_hash:
+    if digest == manifest.tokenizer_hash:
         return None
     return f"{where} is not the tokenizer that the manifest names, so ids would be read as other text"
 

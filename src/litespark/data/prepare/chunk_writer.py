@@ -101,7 +101,7 @@ def index_content(chunks: Iterable[WrittenChunk], *, vocab_size: int, chunk_toke
 
 def domain_folder(domain: str) -> str:
     """A folder's name for a domain, another one for each; unusual characters become `=` and hexadecimal."""
-    quoted = re.sub(rb"[^A-Za-z0-9_.-]|^\.", lambda found: b"=%02X" % found[0][0], domain.encode()).decode() or "="
+    quoted = re.sub(rb"[^A-Za-z0-9_.-]|^\.", lambda match: b"=%02X" % match[0][0], domain.encode()).decode() or "="
     if len(quoted) <= _LONGEST_FOLDER:
         return quoted
     return f"{quoted[:_LONGEST_FOLDER]}=={hashlib.sha256(domain.encode()).hexdigest()[:16]}"

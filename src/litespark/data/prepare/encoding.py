@@ -97,8 +97,8 @@ def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:
     """
     pieces, start = [], 0
     while tokenizer.model.encodes_words and len(text) - start > _PIECE_CHARACTERS:
-        found = _BETWEEN_WORDS.finditer(text, start + _PIECE_CHARACTERS)
-        places = (match.start() for match in islice(found, _MOST_TRIED))
+        matches = _BETWEEN_WORDS.finditer(text, start + _PIECE_CHARACTERS)
+        places = (match.start() for match in islice(matches, _MOST_TRIED))
         if (end := next((place for place in places if _same_apart(text, place, tokenizer)), None)) is None:
             break
         pieces.append(text[start:end])

@@ -109,7 +109,7 @@ def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
 
 def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) -> Plan:
     """The plan of a config; looks into the files of the source, which is listed here unless it is given."""
-    found = (source or list_source(config)).corpus()
+    corpus = (source or list_source(config)).corpus()
     tokenizer = None
     if config.tokenizer is not None:
         asked = None if config.add_bos == "auto" else bool(config.add_bos)
@@ -138,19 +138,19 @@ def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) 
         "format": FORMAT,
         "settings": settings | {"tokenizer": tokenizer.hash if tokenizer else None},
         "selection": selection_identity(config.selection),
-        "files": [*map(fingerprint, found.sides)],
+        "files": [*map(fingerprint, corpus.sides)],
     }
     # of one file alone only the kind counts: that is all its content depends on
-    alone = len(found.training) == 1 and not found.validation
-    names = [[(Path(file.name).suffixes if alone else file.name, file.size) for file in side] for side in found.sides]
+    alone = len(corpus.training) == 1 and not corpus.validation
+    names = [[(Path(file.name).suffixes if alone else file.name, file.size) for file in side] for side in corpus.sides]
     return Plan(
         config,
-        found.training,
-        found.validation,
+        corpus.training,
+        corpus.validation,
         tokenizer,
-        name=f"{config.name or found.name}-{_digest(identity)}",
+        name=f"{config.name or corpus.name}-{_digest(identity)}",
         source_key=_digest({**identity, "files": names}),
-        listing=replace(found.listing, evaluations_passed_over=evaluation_files(config.selection.decontaminate)[1]),
+        listing=replace(corpus.listing, evaluations_passed_over=evaluation_files(config.selection.decontaminate)[1]),
     )
 
 

@@ -61,22 +61,22 @@ def look_up(config: PrepareConfig) -> Lookup:
     return Lookup(config, None, plan_preparation(config, source), key)
 
 
-def prepare(config: PrepareConfig, *, found: Lookup | None = None, progress: bool = True) -> Path | str | None:
+def prepare(config: PrepareConfig, *, existing: Lookup | None = None, progress: bool = True) -> Path | str | None:
     """The prepared folder of a config, a path or an address; writes what is missing of it.
 
     None where other nodes (`data.nodes`) have to end first. `found` is what `look_up` gave for this config. ValueError:
     as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended by itself: what
     was finished is kept for the next start.
     """
-    found = found if found is not None and found.config == config else look_up(config)
-    if found.plan is None:
-        return found.place
-    folder = _written(found.plan, progress=progress)
+    existing = existing if existing is not None and existing.config == config else look_up(config)
+    if existing.plan is None:
+        return existing.place
+    folder = _written(existing.plan, progress=progress)
     if folder is None:
         return None
     require_few_bad_in(Manifest.read(folder.address), config.max_bad_share)
-    if found.key is not None:
-        note_start(folder, found.key)
+    if existing.key is not None:
+        note_start(folder, existing.key)
     return _place(folder)
 
 
@@ -88,7 +88,7 @@ def already_prepared(config: PrepareConfig) -> Path | str | None:
     if (path / manifests.FILE).is_file():
         return path
     unfinished = [path / WORK, path / "index.json", path / TRAIN / "index.json", *path.glob(f"{TRAIN}/*/index.json")]
-    if any(found.exists() for found in unfinished):
+    if any(folder.exists() for folder in unfinished):
         Manifest.read(path)  # chunks without a manifest: the error for them
     return None
 

@@ -42,7 +42,7 @@ def hash_as_read(file: SourceFile) -> str | None:
 def find_started(config: PrepareConfig, key: str) -> Storage | None:
     """The finished folder below `data.root` that a start with this key has found before, or None."""
     root = Storage(config.root)
-    folders = (root.below(found.name.rpartition("/")[0]) for found in root.matching(f"*-*/{START.replace('*', key)}"))
+    folders = (root.below(starts.name.rpartition("/")[0]) for starts in root.matching(f"*-*/{START.replace('*', key)}"))
     return next((folder for folder in folders if folder.exists(manifests.FILE)), None)
 
 
@@ -57,8 +57,8 @@ def note_start(folder: Storage, key: str) -> None:
 def find_prepared(plan: Plan) -> Storage | None:
     """A finished folder below `data.root` that was made from the same text with the same settings, or None."""
     root = Storage(plan.config.root)
-    for found in root.matching(f"{plan.config.name or '*'}-*/{_name(plan)}"):
-        folder = root.below(found.name.rpartition("/")[0])
+    for prepared in root.matching(f"{plan.config.name or '*'}-*/{_name(plan)}"):
+        folder = root.below(prepared.name.rpartition("/")[0])
         if folder.exists(manifests.FILE) and different_files(plan, folder) == []:
             return folder
     return None

@@ -111,8 +111,8 @@ class Stages:
         folder = self.scratch / FINGERPRINTS
         folder.mkdir()
         files = [self.work.arrays_file(FINGERPRINTS, unit.number, folder) for unit in self.plan.units]
-        found = duplicates([partial(read_column, path) for path in files], self.plan.config.selection)
-        for unit, arrays in zip(self.plan.units, found, strict=True):
+        copies = duplicates([partial(read_column, path) for path in files], self.plan.config.selection)
+        for unit, arrays in zip(self.plan.units, copies, strict=True):
             self.work.write_arrays(DUPLICATES, unit.number, arrays)
 
     def _wait_for(self, stage: str) -> None:

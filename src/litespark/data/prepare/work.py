@@ -101,14 +101,14 @@ class Work:
 
     def write_result(self, unit: int, result: UnitResult) -> None:
         # few ids are frequent: narrow numbers compress well
-        counts = {split: found.astype(np.uint32) for split, found in result.frequencies.items()}
+        counts = {split: frequencies.astype(np.uint32) for split, frequencies in result.frequencies.items()}
         described = np.frombuffer(_UNIT_RESULT.dump_json(result), dtype=np.uint8)
         self.write_arrays(UNITS, unit, {_RESULT: described, **counts})
 
     def result(self, unit: int) -> UnitResult:
         arrays = self.arrays(UNITS, unit)
         result = _UNIT_RESULT.validate_json(arrays.pop(_RESULT).tobytes())
-        result.frequencies = {split: found.astype(np.int64) for split, found in arrays.items()}
+        result.frequencies = {split: counts.astype(np.int64) for split, counts in arrays.items()}
         return result
 
     def remove(self) -> None:

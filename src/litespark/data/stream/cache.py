@@ -106,9 +106,9 @@ class ChunkCache:
             tokenizer = tokenizers.MODEL_FILE if source.exists(tokenizers.MODEL_FILE) else tokenizers.FILE
             for file in (tokenizer, tokenizers.CONFIG_FILE):
                 source.fetch(file, folder / file)
-            if (found := Tokenizer.load(folder).hash) != manifest.tokenizer_hash:
+            if (digest := Tokenizer.load(folder).hash) != manifest.tokenizer_hash:
                 raise ValueError(
-                    f"{source.where(tokenizer)} has the hash {found}; the manifest says "
+                    f"{source.where(tokenizer)} has the hash {digest}; the manifest says "
                     f"{manifest.tokenizer_hash}. It is another tokenizer, or damaged: copy it again, or prepare the "
                     "data again."
                 )
@@ -186,8 +186,8 @@ def _fault(file: BufferedReader, record: ChunkRecord, verify_hash: bool) -> str 
     if size != record.size:
         return f"has {size} bytes; the manifest says {record.size}"
     if verify_hash:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        if found != record.sha256:
-            return f"has SHA-256 {found}; the manifest says {record.sha256}"
+        if digest != record.sha256:
+            return f"has SHA-256 {digest}; the manifest says {record.sha256}"
     return None

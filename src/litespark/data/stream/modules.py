@@ -165,9 +165,9 @@ class SyntheticDataModule(SequenceDataModule):
         super().__init__(splits, synthetic_manifest(config, seed), config, seed=seed, mesh=mesh)
 
 
-def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path | str:
+def prepared_folder(config: PrepareConfig, known: Lookup | None = None) -> Path | str:
     """The prepared folder of a config, whole; prepared first where that has not been done."""
-    place = prepare(config, found=found)
+    place = prepare(config, existing=known)
     if place is None:
         raise ValueError(
             f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "

@@ -34,8 +34,8 @@ def field_value(content: object, name: str) -> Any:
         return content[name]
     head, dot, rest = name.partition(".")
     while dot:
-        if (found := field_value(content.get(head), rest)) is not None:
-            return found
+        if (value := field_value(content.get(head), rest)) is not None:
+            return value
         more, dot, rest = rest.partition(".")
         head = f"{head}.{more}"
     return None

@@ -28,8 +28,8 @@ _TEXT_OF_PACKED = 3
 def format_of(name: str) -> str | None:
     """What the suffix of a name says that the file holds; None where it says nothing."""
     lower = without_compression(name)
-    found = next((kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)), None)
-    return None if found == PARQUET and lower != name.lower() else found
+    holds = next((kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)), None)
+    return None if holds == PARQUET and lower != name.lower() else holds
 
 
 def plain_name(name: str) -> str:
@@ -130,10 +130,10 @@ def mark_copies(*sides: Files) -> list[Files]:
 
 
 def _groups(files: Iterable[SourceFile], key: Callable[[SourceFile], Hashable]) -> list[list[SourceFile]]:
-    found: dict[Hashable, list[SourceFile]] = {}
+    groups: dict[Hashable, list[SourceFile]] = {}
     for file in files:
-        found.setdefault(key(file), []).append(file)
-    return [group for group in found.values() if len(group) > 1]
+        groups.setdefault(key(file), []).append(file)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _content(file: SourceFile) -> Hashable:

@@ -127,9 +127,9 @@ class _Nesting:
             if self.in_string:
                 place = self._behind_string(block, place)
                 continue
-            if (found := _OUTSIDE_STRINGS.search(block, place)) is None:
+            if (match := _OUTSIDE_STRINGS.search(block, place)) is None:
                 return
-            mark, place = found.group(), found.end()
+            mark, place = match.group(), match.end()
             if mark == b'"':
                 self.in_string = True
                 continue
@@ -137,12 +137,12 @@ class _Nesting:
             if mark != b",":
                 self.depth += 1 if opens else -1
             if self.depth == int(opens or mark == b","):
-                yield found.start()
+                yield match.start()
 
     def _behind_string(self, block: bytes, place: int) -> int:
-        found = _IN_STRINGS.match(block, place)
-        assert found is not None, "it matches nothing too"
-        mark = block[found.end() : found.end() + 1]
+        match = _IN_STRINGS.match(block, place)
+        assert match is not None, "it matches nothing too"
+        mark = block[match.end() : match.end() + 1]
         self.in_string = mark != b'"'
         self._escaped = mark == b"\\"  # the last byte of the block: what it escapes is in the next
-        return found.end() + 1
+        return match.end() + 1

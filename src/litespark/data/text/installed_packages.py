@@ -26,8 +26,8 @@ _METADATA = (".dist-info", ".egg-info", ".data")
 
 def site_packages() -> list[Path]:
     """The folders in which the running Python keeps what was installed, each once: pure Python, and with binaries."""
-    found = (Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))
-    return list(dict.fromkeys(found))
+    folder = (Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))
+    return list(dict.fromkeys(folder))
 
 
 def installed_packages(validation_fraction: float, folders: Sequence[Path] | None = None) -> tuple[Files, Files]:
@@ -65,9 +65,9 @@ def _sources(folder: Path) -> Iterator[SourceFile]:
         for name in names:
             file = Path(path) / name
             if name.endswith(".py") and not (top and _of_installers(name)) and not file.is_symlink():
-                found = file.stat()
+                status = file.stat()
                 name = file.relative_to(folder).as_posix()
-                yield SourceFile(str(folder), name, found.st_size, str(found.st_mtime_ns))
+                yield SourceFile(str(folder), name, status.st_size, str(status.st_mtime_ns))
 
 
 def _of_installers(name: str) -> bool:

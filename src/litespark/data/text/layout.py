@@ -77,12 +77,12 @@ def lay_out(files: Mapping[str, bool], *, one_split_is_meant: bool = False) -> L
     """
     candidates = {name: list(_candidates(name)) for name in files}
     splits_at: dict[str, set[str]] = {}
-    for found in candidates.values():
-        for candidate in found:
+    for group in candidates.values():
+        for candidate in group:
             splits_at.setdefault(candidate.place, set()).add(candidate.split)
     chosen = {
-        name: _chosen([c for c in found if _counts(c, files[name], splits_at[c.place])], files[name])
-        for name, found in candidates.items()
+        name: _chosen([c for c in group if _counts(c, files[name], splits_at[c.place])], files[name])
+        for name, group in candidates.items()
     }
     stated = {candidate.split for candidate in chosen.values() if candidate is not None}
     mixed = None in chosen.values()
@@ -109,8 +109,8 @@ def lay_out(files: Mapping[str, bool], *, one_split_is_meant: bool = False) -> L
             sorted(
                 {
                     c.path if c.is_file else f"{c.path}/"
-                    for name, found in candidates.items()
-                    for c in found
+                    for name, group in candidates.items()
+                    for c in group
                     if name not in left_out and c.split != split_of[name]
                 }
             )
@@ -143,7 +143,7 @@ def _counts(candidate: _Candidate, records: bool, beside: set[str]) -> bool:
 def _candidates(name: str) -> list[_Candidate]:
     """Outermost first."""
     *folders, file = name.split("/")
-    found = []
+    candidates = []
     above = ""
     for place, part in enumerate([*folders, plain_name(file)]):
         is_file = place == len(folders)
@@ -151,9 +151,9 @@ def _candidates(name: str) -> list[_Candidate]:
             continue
         path = f"{above}{file if is_file else part}"
         if (candidate := _candidate(part, path, above, is_file)) is not None:
-            found.append(candidate)
+            candidates.append(candidate)
         above += f"{part}/"
-    return found
+    return candidates
 
 
 def _candidate(part: str, path: str, above: str, is_file: bool) -> _Candidate | None:
@@ -185,5 +185,5 @@ def _words(part: str) -> list[str]:
 
 
 def _split_of(word: str) -> str | None:
-    found = _ATTACHED.fullmatch(word)
-    return _WORDS[found.group(1)] if found else None
+    match = _ATTACHED.fullmatch(word)
+    return _WORDS[match.group(1)] if match else None

@@ -123,12 +123,12 @@ def _bad_rows(dropped: DroppedDocuments) -> list[DroppedRow]:
 
 
 def _too_many(seen: int, bad: int, dropped: DroppedDocuments, max_bad_share: float) -> ValueError:
-    found = _bad_rows(dropped)
+    rows = _bad_rows(dropped)
     counts: Counter[str] = Counter()
-    for row in found:
+    for row in rows:
         counts[row.rule.removeprefix(READING)] += row.documents
     reasons = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    first = [f"{example.file} line {example.place}" for row in found for example in row.examples][:_NAMED_PLACES]
+    first = [f"{example.file} line {example.place}" for row in rows for example in row.examples][:_NAMED_PLACES]
     convert = ""
     if {"invalid_utf8", "nul_character"} & counts.keys():
         convert = " Text in another encoding is converted with: iconv -f ENCODING -t utf-8 FILE > FILE.utf8"
@@ -146,10 +146,10 @@ def on_this_machine(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
     if not storage.remote:
         try:
             yield file.path
-            found = storage.listed(file.name)
+            size = storage.listed(file.name)
         except OSError as error:
             raise ValueError(f"{file.where} cannot be read: {error}. Check the file and its permissions.") from error
-        if (found.size, found.version) != (file.size, file.version):
+        if (size.size, size.version) != (file.size, file.version):
             raise ValueError(f"{file.where} has changed while it was read. Start again when it is whole.")
         return
     if scratch is None:

@@ -73,14 +73,14 @@ class ListedSource:
     def corpus(self) -> Corpus:
         """The files to read, each by what its name or its content tells, within the limits that the settings set."""
         with _naming(self.config):
-            found = self._look()
-        sides = [found.training[: self.config.max_files], found.validation[: self.config.max_files]]
+            corpus = self._look()
+        sides = [corpus.training[: self.config.max_files], corpus.validation[: self.config.max_files]]
         if self.config.max_bytes is not None:
             size = max(sum(map(size_of, sides)), 1)
             sides = [within(side, self.config.max_bytes * size_of(side) // size) for side in sides]
         # what validates is looked at first: a copy of it among the training files is the one that is left out
         validation, training = mark_copies(*reversed(sides))
-        return replace(found, training=training, validation=validation)
+        return replace(corpus, training=training, validation=validation)
 
 
 def corpus(config: PrepareConfig) -> Corpus:
@@ -208,10 +208,10 @@ def _content(config: PrepareConfig, storage: Storage, file: Listed, alone: bool)
     if format_of(file.name) is not None:
         return Content(None)
     head = storage.head(file.name, BEGINNING_BYTES) if file.size else b""
-    found = content_of(head, file.name, config.text_field)
-    if alone and "; " not in found.reason:  # else what to do with it is known
-        return Content(found.format or TEXT)
-    return found
+    content = content_of(head, file.name, config.text_field)
+    if alone and "; " not in content.reason:  # else what to do with it is known
+        return Content(content.format or TEXT)
+    return content
 
 
 def _leave_out_what_serves_records(files: dict[str, SourceFile], passed_over: dict[str, str], name: str) -> None:

@@ -139,15 +139,15 @@ def _values(pyarrow: Any, batch: Any, field: str | None) -> list[Any]:
 
 def _column(pyarrow: Any, below: Any, name: str) -> Any | None:
     """A column of a batch or a field of a struct: of that very name, else the field that the path leads to."""
-    if (found := _child(below, name)) is not None:
-        return found
+    if (column := _child(below, name)) is not None:
+        return column
     parts = name.split(".")
     for count in range(1, len(parts)):
         inner = _child(below, ".".join(parts[:count]))
         if inner is not None and pyarrow.types.is_struct(inner.type):
-            found = _column(pyarrow, inner, ".".join(parts[count:]))
-            if found is not None:
-                return found
+            column = _column(pyarrow, inner, ".".join(parts[count:]))
+            if column is not None:
+                return column
     return None
 
 

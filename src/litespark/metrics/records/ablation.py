@@ -72,9 +72,7 @@ def planned(switches: Sequence[str]) -> list[Planned]:
 def settings_of(switches: Sequence[SwitchRecord], on: frozenset[str]) -> tuple[str, ...]:
     """The overrides that make a combination from the baseline: every key of every switch."""
     return tuple(
-        f"{each.key}={each.target if switch.name in on else each.baseline}"
-        for switch in switches
-        for each in switch.keys
+        f"{key.key}={key.target if switch.name in on else key.baseline}" for switch in switches for key in switch.keys
     )
 
 
@@ -97,17 +95,17 @@ class AblationRecord(StepRecord):
 
     @property
     def names(self) -> list[str]:
-        return [each.name for each in self.switches]
+        return [switch.name for switch in self.switches]
 
     def combination(self, on: frozenset[str]) -> VariantRecord:
         """The variant in which exactly these switches are on; KeyError where it is not part of the ablation."""
-        name = {each.on: each.name for each in planned(self.names)}[on]
-        return next(each for each in self.variants if each.name == name)
+        name = {plan.on: plan.name for plan in planned(self.names)}[on]
+        return next(plan for plan in self.variants if plan.name == name)
 
     @model_validator(mode="after")
     def _measures_its_switches(self) -> Self:
-        expected = {each.name: list(settings_of(self.switches, each.on)) for each in planned(self.names)}
-        measured = {each.name: each.settings for each in self.variants}
+        expected = {plan.name: list(settings_of(self.switches, plan.on)) for plan in planned(self.names)}
+        measured = {plan.name: plan.settings for plan in self.variants}
         if measured != expected:
             names = sorted(measured.keys() | expected.keys())
             different = [name for name in names if measured.get(name) != expected.get(name)]

@@ -99,7 +99,7 @@ def as_record_error() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise RecordError("; ".join(_complaint(dict(each)) for each in error.errors(include_url=False))) from error
+        raise RecordError("; ".join(_complaint(dict(fault)) for fault in error.errors(include_url=False))) from error
 
 
 @cache

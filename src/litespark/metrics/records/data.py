@@ -95,12 +95,12 @@ class DataRecord(Record):
     schema: Literal["litespark.bench.data/2"] = field(default="litespark.bench.data/2", kw_only=True)
 
     def prepared(self, variant: str, cores: int) -> list[PreparationRun]:
-        found = [run for run in self.preparation if (run.variant, run.cores) == (variant, cores)]
-        return sorted(found, key=lambda run: run.round)
+        runs = [run for run in self.preparation if (run.variant, run.cores) == (variant, cores)]
+        return sorted(runs, key=lambda run: run.round)
 
     def streamed(self, reader: str, workers: int, *, shuffle: bool = True) -> list[StreamRun]:
-        found = [run for run in self.streaming if (run.reader, run.workers, run.shuffle) == (reader, workers, shuffle)]
-        return sorted(found, key=lambda run: run.round)
+        runs = [run for run in self.streaming if (run.reader, run.workers, run.shuffle) == (reader, workers, shuffle)]
+        return sorted(runs, key=lambda run: run.round)
 
     def shares(self, cores: int) -> list[float]:
         """By round: time of the bare tokenizer over that of the preparation of the same text, 1 is the most."""
@@ -115,15 +115,15 @@ class DataRecord(Record):
     @property
     def complete(self) -> bool:
         rounds = list(range(self.rounds))
-        found = [
+        counted = [
             [run.round for run in self.prepared(variant, cores)]
             for cores in (1, self.cores)
             for variant in (ENCODE, PREPARE)
         ]
-        found += [
+        counted += [
             [run.round for run in self.streamed(reader, workers)] for workers in (0, 1, 2) for reader in (OURS, LITDATA)
         ]
-        return all(each == rounds for each in found)
+        return all(numbers == rounds for numbers in counted)
 
     @model_validator(mode="after")
     def _counts_the_same_tokens(self) -> Self:

@@ -86,8 +86,8 @@ class CaseRecord:
 
     def timed(self) -> list[VariantRecord]:
         """Our backends that have a time, the fastest in training first."""
-        found = [each for each in self.variants if not each.rival and each.forward_backward is not None]
-        return sorted(found, key=lambda each: median(each.forward_backward))
+        variants = [variant for variant in self.variants if not variant.rival and variant.forward_backward is not None]
+        return sorted(variants, key=lambda variant: median(variant.forward_backward))
 
     def figures(self, variant: VariantRecord) -> OpFigures:
         """Shares of the copy bandwidth and TFLOP/s; a backward pass too short to be told from noise has none."""
@@ -120,7 +120,7 @@ class WidthRecord:
 
     def median(self, name: str) -> float | None:
         """Milliseconds by that name; None where it was not timed."""
-        return next((each.time.median_ms for each in self.times if each.name == name), None)
+        return next((time.time.median_ms for time in self.times if time.name == name), None)
 
 
 @part
@@ -195,7 +195,8 @@ class OpsRecord(Record):
     @property
     def red(self) -> list[VariantRecord]:
         """Our backends whose verification failed."""
-        return [each for case in self.cases for each in case.variants if not each.rival and each.verified is False]
+        variants = [variant for case in self.cases for variant in case.variants]
+        return [variant for variant in variants if not variant.rival and variant.verified is False]
 
     def done(self, op: str) -> bool:
         return any(case.op == op for case in self.cases) or (op == "optimizer" and bool(self.optimizer))
@@ -203,13 +204,13 @@ class OpsRecord(Record):
 
 def least_paying(widths: Sequence[WidthRecord], recipe: str) -> int | None:
     """The least width at which `recipe` is faster than bf16, and at every larger one that was measured as well."""
-    found = None
-    for each in sorted(widths, key=lambda each: each.width, reverse=True):
-        mine, plain = each.median(recipe), each.median(BF16)
+    least = None
+    for times in sorted(widths, key=lambda variant: variant.width, reverse=True):
+        mine, plain = times.median(recipe), times.median(BF16)
         if mine is None or plain is None or mine >= plain:
             break
-        found = each.width
-    return found
+        least = times.width
+    return least
 
 
 def median(time: TimeRecord | None) -> float:

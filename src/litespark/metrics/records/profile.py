@@ -73,12 +73,12 @@ class ProfileRecord(Record):
     schema: Literal["litespark.bench.profile/2"] = field(default="litespark.bench.profile/2", kw_only=True)
 
     def by_gap(self) -> list[ClassRecord]:
-        return sorted(self.classes, key=lambda each: each.gap, reverse=True)
+        return sorted(self.classes, key=lambda part: part.gap, reverse=True)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         slack = _TOLERANCE * self.wall_milliseconds
-        total = sum(each.milliseconds for each in self.classes)
+        total = sum(part.milliseconds for part in self.classes)
         if abs(total - self.wall_milliseconds) > slack:
             raise ValueError(f"classes: got {total:.6f} ms together, expected {self.wall_milliseconds:.6f} of a step")
         return self

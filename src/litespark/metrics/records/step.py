@@ -148,13 +148,13 @@ class VariantRecord:
 
     @property
     def measured(self) -> list[RoundRecord]:
-        return [each for each in self.rounds if each.outcome == "measured"]
+        return [process for process in self.rounds if process.outcome == "measured"]
 
     def has_all(self, rounds: int) -> bool:
         """Whether nothing is left to run: every round is there, or even full recomputation is out of memory."""
-        if self.reason is not None or {each.round for each in self.measured} >= set(range(rounds)):
+        if self.reason is not None or {process.round for process in self.measured} >= set(range(rounds)):
             return True
-        return any(each.outcome == "out of memory" and each.recompute == "full" for each in self.rounds)
+        return any(process.outcome == "out of memory" and process.recompute == "full" for process in self.rounds)
 
 
 @record
@@ -172,34 +172,36 @@ class StepRecord(Record):
         return all(variant.has_all(self.protocol.rounds) for variant in self.variants)
 
     def asked(self) -> tuple[object, ...]:
-        variants = [(each.name, each.kind, each.settings, each.reason) for each in self.variants]
+        variants = [(variant.name, variant.kind, variant.settings, variant.reason) for variant in self.variants]
         return self.model, self.protocol, variants
 
     def variant(self, name: str) -> VariantRecord | None:
-        return next((each for each in self.variants if each.name == name), None)
+        return next((variant for variant in self.variants if variant.name == name), None)
 
     @model_validator(mode="after")
     def _compares_like_with_like(self) -> Self:
-        measured = [(variant, each) for variant in self.variants for each in variant.measured]
-        for variant, each in measured:
-            where = f"variants.{variant.name}.rounds[{each.round}]."
-            if (problem := next(self._problems(each, [other for _, other in measured]), None)) is not None:
+        measured = [(variant, process) for variant in self.variants for process in variant.measured]
+        for variant, process in measured:
+            where = f"variants.{variant.name}.rounds[{process.round}]."
+            if (problem := next(self._problems(process, [other for _, other in measured]), None)) is not None:
                 raise ValueError(where + problem)
-            check_joules(each.joules, each.joules_reason, where)
+            check_joules(process.joules, process.joules_reason, where)
         return self
 
-    def _problems(self, each: RoundRecord, others: list[RoundRecord]) -> Iterator[str]:
+    def _problems(self, process: RoundRecord, others: list[RoundRecord]) -> Iterator[str]:
         """What is wrong with a process, by itself and beside all of the record."""
         protocol = self.protocol
-        if len(each.step_ms) != protocol.steps:
-            yield f"step_ms: got {len(each.step_ms)} times, expected {protocol.steps}"
-        if not each.tokens or not each.attention_pairs or each.loss is None or each.loss < 0:
-            yield f"tokens: got {each.tokens}, {each.attention_pairs} pairs and loss {each.loss}, expected all of them"
-        if len(each.train_loss) not in (0, protocol.warmup_steps + protocol.steps):
-            yield f"train_loss: got {len(each.train_loss)}, expected one of each step, warm-up included, or none"
+        if len(process.step_ms) != protocol.steps:
+            yield f"step_ms: got {len(process.step_ms)} times, expected {protocol.steps}"
+        if not process.tokens or not process.attention_pairs or process.loss is None or process.loss < 0:
+            got = f"got {process.tokens}, {process.attention_pairs} pairs and loss {process.loss}"
+            yield f"tokens: {got}, expected all of them"
+        if len(process.train_loss) not in (0, protocol.warmup_steps + protocol.steps):
+            yield f"train_loss: got {len(process.train_loss)}, expected one of each step, warm-up included, or none"
         counts = others[0].tokens, others[0].attention_pairs
-        if (each.tokens, each.attention_pairs) != counts:
-            yield f"tokens: got {each.tokens} and {each.attention_pairs} pairs, expected {counts} as in every process"
+        if (process.tokens, process.attention_pairs) != counts:
+            got = f"got {process.tokens} and {process.attention_pairs} pairs"
+            yield f"tokens: {got}, expected {counts} as in every process"
         tokens_hash = next((other.tokens_hash for other in others if other.tokens_hash), None)
-        if each.tokens_hash not in (None, tokens_hash):
-            yield f"tokens_hash: got {each.tokens_hash}, expected {tokens_hash}: all variants take the same tokens"
+        if process.tokens_hash not in (None, tokens_hash):
+            yield f"tokens_hash: got {process.tokens_hash}, expected {tokens_hash}: all variants take the same tokens"

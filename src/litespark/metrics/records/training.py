@@ -188,7 +188,10 @@ class TrainingRecord(Record):
         return next(self.missing(), None) is None
 
     def asked(self) -> tuple[object, ...]:
-        variants = [(each.name, each.settings, each.prepared and each.prepared.manifest_hash) for each in self.variants]
+        variants = [
+            (variant.name, variant.settings, variant.prepared and variant.prepared.manifest_hash)
+            for variant in self.variants
+        ]
         return (variants, self.model, self.stream, self.precision, self.seeds, self.target_bits_per_byte, self.bound,
                 self.corpus)  # fmt: skip
 

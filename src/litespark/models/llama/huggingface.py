@@ -157,9 +157,9 @@ def _part_shapes(model: Llama) -> dict[str, tuple[int, ...]]:
 
 
 def _compare_shapes(
-    folder: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], needless: set[str]
+    folder: Path, shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], needless: set[str]
 ) -> None:
-    missing = sorted(expected.keys() - found.keys())
+    missing = sorted(expected.keys() - shapes.keys())
     if missing:
         remedy = ""
         if missing == ["lm_head.weight"]:
@@ -167,12 +167,12 @@ def _compare_shapes(
         raise ValueError(
             f"{folder} lacks {len(missing)} of the tensors its config.json implies: {_some(missing)}{remedy}"
         )
-    extra = sorted(found.keys() - expected.keys() - needless)
+    extra = sorted(shapes.keys() - expected.keys() - needless)
     if extra:
         raise ValueError(f"{folder} has {len(extra)} tensors that a Llama of its config.json has not: {_some(extra)}")
     for name, shape in expected.items():
-        if found[name] != shape:
-            raise ValueError(f"{folder}: {name} is {found[name]}; its config.json implies {shape}")
+        if shapes[name] != shape:
+            raise ValueError(f"{folder}: {name} is {shapes[name]}; its config.json implies {shape}")
 
 
 def _some(names: list[str]) -> str:

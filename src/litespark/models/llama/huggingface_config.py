@@ -44,14 +44,14 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 
 def read_config(path: Path, name: str) -> LlamaConfig:
     """The sizes in a `config.json`, as transformers 5 reads them, of a plain Llama; ValueError: it is of none."""
-    found = read_json(path)
-    architectures = found.get("architectures") or ["LlamaForCausalLM"]
+    content = read_json(path)
+    architectures = content.get("architectures") or ["LlamaForCausalLM"]
     if architectures != ["LlamaForCausalLM"]:
         raise ValueError(f"{path}: architectures is {architectures}; only LlamaForCausalLM can be imported")
     for key, expected in _FIXED.items():
-        if found.get(key, expected[0]) not in expected:
-            raise ValueError(f"{path}: {key} is {found[key]!r}; only models with {expected[0]!r} can be imported")
-    given = {key: value for key, value in found.items() if value not in (None, {})}
+        if content.get(key, expected[0]) not in expected:
+            raise ValueError(f"{path}: {key} is {content[key]!r}; only models with {expected[0]!r} can be imported")
+    given = {key: value for key, value in content.items() if value not in (None, {})}
     if missing := sorted(set(list(_KEYS.values())[:6]) - given.keys()):
         raise ValueError(f"{path} lacks {', '.join(missing)}; is it the config.json of a Llama?")
     values: dict[str, Any] = {**_ABSENT, "num_key_value_heads": given["num_attention_heads"], **given}

@@ -27,7 +27,7 @@ class Format:
 
 E4M3 = Format("e4m3", torch.float8_e4m3fn, 448.0, 2.0**-9, 9, 3)
 E5M2 = Format("e5m2", torch.float8_e5m2, 57344.0, 2.0**-16, 16, 2)
-FORMATS = {each.name: each for each in (E4M3, E5M2)}
+FORMATS = {format.name: format for format in (E4M3, E5M2)}
 
 
 def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:

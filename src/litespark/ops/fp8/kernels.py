@@ -65,17 +65,17 @@ def scale_of(bits, MANTISSA_BITS: tl.constexpr):
     # above 0.875 · 2^exponent
     exponent += ((bits & 0x7FFFFF) > 0x600000).to(tl.int32) - TOP_EXPONENT
     exponent = tl.minimum(tl.maximum(exponent, _LEAST_EXPONENT), _GREATEST_EXPONENT)
-    found = tl.where(bits == 0, 127 << 23, (exponent + 127) << 23)
-    return tl.where(bits < 0x7F800000, found, 0x7FC00000).to(tl.float32, bitcast=True)
+    scale = tl.where(bits == 0, 127 << 23, (exponent + 127) << 23)
+    return tl.where(bits < 0x7F800000, scale, 0x7FC00000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def raise_to(amax, found):
+def raise_to(amax, highest):
     """Raise `amax` to the bits of a tile's largest value."""
     # nearly all tiles are below what others have left there: a look spares the atomic operation, and one that is out of
     # date costs no more than it
-    if found > tl.load(amax):
-        tl.atomic_max(amax, found, sem="relaxed")
+    if highest > tl.load(amax):
+        tl.atomic_max(amax, highest, sem="relaxed")
 
 
 @triton.jit

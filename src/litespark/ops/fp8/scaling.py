@@ -48,7 +48,7 @@ class Scaling:
         self.counts = torch.zeros(len(names), 2, dtype=torch.int64, device=device)
         # a format -> which places it has
         self._places = {
-            format: torch.tensor([i for i, each in enumerate(formats) if each is format], device=device)
+            format: torch.tensor([i for i, wanted in enumerate(formats) if wanted is format], device=device)
             for format in dict.fromkeys(formats)
         }
 
@@ -100,9 +100,9 @@ class Scaling:
         # a new tensor: codes that are kept from this step, those of weights, go on with the scale that made them
         scale = self.scale.clone()
         for format, places in self._places.items():
-            found = power_of_two_scale(highest[places], format)
+            scales = power_of_two_scale(highest[places], format)
             # nothing was seen, or nothing but zeros: the scale stays
-            scale[places] = torch.where(highest[places] > 0, found, scale[places])
+            scale[places] = torch.where(highest[places] > 0, scales, scale[places])
         self.scale = _apart(scale)
         self.known = list(map(operator.or_, self.known, self._noted))
         self._noted = [False] * len(self.names)

@@ -84,9 +84,9 @@ def _piece_compared(
     pieces: Pieces, piece: Piece, kind: str, kinds: tuple[str, ...], dtype: torch.dtype
 ) -> list[Difference]:
     return [
-        replace(each, tensor=f"{way.name}: {each.tensor}" if way.name else each.tensor)
+        replace(difference, tensor=f"{way.name}: {difference.tensor}" if way.name else difference.tensor)
         for way in piece.ways(kind, kinds)
-        for each in way_differences(pieces, piece, way, dtype)
+        for difference in way_differences(pieces, piece, way, dtype)
     ]
 
 
@@ -132,17 +132,17 @@ def _operands_compared(
     name: str, actual: object, expected: Operand, wide: object, bounds: Bounds
 ) -> Iterator[Difference]:
     for layout in ("rows", "columns"):
-        found, wanted, exact = (getattr(each, layout, None) for each in (actual, expected, wide))
+        got, wanted, exact = (getattr(operand, layout, None) for operand in (actual, expected, wide))
         what = f"{layout} of {name}"
-        if found is None and wanted is None:
+        if got is None and wanted is None:
             continue
-        if found is None or wanted is None or found.in_fp8 != wanted.in_fp8:
+        if got is None or wanted is None or got.in_fp8 != wanted.in_fp8:
             yield Difference(what, _WRONG, 0.0)
         elif wanted.in_fp8:
-            yield code_difference(what, found, wanted, bounds.codes)
+            yield code_difference(what, got, wanted, bounds.codes)
         else:
             assert isinstance(exact, Matrix)
-            yield _tensors_compared(what, found.values, wanted.values, exact.values)
+            yield _tensors_compared(what, got.values, wanted.values, exact.values)
 
 
 def _tensors_compared(name: str, actual: object, expected: Tensor, wide: object) -> Difference:
@@ -193,31 +193,32 @@ def code_difference(name: str, actual: Matrix, expected: Matrix, share: float) -
     """
     codes, wanted = actual.values, expected.values
     alike = codes.shape == wanted.shape and codes.dtype == wanted.dtype and codes.is_contiguous()
-    scale, other = (None if each.scale is None else each.scale.nan_to_num(-1.0).item() for each in (actual, expected))
+    scales = (operand.scale for operand in (actual, expected))
+    scale, other = (None if scale is None else scale.nan_to_num(-1.0).item() for scale in scales)
     if not alike or scale != other:
         return Difference(name, _WRONG, share)
-    found, values = actual.wide(), expected.wide()
-    both_nan = found.isnan() & values.isnan()
+    got, values = actual.wide(), expected.wide()
+    both_nan = got.isnan() & values.isnan()
     apart = (_ordered(codes) - _ordered(wanted)).abs()
-    cancelled = (found - values).abs() <= _CANCELLED * values.abs().nan_to_num().amax(dim=1, keepdim=True)
-    fault = ~((apart <= 1) | cancelled | both_nan) | found.isinf() | (found.isnan() != values.isnan())
+    cancelled = (got - values).abs() <= _CANCELLED * values.abs().nan_to_num().amax(dim=1, keepdim=True)
+    fault = ~((apart <= 1) | cancelled | both_nan) | got.isinf() | (got.isnan() != values.isnan())
     differing = (apart != 0) & ~both_nan
     return Difference(name, _WRONG if bool(fault.any()) else differing.double().mean().item(), share)
 
 
 def amax_difference(actual: Tensor, expected: Tensor, bound: float) -> Difference:
     """Of two `amax_bits`, relative; NaN is like NaN, and infinity like infinity."""
-    found, wanted = (bits.view(torch.float32).item() for bits in (actual, expected))
-    if found == wanted or (found != found and wanted != wanted):
+    got, wanted = (bits.view(torch.float32).item() for bits in (actual, expected))
+    if got == wanted or (got != got and wanted != wanted):
         return Difference("amax", 0.0, bound)
-    distance = abs(found - wanted) / wanted if wanted else _WRONG
+    distance = abs(got - wanted) / wanted if wanted else _WRONG
     return Difference("amax", distance if distance == distance else _WRONG, bound)
 
 
 def count_difference(actual: Tensor, expected: Tensor, bound: float) -> Difference:
     """Of (2,) counts of what a cast loses: the greater of both differences, relative to what is expected."""
-    found, wanted = actual.double(), expected.double()
-    return Difference("counts", ((found - wanted).abs() / wanted.clamp(min=1)).max().item(), bound)
+    got, wanted = actual.double(), expected.double()
+    return Difference("counts", ((got - wanted).abs() / wanted.clamp(min=1)).max().item(), bound)
 
 
 def _ordered(codes: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class Piece:
         again = Quantisation(None) if self.makes_again else None
         results = self.call(REFERENCE, wide, Quantisation(None), again, torch.float32)
         operands = results["operand"], results["product" if self.makes_again else "operand"]
-        return [each.rows.values.abs().max() for each in operands]  # type: ignore[union-attr]  # operands, with rows
+        return [operand.rows.values.abs().max() for operand in operands]  # type: ignore[union-attr]  # operands, with rows
 
 
 def pieces_to_verify(

@@ -103,7 +103,7 @@ class _ProjectionMLP(torch.autograd.Function):
         ctx.linears, ctx.dtype, ctx.recompute, ctx.stream_dtype = linears, dtype, recompute, stream.dtype
         output, gate_up, down = linears[1:]
         pieces = output.pieces
-        keep_output, keep_gate_up, keep_down = (learning and each for each in ctx.needs_input_grad[4:])
+        keep_output, keep_gate_up, keep_down = (learning and needed for needed in ctx.needs_input_grad[4:])
         keep_product = keep_down and not recompute
         with autocast_off(stream):
             wanted = output.quantisation("input", attended.numel(), columns=keep_output, note=learning)

@@ -35,7 +35,7 @@ class Fp8Linear:
         self.scaling = scaling
         self.recipe: Recipe | None = None if scaling is None else config.recipe
         self.simulate = config.simulate
-        self._places = {} if scaling is None else {each: scaling.names.index(f"{name}.{each}") for each in TENSORS}
+        self._places = {} if scaling is None else {kind: scaling.names.index(f"{name}.{kind}") for kind in TENSORS}
         self._operand: Operand | None = None
         self._cast_of: tuple[object, ...] = ()
 
@@ -117,7 +117,7 @@ class Fp8State:
     def __init__(self, scaling: Scaling, blocks: dict[int, BlockLinears]) -> None:
         self.scaling = scaling
         self.blocks = blocks
-        self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
+        self.linears = {layer.name: layer for block in blocks.values() for layer in block if layer.scaling is not None}
 
     def finish_step(self, mesh: Mesh) -> None:
         """After each optimizer step, taken or skipped: renew the scales, cast the weights with them; a collective."""

@@ -142,8 +142,8 @@ def _differentiate_tokens(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[T
         return (None,) * 8
     hidden, weight, labels, *statistics = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
-    found = _tokens_backward(hidden, weight, labels, upstream, *statistics, *ctx.options, *needed)
-    return *(x if need else None for x, need in zip(found, needed, strict=True)), *[None] * 6
+    gradients = _tokens_backward(hidden, weight, labels, upstream, *statistics, *ctx.options, *needed)
+    return *(x if need else None for x, need in zip(gradients, needed, strict=True)), *[None] * 6
 
 
 _tokens.register_autograd(_differentiate_tokens, setup_context=_keep_inputs)

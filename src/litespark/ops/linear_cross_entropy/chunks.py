@@ -84,11 +84,11 @@ def token_losses(
     softcap: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`Losses` of all tokens: of hidden (T, D), weight (V, D), labels (T,), products in `dtype`."""
-    found, settings = empty_losses(hidden, dtype), Settings(ignore_index, z_loss, softcap)
+    losses, settings = empty_losses(hidden, dtype), Settings(ignore_index, z_loss, softcap)
     for part, _, logits in _logits(rows, hidden, weight.to(dtype)):
-        for whole, of_part in zip(found, _of(rows).losses(logits, labels[part], settings, False), strict=True):
+        for whole, of_part in zip(losses, _of(rows).losses(logits, labels[part], settings, False), strict=True):
             whole[part] = of_part
-    return (*found,)
+    return (*losses,)
 
 
 @_without_autocast

@@ -32,7 +32,7 @@ def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple
 
 def _check(op: str, x: Tensor, update: Tensor, weight: Tensor) -> None:
     known = (torch.float32, torch.bfloat16, torch.float16)
-    if any(each.dtype not in known for each in (x, update, weight)):
+    if any(tensor.dtype not in known for tensor in (x, update, weight)):
         raise ValueError(
             f"{op}: got {x.dtype}, {update.dtype} and weight {weight.dtype}, expected fp32, bf16 or fp16; for other "
             f"dtypes choose ops.{op}=reference"

@@ -166,7 +166,7 @@ def rms_norm_backward(
     stream_gradient = None if stream_gradient is None else as_rows(stream_gradient)
     target = target_of(stream.device)
     tile = tiling(width, target)
-    read = [each for each in (stream, y_gradient, stream_gradient) if each is not None]
+    read = sum(x.element_size() for x in (stream, y_gradient, stream_gradient) if x is not None)
     programs = backward_programs(stream.shape[0], tile, target)
     steps = triton.cdiv(stream.shape[0], tile.rows * programs)
     partials = stream.new_empty(programs, width, dtype=torch.float32)
@@ -178,7 +178,7 @@ def rms_norm_backward(
             tl.constexpr(steps) if interpreting() else steps,
             y_gradient.stride(0), 0 if stream_gradient is None else stream_gradient.stride(0), stream.stride(0),
             WIDTH=width, BLOCK=tile.block, ROWS=tile.rows,
-            STAGES=backward_stages(tile, sum(each.element_size() for each in read), target), num_warps=tile.num_warps,
+            STAGES=backward_stages(tile, read, target), num_warps=tile.num_warps,
         )  # fmt: skip
     return gradient, second, partials.sum(dim=0).to(weight.dtype)
 

@@ -126,9 +126,9 @@ def add_rms_norm_fp8_backward_kernel(
                     stream_gradient, before, column, before_inside, column_inside, stream_gradient_stride, _PASSES
                 )
             # the first walk, over this tile
-            found = incoming * (values * row_scale[:, None])
-            products += found * factors
-            tl.store(partials, partial + tl.sum(found, axis=0), mask=column_inside)
+            terms = incoming * (values * row_scale[:, None])
+            products += terms * factors
+            tl.store(partials, partial + tl.sum(terms, axis=0), mask=column_inside)
             # the second, over the tile before
             normed = again * before_scale[:, None]
             outgoing = before_scale[:, None] * (outgoing * factors - normed * before_mean[:, None])

@@ -103,14 +103,14 @@ def rope_qkv_backward(
     dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """The gradient of `qkv` (`shape`, `dtype`) from those of the three, in one pass; None stands for zeros."""
-    found = cos.new_empty(shape, dtype=dtype)
+    gradients = cos.new_empty(shape, dtype=dtype)
     sources = [None if gradient is None else _dense(gradient) for gradient in (query, key, value)]
     num_kv_heads = next(
         x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None
     )
-    destinations = found.split((shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=2)
+    destinations = gradients.split((shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=2)
     _launch(sources, destinations, cos, sin, inverse=True)
-    return found
+    return gradients
 
 
 def _dense(x: Tensor) -> Tensor:

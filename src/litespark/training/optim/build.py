@@ -22,7 +22,7 @@ def parameter_groups(
 
     Frozen parameters are left out, and those that another optimizer has (`without`).
     """
-    parameters = [each for each in model.parameters() if each.requires_grad and each not in without]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in without]
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
