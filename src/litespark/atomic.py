@@ -1,7 +1,5 @@
 """Files and folders that are written whole or not at all, and the hash of a file."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

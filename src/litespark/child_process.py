@@ -4,8 +4,6 @@
 JSON file and writes what it returns into the other; `… SCRIPT WORD …` runs a script as Python would.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

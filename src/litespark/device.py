@@ -4,8 +4,6 @@ What a device does not have is None or False, and whoever asked leaves that figu
 PyTorch trains with. Devices are told apart here, and where kernels are made and launched.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -4,8 +4,6 @@ What is on the host goes over gloo: nothing waits for a device, and data may tak
 group of their device, in the order of its work, and the host does not wait.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Settings as they are typed: values in the words of Hydra's overrides, in the quotes of the shell."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shlex

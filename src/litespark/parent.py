@@ -1,7 +1,5 @@
 """Notices that the parent process is gone: what is killed cannot end its children, which would hold the device."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -4,8 +4,6 @@ A number without a range is an error in the tests. No number may be nan or infin
 false, and never larger than what a float holds exactly; 1e4 is one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

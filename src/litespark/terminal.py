@@ -1,7 +1,5 @@
 """What a command writes to: a terminal of any encoding, or a pipe whose reader may leave early."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -3,8 +3,6 @@
 What the user set stays. `decide_threads` is called first in every entry: `train.py`, `litespark`, the tests.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import MutableMapping

@@ -3,8 +3,6 @@
 Each combination of switches is measured as a variant of whole steps.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """`litespark kernels`: compiles the kernels for every target, without a GPU."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """What this device reaches: the rates that times are held against."""
 
-from __future__ import annotations
-
 import logging
 import statistics
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How a benchmark begins, finds what an earlier start left unfinished, and takes turns."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence

@@ -3,8 +3,6 @@
 Each command imports what it needs when it runs, so that help and small commands answer at once.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """What several commands share: the overrides of a config, options that are numbers, and the words typed."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`litespark results` and `litespark settings`: pages that are written from records and from the config groups."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Any

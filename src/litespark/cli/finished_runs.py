@@ -1,7 +1,5 @@
 """What is done with finished runs: `litespark report`, `export` and `generate`."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`litespark verify` and `litespark kernels`: what the ops compute on this device, and what their kernels take."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`litespark prepare`: text to tokens, and the check of a folder that it wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

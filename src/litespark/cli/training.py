@@ -1,7 +1,5 @@
 """`litespark train`, and the command that trains in order to check something: `verify-resume`."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ To add a group: its class (`litespark.config.settings`), a line in `GROUPS`, and
 in the defaults list of configs/train.yaml. To add a kind: its class, a line below the group, a choice of that name.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from litespark.config.loop import (

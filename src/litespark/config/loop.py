@@ -1,7 +1,5 @@
 """The settings that belong to no room below: the loop, the instruments, the callbacks, the loggers, and the run."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, Any, Literal
 

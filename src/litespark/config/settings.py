@@ -8,8 +8,6 @@
 A fault names the key, what was got, what was expected, and what can be pasted instead.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum

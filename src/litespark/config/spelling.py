@@ -1,7 +1,5 @@
 """Which setting or choice was meant by a word that is none: a slip of the keys, or another trainer's word for it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches

@@ -7,8 +7,6 @@ into `index.json` and does not fsync; its reader drops what is left of each chun
 bytes; the order of its loaders depends on `num_workers`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

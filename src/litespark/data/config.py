@@ -1,7 +1,5 @@
 """Settings of the data, one flat group; checks that need the data are where the data is."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 

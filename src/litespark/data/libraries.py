@@ -1,7 +1,5 @@
 """Optional libraries, imported where they are used; without one, the setting that needs it is refused."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from types import ModuleType
 

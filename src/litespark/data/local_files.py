@@ -5,8 +5,6 @@
 - `pipe_file` writes in place: a full disk or a loss of power leaves part of a file under the final name.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

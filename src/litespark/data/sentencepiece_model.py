@@ -1,7 +1,5 @@
 """A sentencepiece model behind a `Tokenizer`: `sentencepiece` itself makes ids of texts and texts of ids."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The files of a tokenizer: where a folder, a run, a checkpoint or the hub has them, and what those beside it state."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 The page is the same on every machine for one commit and the versions that its head names.
 """
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 from typing import Any

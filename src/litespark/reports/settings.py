@@ -1,7 +1,5 @@
 """`docs/settings.md`: every setting, from the classes of the groups."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping
 from types import UnionType

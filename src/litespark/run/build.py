@@ -1,7 +1,5 @@
 """Puts the parts of a run together: data, module, instruments, loggers, callbacks, Trainer."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the repository is, which settings its configs hold, and what a program gives its train.py."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

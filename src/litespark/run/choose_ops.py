@@ -1,7 +1,5 @@
 """Chooses the backend of each op before the model is built, and verifies the fast ones on this device."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The words of a command, before Hydra reads them: flags that are none, and keys and values that stand apart."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

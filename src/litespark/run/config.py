@@ -1,7 +1,5 @@
 """From a composed config to the objects of its groups: the only place that makes them, and checks what they may be."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import inspect

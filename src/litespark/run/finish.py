@@ -1,7 +1,5 @@
 """What follows the last step: a validation, a sample, the final figures, TensorBoard's HParams, the report."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path

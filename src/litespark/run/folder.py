@@ -1,7 +1,5 @@
 """The folder of a run, `logs/runs/NAME`: the names of all that lies in it, and how its plain files are read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

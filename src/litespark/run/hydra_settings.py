@@ -5,8 +5,6 @@ factories, classes and `ext://` names of `logging`; it imports modules that the 
 environment. So these stay as they are shipped, and the rest, which is names, texts and folders, is free.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The instruments of a run: what they measure with on this device, and what it has not, said once."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 

@@ -1,7 +1,5 @@
 """One job of `train.py`: how it ends, in which exit code, and that all its processes tell an error once."""
 
-from __future__ import annotations
-
 import atexit
 import json
 import logging

@@ -4,8 +4,6 @@ Nothing in a run folder is trusted: files are verified against the seal, nothing
 but ours and those that are allowed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple

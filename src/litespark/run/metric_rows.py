@@ -1,7 +1,5 @@
 """The rows of `metrics.jsonl`, a JSON object a step, and their one reader."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

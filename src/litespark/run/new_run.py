@@ -1,7 +1,5 @@
 """A new run before anything is trained: its folder and name, and its record: model, data, machine, commit, command."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -3,8 +3,6 @@
 All problems are found in one go, each with what would mend it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os

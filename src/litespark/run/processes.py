@@ -1,7 +1,5 @@
 """Joins the processes of a run, and tells Lightning which they are, so that it asks no launcher itself."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace

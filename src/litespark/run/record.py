@@ -1,7 +1,5 @@
 """The record of a run, `run.json`: what was run, where, and what was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import field, replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """The ops of a run: the backend of each, why it was taken, and how its verification came out."""
 
-from __future__ import annotations
-
 from dataclasses import field
 
 from litespark.metrics.records.base import Measured, NotNegative, part

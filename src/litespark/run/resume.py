@@ -1,7 +1,5 @@
 """A run that is resumed: its checkpoint, verified and read once, and what may differ from how it was started."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What makes the data of a run is the hash of its manifest. The folder is the one 
 the run recorded, or that one below another `data.root`; raw text is prepared only where the folder is gone.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Collection

@@ -5,8 +5,6 @@ The lease of a process of this machine that has died is free at once; any other 
 a copy of a folder. Reading needs no lease.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

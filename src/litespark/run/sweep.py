@@ -1,7 +1,5 @@
 """The jobs of a sweep: what tells each from the others, and the table of them that is printed at the end."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ a prefix alone would let `mypkg.some.module.os.system` through. They are listed 
 or in the environment, never in a config, which could allow itself.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """Runs a config: the only way from `train.py`, `litespark train` and the tests to a trained model and its report."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys

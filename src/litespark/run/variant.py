@@ -3,8 +3,6 @@
 For instance `variant={label:no_fused_loss,ops:{linear_cross_entropy:reference}}`.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

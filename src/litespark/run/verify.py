@@ -1,7 +1,5 @@
 """Verifies the ops of a config on this device without training: what `litespark verify` runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

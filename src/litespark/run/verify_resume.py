@@ -4,8 +4,6 @@ Both have the same budget, since the learning rate depends on it, and are proces
 second is killed with SIGKILL after its checkpoint at step N is sealed; the states at the end agree bit for bit.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pre-training: predict the next token everywhere."""
 
-from __future__ import annotations
-
 import logging
 
 import torch

@@ -1,7 +1,5 @@
 """What a run is asked to learn: the loss, what it is divided by, and what a validation measures."""
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn

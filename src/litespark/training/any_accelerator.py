@@ -1,7 +1,5 @@
 """What Lightning asks of an accelerator, answered by PyTorch: Lightning 2.6.6 has CPU, CUDA, MPS and TPU of its own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """From the settings of a model to the model that a rank trains: sharded, on its device, with its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The LightningModule: `training.step` under Lightning's Trainer, with the budget, the counters and the checkpoint."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Iterable

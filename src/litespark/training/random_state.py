@@ -1,7 +1,5 @@
 """The state of all random generators of a process, for a resume that goes on bit by bit."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

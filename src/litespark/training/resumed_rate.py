@@ -1,7 +1,5 @@
 """What a resume says where the learning rate does not go on as it was: both rates, why, and how to keep the old one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

@@ -4,8 +4,6 @@ A schedule that counts tokens means the same under another batch size or number 
 Trainer for its number of steps, which loses the data position on a resume in Lightning 2.6.6.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Protocol
 

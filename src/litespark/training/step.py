@@ -7,8 +7,6 @@ PyTorch's own interface for loss scaling). So no pass over the gradients is adde
 nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

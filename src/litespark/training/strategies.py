@@ -1,7 +1,5 @@
 """How a run is spread over devices: Lightning strategies, and the sharding that FSDP2 applies to the model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta

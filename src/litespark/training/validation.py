@@ -1,7 +1,5 @@
 """One validation: a pass over batches without gradients. Whatever validates, during a run or after it, does it here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 

@@ -40,8 +40,7 @@ def test_a_run_tells_what_its_curve_took_and_how_it_went(tmp_path):
 
 def test_a_run_that_missed_its_target_tells_its_best_and_why_there_are_no_joules(tmp_path):
     """A validation counts once, as it was done last; one without bits is none."""
-    nan = float("nan")
-    run = read(tmp_path, ((10, 1000, 5.0, 2.1), (10, 1000, 5.5, 2.2), (15, 1500, 7.5, nan), (20, 2000, 10.0, 2.4)))
+    run = read(tmp_path, ((10, 1000, 5.0, 2.1), (10, 1000, 5.5, 2.2), (15, 1500, 7.5, None), (20, 2000, 10.0, 2.4)))
     assert [(each.step, each.seconds, each.bits_per_byte) for each in run.curve] == [(10, 5.5, 2.2), (20, 10.0, 2.4)]
     assert (run.best_bits_per_byte, run.end.bits_per_byte, run.end.joules) == (2.2, 2.4, None)
     assert (run.all_in_joules, run.joules_reason) == (None, "no counter here")

@@ -1,7 +1,5 @@
 """The text of `litespark bench data`: installed Python sources, which every machine has, in shards of .jsonl.zst."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What one process measures: the product's preparation, the bare tokenizer, and readers of prepared data."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -12,8 +12,6 @@ In this order, the first answer counts:
 copies are copies, casts, fills, sums of gradients and the embedding, where no other op needs them for itself.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Inside the fresh process: builds one variant, takes steps under the profiler, and adds up its time by class."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import tempfile

@@ -1,7 +1,5 @@
 """`litespark bench profile` from start to end: rates and roofline here, the profiled steps in a fresh process."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace

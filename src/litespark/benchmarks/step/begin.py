@@ -1,7 +1,5 @@
 """What a benchmark of whole steps begins with: everything that is decided before the first process is started."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

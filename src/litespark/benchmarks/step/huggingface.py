@@ -5,8 +5,6 @@ mask of S x S for every sequence, which keeps scaled_dot_product_attention from 
 no function for masks none is made, and the same call is given `is_causal=True`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Inside the fresh process: builds one variant, takes its steps, and answers with what they came to."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """What a fresh process is to measure, and its start: nothing of one measurement can leak into the next."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -3,8 +3,6 @@
 The same command continues what was stopped, also by `kill -9`.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ a step waits for the device. On a GPU an event is recorded between steps, and th
 the counted steps and one after them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

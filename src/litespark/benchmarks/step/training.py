@@ -1,7 +1,5 @@
 """What takes the steps of a variant: ours, and our model in a step as a bare PyTorch loop writes it."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager

@@ -4,8 +4,6 @@ A run tells its speed by windows, which close at the log interval with a synchro
 is the mean of its window, so their sum is the time that train.py really took.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import tempfile

@@ -3,8 +3,6 @@
 All of them train fp32 masters with AdamW states in fp32 and compute in the precision of the run.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import dataclass, replace
 

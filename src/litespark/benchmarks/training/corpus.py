@@ -4,8 +4,6 @@ Written as JSON lines with the kind of every document as its domain, so that the
 much of each kind went.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

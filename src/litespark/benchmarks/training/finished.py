@@ -1,7 +1,5 @@
 """What a finished run tells: its record, and its validations from `metrics.jsonl`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from litespark.metrics import names

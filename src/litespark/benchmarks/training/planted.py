@@ -1,7 +1,5 @@
 """What is planted among clean documents: junk of several kinds, copies, and nearly copies; all from a seed."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable, Sequence
 from random import Random

@@ -1,7 +1,5 @@
 """The preparations of a corpus with and without data selection, which are then trained on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,7 +1,5 @@
 """Runs of variants that take turns: `train.py` in a process of its own each, which can be stopped and continued."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -4,8 +4,6 @@ The same command continues what was stopped: runs that are in the record stay, o
 it was saved.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

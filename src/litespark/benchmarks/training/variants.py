@@ -1,7 +1,5 @@
 """The questions that are asked, the ways to train that are held against each other, and what these may differ in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

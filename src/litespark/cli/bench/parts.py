@@ -1,7 +1,5 @@
 """`litespark bench data`, `ops` and `profile`: the parts of training, each by itself."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Context, Option

@@ -1,7 +1,5 @@
 """Where a benchmark's record goes: below `logs/`, or with `--publish` into `results/`, whose page is then renewed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any

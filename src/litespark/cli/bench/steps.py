@@ -1,7 +1,5 @@
 """`litespark bench step` and `bench ablation`: whole training steps, in fresh processes that take turns."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`litespark bench parity`, `to-loss` and `selection`: three questions to variants that are trained with every seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Whether a prepared folder is what its manifest says: every chunk by size and hash, the indexes, the tokenizer."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from fnmatch import fnmatch

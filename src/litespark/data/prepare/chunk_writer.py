@@ -1,7 +1,5 @@
 """Token chunks in LitData's format, one document an item; `data/chunks.py` describes the format and reads it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

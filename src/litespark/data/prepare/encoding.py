@@ -1,8 +1,6 @@
 """Documents to ids, in batches: each begun as the tokenizer has it (BOS), ended with EOS, checked against the
 vocabulary, given on in its order."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The end of a preparation: the results of all units, in their order, become indexes and last the manifest."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

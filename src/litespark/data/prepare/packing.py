@@ -4,8 +4,6 @@ length, the longest first, each into the sequence that it leaves the least room 
 S sequence length. A sequence holds S+1 ids: the first S are inputs, the last S labels.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 
 import numpy as np

@@ -4,8 +4,6 @@ What a unit writes is a pure function of the plan and its number, so units can b
 and again after an interruption.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

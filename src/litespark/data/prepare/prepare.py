@@ -5,8 +5,6 @@ that a process that is killed loses the units under way and the same command con
 nobody takes it for a data set.
 """
 
-from __future__ import annotations
-
 import errno
 import shutil
 import tempfile

@@ -4,8 +4,6 @@ Beside the manifest lies `source-KEY.json`: KEY is a hash of the settings and of
 time and the SHA-256 of each source file as it was read. Only files whose time is another are read for comparing.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

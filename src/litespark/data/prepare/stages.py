@@ -1,7 +1,5 @@
 """The stages of a preparation, each continued where it was left: tokenizer, fingerprints, duplicates, units."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """One unit of a preparation: read its files, leave out what selection refuses, encode the rest, write its chunks."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Units over processes: the parent itself where one is enough, else a pool whose processes never outlive it."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

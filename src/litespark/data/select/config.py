@@ -1,7 +1,5 @@
 """Settings of data selection: which rules a training document must pass. None of them is on by default."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, StringConstraints

@@ -9,8 +9,6 @@ similarity s meet with probability 1-(1-s^r)^b, so the threshold is where the pr
 permutations and 0.8 (b 9, r 13) it is 0.1 % at s = 0.5, 8 % at 0.7, 40 % at 0.8, 93 % at 0.9 and 99.8 % at 0.95.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The texts of evaluations that must not be trained on; their files are told apart as those of a source are."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

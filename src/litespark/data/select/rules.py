@@ -1,7 +1,5 @@
 """The rules that look at one document alone: each gives the name under which it refuses a document, or None."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from functools import cache

@@ -4,8 +4,6 @@ Rule names as the manifest has them behind `selection/`: `gopher_repetition/REAS
 `c4/REASON`, `fineweb/REASON` with datatrove's reasons, `language`, `contaminated`, `exact_duplicate`, `near_duplicate`.
 """
 
-from __future__ import annotations
-
 from importlib import metadata
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A text as the words that documents are compared by: lower case, no punctuation, no diacritics."""
 
-from __future__ import annotations
-
 from litespark.data.libraries import library
 
 

@@ -7,8 +7,6 @@ by the chunks under way, one a process at most. fsspec's own caches (2026.9) hav
 deletes each chunk that was read, once a data set exceeds the limit.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

@@ -5,8 +5,6 @@ micro-batch is the next world × micro_batch_size positions, of which each rank 
 of a run is one integer, whatever the number of ranks and workers, and a resume continues with the very next sequence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path

@@ -3,8 +3,6 @@
 All arithmetic is in whole numbers, so that every machine computes the same order.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

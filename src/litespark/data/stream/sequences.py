@@ -5,8 +5,6 @@ the first input of the next, and every id but the first of a domain is a label e
 (N-1) mod S of N ids are never reached.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Random tokens without files: sequences that are a function of a seed, and the manifest that goes with them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
 

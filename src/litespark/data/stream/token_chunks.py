@@ -1,7 +1,5 @@
 """The token chunks of one domain as one flat array, on this machine or behind an address; see `data/chunks.py`."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from io import BufferedReader
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether any record of a source has the fields that the settings name, before hours go into preparing it."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
 

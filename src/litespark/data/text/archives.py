@@ -1,7 +1,5 @@
 """Bytes of a file on this machine, unpacked, a block at a time; an archive without its end is refused."""
 
-from __future__ import annotations
-
 import bz2
 import codecs
 import gzip

@@ -1,7 +1,5 @@
 """What a file is that no suffix of its name tells: by its first bytes, or a reason to pass it over."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

@@ -1,7 +1,5 @@
 """One document of a corpus, with the place it was read from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 ONLY_DOMAIN = "text"

@@ -1,7 +1,5 @@
 """Fields of records by their names: `a.b` is the field of that very name, else field b of field a."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

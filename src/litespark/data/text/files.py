@@ -1,7 +1,5 @@
 """The files of a source, in the order in which they are read: which of them a limit takes, and which are copies."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace

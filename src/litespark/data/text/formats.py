@@ -3,8 +3,6 @@
 No more than one record is held in memory, and of one that is too long only its beginning.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

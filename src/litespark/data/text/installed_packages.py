@@ -5,8 +5,6 @@ machine. Left out are links and copies of other packages (`_vendor` and the like
 tests; and what installers write.
 """
 
-from __future__ import annotations
-
 import os
 import sysconfig
 from collections.abc import Iterator, Sequence

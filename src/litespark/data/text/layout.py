@@ -6,8 +6,6 @@ others counts where the file holds records, or where another split is named in t
 be about anything, `night-train.txt` too. What looks like a split and is not used as one is reported.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What was decided about the files of a source: their splits, and which are passed over, for a log and the manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any

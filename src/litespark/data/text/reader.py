@@ -4,8 +4,6 @@ Everything is decoded from bytes, a record at a time, so that one bad byte costs
 read whole is an error: nothing is lost in silence.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from codecs import BOM_UTF8

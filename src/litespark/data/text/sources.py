@@ -4,8 +4,6 @@ Names may state splits (`layout`), contents are looked into where names do not t
 passed over is listed with its reason.
 """
 
-from __future__ import annotations
-
 import re
 import sysconfig
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Rows of tables, parquet and CSV, each with its place; only the columns of the text and the domain are kept."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager

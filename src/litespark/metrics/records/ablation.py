@@ -3,8 +3,6 @@
 What is measured for a list of switches follows from their names (`planned`), one variant for each combination.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self

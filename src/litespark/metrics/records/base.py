@@ -3,8 +3,6 @@
 None (null in the file) means "not measured"; 0 is a measurement.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -4,8 +4,6 @@ Within a round the variants take turns, in reversed order every second round, so
 other.
 """
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Literal, Self
 

@@ -1,7 +1,5 @@
 """Every kind of record under `results/`, and what the file of each must be."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

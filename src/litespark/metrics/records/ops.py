@@ -1,7 +1,5 @@
 """The record of `litespark bench ops`: every time that was taken, what it is held against, and the goals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """The record of `litespark bench profile`: the time of a step by kernel class, and the least time of each."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Literal, Self
 

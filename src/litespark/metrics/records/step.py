@@ -3,8 +3,6 @@
 Only what was measured is stored. Rows, ratios and shares are computed from it (`litespark.reports.step_rows`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Literal, Self

@@ -4,8 +4,6 @@ It holds the validations of every run; what follows from them is computed when i
 (`litespark.reports.training`), so no figure can disagree with the curve.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import field

@@ -4,8 +4,6 @@ A checkpoint is a folder `checkpoints/step-00000100/` with the state in it and `
 SHA-256 of every file, the step and what the state belongs to. A folder without a valid seal does not count.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

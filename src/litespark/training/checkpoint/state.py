@@ -1,7 +1,5 @@
 """The state in a checkpoint: Lightning's dictionary in PyTorch's format, a pickle that is read with `weights_only`."""
 
-from __future__ import annotations
-
 import io
 import logging
 import pickle

@@ -1,7 +1,5 @@
 """Which weights and optimizer states are not finite, in one pass over them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor

@@ -10,8 +10,6 @@ rounds it anyway), one matrix at a time, and a rank orthogonalises the parts of 
 other's work: all of it under DDP, and under FSDP for every part whose rows they share.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

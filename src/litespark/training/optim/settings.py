@@ -1,7 +1,5 @@
 """The optimizers: their settings, which `optim=adamw` and `optim=muon` fill, and what each of them builds."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
