@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litespark import device
-from litespark.data.batch import batch_from_rows
+from litespark.data.batch import batch_from_sequences
 from litespark.device import NoDeviceError, cpu_name, device_of, find, out_of_memory
 from litespark.metrics.meters import choose_meter
 from litespark.metrics.mfu import Rates
@@ -190,7 +190,7 @@ def test_a_step_needs_no_double_precision_where_the_device_has_none(monkeypatch)
 
     stand_in(monkeypatch, sum_dtype=torch.float32)
     model = small_llama().build(resolve(OpsConfig()), "none")
-    batch = batch_from_rows(torch.arange(18).view(2, 9), eos_id=3, document_mask=False)
+    batch = batch_from_sequences(torch.arange(18).view(2, 9), eos_id=3, document_mask=False)
     with Types():
         step = OptimizerStep(Pretrain(), grad_clip=1.0, device=CPU)
         step.take(model, build_optimizer(model, AdamWConfig()), [batch], 1e-3)

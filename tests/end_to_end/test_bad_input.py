@@ -9,7 +9,7 @@ import pickle
 import re
 import shlex
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -134,7 +134,7 @@ def world(tmp_path_factory):
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
     (root / "unsealed" / "checkpoints" / "step-00000002" / SEAL).unlink()
-    model = asdict(parts_from(config_of(made.overrides(NO_FILES))).model)
+    model = parts_from(config_of(made.overrides(NO_FILES))).resolved["model"]
     shutil.rmtree(root / "other_model" / "checkpoints" / "step-00000002")
     sealed(root / "other_model", state, {"model": {**model, "hidden_size": 64}})
     (root / "planted.ckpt").write_bytes(pickle.dumps(Payload(root / "executed")))

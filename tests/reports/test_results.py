@@ -36,7 +36,7 @@ def test_committed_documents_show_what_their_records_hold():
 OLD = step_record({"litespark": 10.0, "sdpa": 25.0})
 NEW = step_record({"litespark": 12.5, "sdpa": 20.0}, day="2026-02-01")
 UNFINISHED = changed(step_record({"litespark": 8.0, "sdpa": 5.0}, day="2026-02-02"), "variants.1.rounds", [])
-ON_CPU = "CPU: shows that the instrument works"
+ON_CPU = "These figures of a CPU show that the instruments work"
 ON_A_CPU = step_record({"litespark": 500.0}, day="2026-02-03", device=CPU)
 
 

@@ -113,7 +113,7 @@ def test_a_config_leads_to_all_of_its_domains_and_reading_settings(text, tmp_pat
 
 
 def test_a_node_that_has_to_wait_for_others_does_not_train(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "prepare", lambda config, found: None)
+    monkeypatch.setattr(streaming, "prepare", lambda config, existing: None)
     with pytest.raises(ValueError, match=r"data\.nodes=2: this node has prepared its part .* has ended on all nodes"):
         build_data_module(settings(text, tmp_path, nodes=2), seed=5)
 
