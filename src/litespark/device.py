@@ -1,6 +1,6 @@
 """All that is asked of a device, in one place, over `torch.accelerator`: `device_of(torch.device)` answers.
 
-What a device does not have is None or False, and whoever asked leaves that figure out. So a run needs nothing but what
+What a device does not have is None or False, and the caller leaves that figure out. So a run needs nothing but what
 PyTorch trains with. Devices are told apart here, and where kernels are made and launched.
 """
 
@@ -68,7 +68,7 @@ class Device:
 
     @property
     def uuid(self) -> str | None:
-        """Of the physical device, in NVML's spelling ("GPU-…"), where the driver tells it."""
+        """Of the physical device, in NVML's spelling ("GPU-…"), where the driver reports it."""
         return None
 
     @property
@@ -94,11 +94,11 @@ class Device:
             torch.accelerator.empty_cache()
 
     def allocated_bytes(self) -> int | None:
-        """Held by tensors now; None where nobody counts."""
+        """Held by tensors now; None where it is not counted."""
         return None
 
     def peak_bytes(self) -> int | None:
-        """The most that tensors held since `reset_peak`; None where nobody counts."""
+        """The most that tensors held since `reset_peak`; None where it is not counted."""
         return None
 
     def reset_peak(self) -> None:
@@ -255,7 +255,7 @@ def device_count() -> int:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model name; the architecture where the system does not tell more."""
+    """The processor's model name; the architecture where the system reports no more."""
     try:
         for line in cpuinfo.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -267,7 +267,7 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def host_memory_bytes() -> int | None:
-    """What this host, or its cgroup, allows; None where the system does not tell."""
+    """What this host, or its cgroup, allows; None where the system does not report it."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PATIENCE = timedelta(days=1)
 """How long a rank waits for another; one that has died is noticed at once."""
 SAID_AFTER_SECONDS = 5.0
-"""Whoever waits longer names what for."""
+"""After so long a rank logs what it waits for."""
 _POLL_SECONDS = 0.02
 
 
@@ -113,7 +113,7 @@ class Mesh:
         if self.rank in working:
             try:
                 result = make()
-            except BaseException as error:  # noqa: BLE001 (raised below, once the others know)
+            except BaseException as error:  # noqa: BLE001 (raised below, after the others are told)
                 mine = error
         try:
             self._wait(f"{doing} on rank {', '.join(map(str, working))}")

@@ -45,7 +45,7 @@ def _set_by_the_user(environment: MutableMapping[str, str]) -> bool:
     if given == "1" and environment.get("TORCHELASTIC_RUN_ID"):
         import psutil  # not in every start of a command
 
-        # torchrun sets 1 where nothing was set; what it was started with itself tells which of the two it is
+        # torchrun sets 1 where nothing was set; its own environment shows which of the two it is
         try:
             return _THREADS in psutil.Process(os.getppid()).environ()
         except psutil.Error:

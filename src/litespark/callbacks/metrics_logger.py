@@ -26,7 +26,7 @@ def log_everywhere(module: TrainingModule, values: Mapping[str, float | None]) -
 
 
 class MetricsLogger(Logger):
-    """Writes rows of metrics into the run's folder; `latest` has the last value of each, for whoever shows them."""
+    """Writes rows of metrics into the run's folder; `latest` has the last value of each."""
 
     def __init__(self, folder: Path, mesh: Mesh | None = None) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from litespark.metrics.energy import Phase
 
 
 class Phases:
-    """The current phase, and whom to tell when it changes. Every rank changes phase at the same points."""
+    """The current phase, and what is called when it changes. Every rank changes phase at the same points."""
 
     def __init__(self) -> None:
         self.current: Phase = "idle"

@@ -96,7 +96,7 @@ class ThroughputMonitor(StepCallback):
         return self._with_open_window().summary()
 
     def _with_open_window(self) -> ThroughputMeter:
-        if not self.meter.open_steps:  # the moments since the last step are nobody's
+        if not self.meter.open_steps:  # the time since the last step belongs to no step
             return self.meter
         meter = copy.deepcopy(self.meter)
         meter.close_window()

@@ -25,7 +25,7 @@ class Validation(StepCallback):
             self.validate(trainer, module)
 
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        if self._missing(module) and not module.stop_agreed:  # whoever stops a run may not wait for long
+        if self._missing(module) and not module.stop_agreed:  # a run that is stopped may have little time
             self.validate(trainer, module)
 
     def validate(self, trainer: pl.Trainer, module: TrainingModule) -> None:

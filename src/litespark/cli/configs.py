@@ -1,4 +1,4 @@
-"""What several commands share: the overrides of a config, options that are numbers, and the words typed."""
+"""What several commands share: the overrides of a config, options that are numbers, and the typed command."""
 
 import sys
 from collections.abc import Sequence

@@ -86,7 +86,7 @@ def _nearest(key: str, known: set[str]) -> list[str]:
         return same[:_AT_MOST]
     beside = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == parent}
     leaves = {key.rpartition(".")[2]: key for key in keys}
-    # in another group, of which the key tells nothing: a letter of four may differ in any word
+    # in another group: one letter in four may differ
     for word, there, cutoff in ((leaf, beside, 0.7), (key, {key: key for key in keys}, 0.8), (leaf, leaves, 0.8)):
         if matches := get_close_matches(word, there, n=1, cutoff=cutoff):
             return [there[matches[0]]]

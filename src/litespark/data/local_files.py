@@ -32,7 +32,7 @@ class LocalFiles(LocalFileSystem):
     """The faults above mended; paths are taken as they are given."""
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Size, type and time of a file; a link that leads nowhere has 0 bytes, so that whoever reads it misses it."""
+        """Size, type and time of a file; a broken link has 0 bytes, so that reading it is an error."""
         try:
             return _info(path, os.stat(path))  # noqa: PTH116 (a million of them, of strings)
         except FileNotFoundError:

@@ -36,7 +36,7 @@ class SentencePieceModel:
         return {key: self._model.id_to_piece(number) for key, number in ids.items() if number >= 0}
 
     def around(self) -> tuple[list[int], list[int]]:
-        return [], []  # it leaves them to whoever calls it
+        return [], []  # its caller adds them
 
     def begin_with(self, ids: list[int]) -> None:
         self._begin_ids = ids

@@ -1,4 +1,4 @@
-"""Files under one address, on this machine or behind any protocol that fsspec knows: `s3://`, `gs://`, `hf://`.
+"""Files under one address, on this machine or behind any protocol of fsspec: `s3://`, `gs://`, `hf://`.
 
 Lost connections are tried again; a missing driver or a refused access is an error that names the remedy.
 """
@@ -104,7 +104,7 @@ class Storage:
         return self._asked(name, is_there)
 
     def listed(self, name: str) -> Listed:
-        """What a listing tells of one file."""
+        """One file of a listing."""
         return self._listed(self._path(name), self._asked(name, lambda: self._system.info(self._path(name))))
 
     def files(self, folder: str = "") -> list[Listed]:

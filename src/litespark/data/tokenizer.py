@@ -1,5 +1,5 @@
-"""Text to ids and back, by `tokenizers` or by `sentencepiece`: what begins and ends a document is settled, each id has
-its length in bytes, and the tokenizer has a hash. Code that a tokenizer's folder may hold is never run.
+"""Text to ids and back, by `tokenizers` or by `sentencepiece`: the ids at the beginning and end of a
+document, the length of each id in bytes, and a hash. Code that a tokenizer's folder may hold is never run.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class EnergyMeter(ABC):
         return None
 
     def device_state(self) -> DeviceState | None:
-        """How the first readable board stands now, a value that its driver does not tell as None; None without one."""
+        """How the first readable board stands now, values that its driver lacks are None; None without one."""
         return None
 
 
@@ -76,7 +76,7 @@ class EnergyByPhase:
     """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
 
     Each rank keeps one over its own devices and counts its own tokens; their ``totals``, up to the last reading, are
-    summed over ranks. Below ``minimum_window_seconds`` a window tells nothing, because counters refresh too rarely.
+    summed over ranks. A window below ``minimum_window_seconds`` has no figure: counters refresh too rarely.
     """
 
     def __init__(self, meter: EnergyMeter, minimum_window_seconds: float = 5.0) -> None:

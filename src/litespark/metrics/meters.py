@@ -101,7 +101,7 @@ def choose_meter(
 ) -> EnergyMeter:
     """The meter for what this rank computes on, or a ``NullMeter`` with the reason; never raises for a missing one.
 
-    ``lower`` is told the board of this rank and tells those of the ranks below it, a collective of ranks on NVIDIA
+    ``lower`` takes the board of this rank and returns those of the ranks below it, a collective of ranks on NVIDIA
     GPUs: a board that ranks share is read by the lowest of them.
     """
     there = device_of(device)

@@ -40,7 +40,7 @@ def rates_of(device_name: str, precision: str, stated_peak: float | None, measur
     if peak is not None and precision == "fp8":
         peak = replace(peak, source=f"{peak.source}; that of bf16, by which runs in fp8 are measured too")
     elif peak is not None and (in_use is None or peak.flops < in_use.flops):
-        in_use = peak  # MFU is quoted by it, and is above 1 for nobody
+        in_use = peak  # MFU is quoted by it, and is never above 1
     return Rates(peak, in_use, measured, most_of_measured_peak(precision))
 
 

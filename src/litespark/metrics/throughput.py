@@ -1,6 +1,6 @@
 """Tokens per second, step times and utilisation, from counted tokens and an injected clock.
 
-The meter never touches a device: whoever closes a window synchronises first, once. Averages divide by what was
+The meter never touches a device: the caller that closes a window synchronises first, once. Averages divide by what was
 counted: tokens come from the batches, seconds from the clock less the pauses.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 # half a per cent without a list of all its steps
 _BIN = math.log(1.01)
 
-# from when on step times tell of other programs; see `shared_machine`
+# from this ratio on, other programs shared the machine; see `shared_machine`
 SHARED_FROM = 2.0
 STEPS_OF_A_PERCENTILE = 20
 DATA_BOUND = 0.1
@@ -114,7 +114,7 @@ class ThroughputMeter:
     ) -> None:
         """Count one optimizer step, all its micro-batches together, of which the loop waited ``wait_seconds`` for data.
 
-        ``step_seconds`` is None where only a wait for the device would tell; such steps are in no quantile.
+        ``step_seconds`` is None where it would need a wait for the device; such steps are in no quantile.
         """
         self._window.add(_Totals(1, tokens, attention_pairs, wait_seconds=wait_seconds))
         if self._warmup_left:
@@ -164,7 +164,7 @@ class ThroughputMeter:
 
 
 def shared_machine(median: float | None, p95: float | None, steps: int, waited: float | None) -> float | None:
-    """By which factor the 95th percentile of the step times is above their median, where that tells of other programs.
+    """By which factor the 95th percentile of the step times is above their median, where that shows other programs.
 
     Alone on a machine the two lie within a few per cent; two processes of equal right halve each other. None also of so
     few steps that the percentile is one step, and where the loop ``waited`` for data in too large a share of the time.

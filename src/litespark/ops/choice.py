@@ -55,7 +55,7 @@ def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()
 
 
 def reason_against(op: str, name: str, place: Place) -> str | None:
-    """Why nobody who wants speed would take a backend there: it cannot run, or only in Triton's interpreter."""
+    """Why a backend gives no speed there: it cannot run, or only in Triton's interpreter."""
     if (reason := why_not(op, name, place.device, place.dtype, place.shapes)) is not None:
         return reason
     if not device_of(place.device).is_accelerator and name.startswith("triton"):

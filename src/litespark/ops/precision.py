@@ -1,4 +1,4 @@
-"""Dtypes by name, and which one an op computes in under autocast, for custom ops that autocast does not know."""
+"""Dtypes by name, and which one an op computes in under autocast, for custom ops, which autocast leaves alone."""
 
 from contextlib import AbstractContextManager, nullcontext
 

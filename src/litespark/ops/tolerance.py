@@ -123,7 +123,7 @@ def fresh_memory_is_nan() -> Iterator[None]:
     deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings():
-            # nobody asked for determinism: it comes with the filling
+            # determinism was not asked for: it comes with the filling
             warnings.filterwarnings("ignore", message=".*deterministic")
             yield
     finally:

@@ -116,7 +116,7 @@ def _verifications(op: str, backend: str, trials: Iterator[Trial], place: Place)
             except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and is not verified then)
                 error = said(raised)
             add(trial.name, trial.sizes, time.perf_counter() - start, compared, error)
-    except Exception as raised:  # noqa: BLE001 (no verification on this rank, which the others hear of)
+    except Exception as raised:  # noqa: BLE001 (no verification on this rank; the others are told)
         add(op, "no inputs", 0.0, (), said(raised))
     return done
 

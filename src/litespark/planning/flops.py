@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # arithmetic: whoever reads records needs no torch for it
+if TYPE_CHECKING:  # arithmetic: a reader of records needs no torch for it
     from litespark.models.spec import ModelSpec, Recompute
 
 

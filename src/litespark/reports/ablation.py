@@ -180,7 +180,7 @@ def of_record(record: AblationRecord) -> Table:
         about.append(f"{switch.name}: {keys}")
     for name, on in ((BASELINE, frozenset[str]()), (TARGET, frozenset(record.names))):
         if (ran := _backends(record.combination(on))) is not None:
-            about.append(f"{name} ran {ran}")  # what `auto` came to
+            about.append(f"{name} ran {ran}")  # what `auto` chose
     return table(from_record(record), about)
 
 

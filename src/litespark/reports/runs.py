@@ -101,7 +101,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run that no other run has: its own name, with as much of its path as tells it from the others."""
+    """A name for each run that no other run has: its own name, with as much of its path as distinguishes it."""
     chosen = []
     for run in runs:
         folders = [other.folder.resolve() for other in runs if other.name == run.name]

@@ -71,7 +71,7 @@ class Parts:
 
     @property
     def llama(self) -> LlamaConfig:
-        """The model, for what knows the native family alone."""
+        """The model, for what takes the native family alone."""
         if not isinstance(self.model, LlamaConfig):
             raise ConfigError(
                 f"model: got {type(self.model).__name__}, expected a LlamaConfig: this measures the ops and layers of "

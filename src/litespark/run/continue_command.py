@@ -55,7 +55,7 @@ class Started:
 
 
 def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
-    """What to tell the user: the command, and where to give it if not here alone."""
+    """The text for the user: the command, and where to give it if not here alone."""
     started = started or Started.here()
     machines = int(started.environment.get("GROUP_WORLD_SIZE", "1")) if ranks.launcher == "torchrun" else 1
     where = f" on each of the {machines} machines, with its own --node-rank" if machines > 1 else ""
@@ -82,7 +82,7 @@ def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, start
 
 
 def _torchrun(started: Started, program: Sequence[str]) -> list[str]:
-    """torchrun with the options that it was given; where they cannot be read, with those that its variables tell."""
+    """torchrun with the options that it was given; where they cannot be read, with those of its variables."""
     program = program[next(index for index, word in enumerate(program) if word == "-m" or word[0] != "-") :]
     parent, job = list(started.parent), [*program[program[0] == "-m" :], *started.arguments]
     given = parent[: len(parent) - len(job)] if parent[len(parent) - len(job) :] == job else []

@@ -50,6 +50,6 @@ def say_what_is_absent(device: torch.device, rates: Rates, meter: EnergyMeter) -
     if not there.has_timer:
         absent.append("step times (no timer on the device)")
     if there.peak_bytes() is None:
-        absent.append("peak memory (nobody counts it)")
+        absent.append("peak memory (not counted)")
     if absent:
         log.warning("on %s a run is without %s", there.name, ", ".join(absent))

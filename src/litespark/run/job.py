@@ -1,4 +1,4 @@
-"""One job of `train.py`: how it ends, in which exit code, and that all its processes tell an error once."""
+"""One job of `train.py`: how it ends, in which exit code, and an error of all its processes is printed once."""
 
 import atexit
 import json
@@ -106,7 +106,7 @@ def run_job(config: DictConfig) -> str:
         message = f"{type(error).__name__}: {error}"
         if JOBS:
             JOBS[-1].error = message
-        if raised_in_own_code(error) or _WITH_TRACEBACKS:  # whoever writes it needs the line
+        if raised_in_own_code(error) or _WITH_TRACEBACKS:  # its author needs the line
             raise
         if not sweep:
             _fail_once(ranks, message)

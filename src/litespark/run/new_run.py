@@ -65,7 +65,7 @@ def make(
 ) -> Path:
     """Make the folder of a new run, locked by `hold`, and write into it the config and what is needed of the data.
 
-    It is called `name`, or else after the time and `overrides`, those that tell this run from others. A folder of that
+    It is called `name`, or else after the time and `overrides`, those that distinguish this run. A folder of that
     `name` in which nothing was trained is used again.
     """
     check_name(parts)

@@ -1,4 +1,4 @@
-"""Joins the processes of a run, and tells Lightning which they are, so that it asks no launcher itself."""
+"""Joins the processes of a run, and gives Lightning their ranks, so that it asks no launcher itself."""
 
 import logging
 import os

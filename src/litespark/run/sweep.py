@@ -1,4 +1,4 @@
-"""The jobs of a sweep: what tells each from the others, and the table of them that is printed at the end."""
+"""The jobs of a sweep: what distinguishes each, and the table that is printed at the end."""
 
 import os
 import sys
@@ -51,7 +51,7 @@ def table() -> str | None:
 
 
 def telling(overrides: Sequence[str]) -> list[str]:
-    """The overrides that tell a run from others, the experiment first: in a sweep only those that the sweep varies."""
+    """The overrides that distinguish a run, the experiment first: in a sweep only those that the sweep varies."""
     ordered = sorted(overrides, key=lambda setting: not setting.startswith("experiment="))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return ordered

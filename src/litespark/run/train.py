@@ -70,7 +70,7 @@ def train(config: DictConfig) -> Path:
 
 def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
     """`hold` locks the folder of the run for this process, and so for all its ranks."""
-    started = Started.here()  # later whoever started it may be gone
+    started = Started.here()  # later its parent may be gone
     mesh, resumed = machine.mesh, None
     if parts.resume is not None:  # before the data, which may have to be prepared
         resumed = reopen(parts, machine, hold)
@@ -134,7 +134,7 @@ def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: li
 
 
 def _given(overrides: list[str]) -> frozenset[str]:
-    """The keys below `data` that the user set; all that prepare it where there is no command line to tell."""
+    """The keys below `data` that the user set; all that prepare it where there is no command line."""
     keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(overrides)]
     if "data" in keys or not HydraConfig.initialized():
         return PREPARATION

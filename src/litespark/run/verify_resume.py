@@ -32,7 +32,7 @@ class RunFailedError(ValueError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparison came to: values `compared` by part, the first `difference` in words, and the steps of both
+    """The result of the comparison: values `compared` by part, the first `difference` in words, and the steps of both
     runs, of the checkpoint `resumed_from`, and saved when it was killed (all, where it ended before)."""
 
     compared: Mapping[str, int]

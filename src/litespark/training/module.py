@@ -163,7 +163,7 @@ class TrainingModule(pl.LightningModule):
         return self.optimizer_config.lr * self.schedule.factor(*budget.schedule_position(tokens, steps))
 
     def read_window(self) -> dict[str, float | None]:
-        """What the steps since the last call came to; reads the device once, so call it only where you log."""
+        """The metrics of the steps since the last call; reads the device once, so call it only where you log."""
         window = [self._window_sums, self._skips, self._norm.reshape(1)]
         loss, tokens, skipped, _, longest, norm = torch.cat([of.to(self._window_sums.dtype) for of in window]).tolist()
         self._window_sums = torch.zeros_like(self._window_sums)

@@ -25,7 +25,7 @@ from litespark.training.optim import set_learning_rate
 
 @dataclass(frozen=True)
 class StepGradients:
-    """What the end of a step came to; scalars on the device."""
+    """The result of an optimizer step; scalars on the device."""
 
     norm: Tensor
     """() fp32, global gradient norm after normalisation and before clipping."""

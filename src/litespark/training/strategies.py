@@ -30,7 +30,7 @@ class StrategyConfig:
     reshard_after_forward: Switch = True
     """For `fsdp`, free the gathered parameters of a block between forward and backward."""
     timeout_seconds: Annotated[int, Range(at_least=1, at_most=31_536_000, why="a year")] = 1800
-    """After which a collective that nobody joins is an error."""
+    """How long a collective waits for the other ranks before it is an error."""
 
     def check_world_size(self, world_size: int) -> None:
         """Raise the ValueError for `single` under several processes; the others mean the same with one process."""

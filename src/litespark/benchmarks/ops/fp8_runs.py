@@ -174,7 +174,7 @@ class Fp8Runs:
         return {name: Run(partial(cast, name), partial(cast, name)) for name in (BF16, *RECIPES)}
 
     def _by(self, recipe: str, format: Format) -> Quantisation:
-        """As `litespark.ops.fp8.scaling` gives them out; `delayed` knows its scale."""
+        """As `litespark.ops.fp8.scaling` makes them; `delayed` has its scale."""
         return Quantisation(format, scale=self._scales[format.name] if recipe == DELAYED else None, amax=self._amax)
 
     def _cast_after(self, operand: Operand, by: Quantisation | None) -> Operand:

@@ -32,7 +32,7 @@ _TOP = 5
 
 @part
 class Profile:
-    """What a profiled process came to; fields of a `ProfileRecord`."""
+    """The result of a profiled process; fields of a `ProfileRecord`."""
 
     device_type: str
     tokens: int
@@ -92,7 +92,7 @@ def profiled(
 
 
 def is_compiled(training: Training) -> bool:
-    """Does `torch.compile` make the model's kernels? Then they have names that tell, and annotations are not seen."""
+    """Does `torch.compile` make the model's kernels? Then their names show the class, and annotations are not seen."""
     if getattr(training, "_forward", training.model) is not training.model:
         return True
     return any("forward" in vars(unit) for unit in (training.model, *getattr(training.model, "blocks", ())))

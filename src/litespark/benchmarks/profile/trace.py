@@ -28,7 +28,7 @@ class Busy:
     Attributes:
         launched_by: names of ops and annotations around it, innermost first.
         forward: of a backward op: the same of the forward op that it differentiates, itself first.
-        call: tells the calls of one name apart; an op whose children interrupt it has several stretches.
+        call: distinguishes the calls of one name; an op whose children interrupt it has several stretches.
     """
 
     start: float

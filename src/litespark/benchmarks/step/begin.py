@@ -70,7 +70,7 @@ class Decided:
 def decide(overrides: Sequence[str], variants: Sequence[Variant], settings: StepSettings) -> Decided:
     """Compose the config of each variant, and check that they can be compared on this machine.
 
-    Hugging Face Llama does not keep attention within the documents of a sequence, so nobody does where it takes part.
+    Hugging Face Llama does not keep attention within the documents of a sequence, so no variant does beside it.
     """
     names = [variant.name for variant in variants]
     if not names or len(set(names)) < len(names):

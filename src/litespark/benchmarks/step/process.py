@@ -1,4 +1,4 @@
-"""Inside the fresh process: builds one variant, takes its steps, and answers with what they came to."""
+"""Inside the fresh process: builds one variant, takes its steps, and answers with their figures."""
 
 import dataclasses
 import json

@@ -1,6 +1,6 @@
 """train.py as a variant: the program itself, run on the same steps, and what its own records say of them.
 
-A run tells its speed by windows, which close at the log interval with a synchronisation; the time of each counted step
+A run logs its speed by windows, which close at the log interval with a synchronisation; the time of each counted step
 is the mean of its window, so their sum is the time that train.py really took.
 """
 

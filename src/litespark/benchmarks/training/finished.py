@@ -1,4 +1,4 @@
-"""What a finished run tells: its record, and its validations from `metrics.jsonl`."""
+"""The figures of a finished run: its record, and its validations from `metrics.jsonl`."""
 
 from pathlib import Path
 

@@ -64,11 +64,11 @@ def prepare_variants(
     composed = []
     for variant in variants:
         own = [f"data.tokenizer={hydra_text(tokenizer)}"] if tokenizer else []
-        words = [*common, *own, *variant.settings]
+        overrides = [*common, *own, *variant.settings]
         say(f"{variant.name}: preparing")
-        theirs = compose_parts(words)
+        theirs = compose_parts(overrides)
         where, prepared = _prepare(theirs)
-        composed.append(Composed(variant, words, theirs, prepared))
+        composed.append(Composed(variant, overrides, theirs, prepared))
         tokenizer = tokenizer or str(where)
     return corpus, composed
 

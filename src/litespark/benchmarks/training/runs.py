@@ -124,11 +124,11 @@ class Turns:
 
     def _training(self, variant: TrainedVariant, seed: int, seconds: float | None) -> Training:
         """The run of a variant with a seed; of other code or in another record it is another run."""
-        words = (*self.overrides[variant.name], f"seed={seed}", *QUIET)
+        overrides = (*self.overrides[variant.name], f"seed={seed}", *QUIET)
         origin = self.record.provenance
-        identity = json.dumps([origin.source_hash, origin.config_hash, origin.time, *words])
+        identity = json.dumps([origin.source_hash, origin.config_hash, origin.time, *overrides])
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        return Training(self.script, words, self.logs, f"{variant.name}-{seed}-{digest}", seconds)
+        return Training(self.script, overrides, self.logs, f"{variant.name}-{seed}-{digest}", seconds)
 
     def _device_state(self) -> DeviceState | None:
         return choose_meter(find(self.parts.trainer.accelerator)).device_state()

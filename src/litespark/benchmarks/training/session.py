@@ -45,12 +45,12 @@ class TrainingSettings:
             raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers, each once; set --seeds 1,2,3")
 
 
-def seeds_of(words: str) -> tuple[int, ...]:
+def seeds_of(text: str) -> tuple[int, ...]:
     """The seeds that `1,2` means."""
     try:
-        return tuple(int(word) for word in words.split(","))
+        return tuple(int(word) for word in text.split(","))
     except ValueError as error:
-        raise ConfigError(f"--seeds: got {words!r}, expected whole numbers with commas between: 1,2,3") from error
+        raise ConfigError(f"--seeds: got {text!r}, expected whole numbers with commas between: 1,2,3") from error
 
 
 def bench_training(
@@ -83,8 +83,8 @@ def bench_training(
     logs = parts.logs.absolute() / question.name
     corpus: Corpus | None = None
     if settings.corpus is None:
-        words = [[*plain, *variant.settings] for variant in variants]
-        made = [Composed(variant, given, compose_parts(given)) for variant, given in zip(variants, words, strict=True)]
+        lists = [[*plain, *variant.settings] for variant in variants]
+        made = [Composed(variant, given, compose_parts(given)) for variant, given in zip(variants, lists, strict=True)]
         check_variants(parts, made)
     else:
         corpus, made = prepare_variants(plain, variants, settings.corpus, logs, say)
@@ -92,7 +92,7 @@ def bench_training(
     new = new_record(made, settings, corpus, parts, overrides, command)
     path = record_path(output, new.provenance, f"bench-{question.name}", new.model.name, new.precision)
     record, path = begin(new, path, done=lambda old: f"{sum(len(one.runs) for one in old.variants)} runs", say=say)
-    overrides_of = {variant.variant.name: variant.words for variant in made}
+    overrides_of = {variant.variant.name: variant.overrides for variant in made}
     deadline = None if settings.minutes is None else began + 60 * settings.minutes
     Turns(record, path, overrides_of, parts, script, logs, say, launch, clock, deadline).take()
     return record, path

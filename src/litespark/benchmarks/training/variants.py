@@ -27,7 +27,7 @@ class Composed:
     """A variant, all overrides that make its config, the config, and what it prepared where there is a corpus."""
 
     variant: Variant
-    words: list[str]
+    overrides: list[str]
     parts: Parts
     prepared: PreparedCorpus | None = None
 
@@ -63,15 +63,15 @@ SELECTION = Question(
 )
 
 
-def parse(words: str, defaults: Sequence[Variant]) -> Variant:
+def parse(text: str, defaults: Sequence[Variant]) -> Variant:
     """The variant that `NAME: OVERRIDE OVERRIDE …` means, or that of `defaults` which a name alone means."""
-    name, colon, settings = (part.strip() for part in words.partition(":"))
+    name, colon, settings = (part.strip() for part in text.partition(":"))
     known = {default.name: default for default in defaults}
     if not colon and name in known:
         return known[name]
     if not colon or not NAME.fullmatch(name):
         raise ValueError(
-            f"--variant: got {words!r}, expected one of {', '.join(known)}, or a name of letters and digits with the "
+            f"--variant: got {text!r}, expected one of {', '.join(known)}, or a name of letters and digits with the "
             "overrides that make it: --variant 'muon: ops=litespark optim=muon'"
         )
     return Variant(name, tuple(settings.split()))

@@ -14,7 +14,7 @@ Publish = Annotated[bool, Option("--publish", help="Write the record and its pag
 
 
 def recording(context: typer.Context, output: Path | None, publish: bool) -> dict[str, Any]:
-    """What every benchmark is given: the words to reproduce it, the folder of its record, and where it tells of itself.
+    """For every benchmark: the command to reproduce it, the folder of its record, and a function for its messages.
 
     Raises:
         typer.BadParameter: the arguments name two folders.

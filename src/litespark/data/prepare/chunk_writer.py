@@ -77,7 +77,7 @@ def index_content(chunks: Iterable[WrittenChunk], *, vocab_size: int, chunk_toke
         "chunk_bytes": chunk_tokens * dtype.itemsize,
         "chunk_size": None,
         "compression": None,
-        # LitData numbers the types it knows; 2 is int32 and 5 is uint16 in its list of NumPy types
+        # LitData numbers its types; 2 is int32 and 5 is uint16 in its list of NumPy types
         "data_format": [f"no_header_numpy:{5 if dtype == np.uint16 else 2}"],
         "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
         "encryption": None,

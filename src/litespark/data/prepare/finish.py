@@ -19,7 +19,7 @@ from litespark.data.tokenizer import Tokenizer
 
 
 def finish(plan: Plan, tokenizer: Tokenizer) -> Manifest:
-    """Write LitData's indexes and the manifest from what all units left; the same bytes whoever does it.
+    """Write LitData's indexes and the manifest from what all units left; the same bytes from any process.
 
     ValueError: too many bad documents or domains over all units, an empty split, units of different tokenizers.
     """
@@ -127,7 +127,7 @@ def _unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64])
 
 
 def _remove_partial_files(plan: Plan) -> None:
-    """What processes that were killed had begun to write; nobody is writing any more."""
+    """Remove what killed processes had begun to write; no process writes any more."""
     if plan.storage.remote:  # there a file appears whole or not at all
         return
     for pattern in (".*.partial", f"{TRAIN}/*/.*.partial", f"{VALIDATION}/*/.*.partial"):

@@ -53,7 +53,7 @@ class Plan:
     tokenizer: Tokenizer | None
     """The one that the settings name; None: one is trained."""
     name: str
-    """Of the prepared folder; ends in a hash of everything that decides its content, as a listing tells it."""
+    """Of the prepared folder; ends in a hash of everything that decides its content, by the listing."""
     source_key: str
     """A hash of the settings, and of names and sizes of the files: all but when they were written."""
     listing: Listing
@@ -90,7 +90,7 @@ class Plan:
 
 
 def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
-    """A hash of all that decides what is prepared, as listings tell it; None where a file or library is missing."""
+    """A hash of all that decides what is prepared, by the listings; None where a file or library is missing."""
     try:
         tokenizer = [] if config.tokenizer is None else tokenizer_files(config.tokenizer)
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tokenizer]

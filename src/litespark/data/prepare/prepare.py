@@ -2,7 +2,7 @@
 
 The folder's name ends in a hash of everything that decides its content. It is filled where it lies, unit by unit, so
 that a process that is killed loses the units under way and the same command continues. Until the manifest is there,
-nobody takes it for a data set.
+it is not taken for a data set.
 """
 
 import errno
@@ -132,7 +132,7 @@ def _build(plan: Plan, *, progress: bool) -> bool:
 def _locked(root: Storage, name: str) -> Iterator[None]:
     """Hold the lock file `.NAME.lock` below a root on this machine, and remove it.
 
-    Nothing is locked below an address, or on a disk without locks: whoever writes there writes the same bytes, file by
+    Nothing is locked below an address, or on a disk without locks: every process writes the same bytes there, file by
     file. ValueError: the root cannot be made or written.
     """
     if root.remote:
@@ -151,7 +151,7 @@ def _locked(root: Storage, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # `filelock` leaves it; whoever waits for it sees that it is gone, and makes it anew
+        # `filelock` leaves it; a process that waits for it sees that it is gone, and makes it anew
         path.unlink(missing_ok=True)
         lock.release()
 
@@ -193,7 +193,7 @@ def _scratch(plan: Plan) -> Iterator[Path]:
             yield Path(made)
         return
     folder = plan.storage.local / WORK / f"scratch-{plan.config.node_rank}"
-    shutil.rmtree(folder, ignore_errors=True)  # whoever left it is dead: its lock was free
+    shutil.rmtree(folder, ignore_errors=True)  # the process that left it is dead: its lock was free
     folder.mkdir(parents=True)
     try:
         yield folder

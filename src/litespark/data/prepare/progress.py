@@ -1,4 +1,4 @@
-"""What a preparation tells while it works, on standard error: documents, tokens, MB/s of text, time left."""
+"""The progress of a preparation, on standard error: documents, tokens, MB/s of text, time left."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class _Stage(NamedTuple):
 class Display:
     """One line that follows the meters of the units, and lines that stay.
 
-    Where standard error is no terminal, such as the log of a batch job, a line a minute tells how far it is. With
-    `show=False` it tells nothing at all.
+    Where standard error is no terminal, such as the log of a batch job, a line a minute shows how far it is. With
+    `show=False` nothing is printed.
     """
 
     def __init__(self, name: str, *, show: bool) -> None:

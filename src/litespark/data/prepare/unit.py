@@ -33,7 +33,7 @@ class UnitWorker:
     """Prepares units, one after the other; each process has its own.
 
     Args:
-        rule: deals documents out to the splits; None: units know theirs.
+        rule: deals documents out to the splits; None: each unit has its own.
         scratch: folder on this machine for what is deleted at the end; holds the tokenizer.
         meters: (units, len(METERS)) int64, in memory that a display reads: what each unit has done so far.
     """

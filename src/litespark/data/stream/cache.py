@@ -2,7 +2,7 @@
 
 `CACHE/chunks/SHA256.bin` holds whole chunks under the hash of their content; `CACHE/data_sets` holds the manifests.
 Processes agree through file locks, which the kernel frees when their holder dies. When the chunks exceed the limit,
-those that were used longest ago are deleted; whoever has one open keeps reading it. So the folder may exceed its limit
+those that were used longest ago are deleted; a reader of one keeps it open. So the folder may exceed its limit
 by the chunks under way, one a process at most. fsspec's own caches (2026.9) have no limit in bytes; LitData's (0.2)
 deletes each chunk that was read, once a data set exceeds the limit.
 """

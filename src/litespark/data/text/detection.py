@@ -1,4 +1,4 @@
-"""What a file is that no suffix of its name tells: by its first bytes, or a reason to pass it over."""
+"""The format of a file without a known suffix: by its first bytes, or a reason to pass it over."""
 
 import codecs
 import json
@@ -16,7 +16,7 @@ NO_TEXT = "not text"
 NOT_UTF8_NAME = "named in another encoding than UTF-8; rename it"
 _UNFINISHED = "a backup or a part of a file"
 _PARTIAL_SUFFIXES = tuple(".part .partial .incomplete .crdownload .tmp .swp .bak .old .orig ~".split())
-# nobody has to open these, of which a bucket may hold many
+# these are not opened: a bucket may hold many
 _NO_TEXT_SUFFIXES = tuple(
     f".{suffix}"
     for suffix in "png jpg jpeg gif webp bmp tif tiff ico mp3 mp4 wav flac ogg avi mov mkv pdf pyc so o a dll exe bin "

@@ -16,7 +16,7 @@ class Row:
     """What a record has in the fields that the settings name."""
 
     text: str | bytes
-    """With a `fault`, what there is of the record; else its text, which nobody has looked at."""
+    """With a `fault`, what there is of the record; else its text, not yet checked."""
     domain: object = None
     fault: str = ""
     size: int | None = None

@@ -47,7 +47,7 @@ class SourceFile:
     size: int
     version: str = ""
     found_format: str | None = None
-    """What its content is, where its name does not tell."""
+    """The format of its content, where its name does not state it."""
     copy_of: str | None = None
     """The earlier file with the same content; its records are counted and left out."""
 

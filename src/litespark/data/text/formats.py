@@ -45,7 +45,7 @@ def json_records(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, 
 
 
 def _peeked(unpacked: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """(enough of the beginning to tell how a file is written, all its blocks); a packed file may begin with a byte."""
+    """(enough of the beginning to detect a file's format, all its blocks); a packed file may begin with a byte."""
     taken: list[bytes] = []
     start = b""
     for block in unpacked:

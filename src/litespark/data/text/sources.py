@@ -1,6 +1,6 @@
 """What `data.source` names: words, a file, a folder, a glob, an address, or a data set of the Hugging Face hub.
 
-Names may state splits (`layout`), contents are looked into where names do not tell them (`detection`), and what is
+Names may state splits (`layout`), contents are read where names do not state the format (`detection`), and what is
 passed over is listed with its reason.
 """
 
@@ -69,7 +69,7 @@ class ListedSource:
     _look: Callable[[], Corpus]
 
     def corpus(self) -> Corpus:
-        """The files to read, each by what its name or its content tells, within the limits that the settings set."""
+        """The files to read, each with the format of its name or content, within the limits of the settings."""
         with _naming(self.config):
             corpus = self._look()
         sides = [corpus.training[: self.config.max_files], corpus.validation[: self.config.max_files]]

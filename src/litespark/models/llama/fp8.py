@@ -22,7 +22,7 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
     """Let the blocks of `model` multiply in fp8, in place; parameters stay masters and keep their names.
 
     Weights may be loaded before or after. Call `finish_step` of what is returned, which is `model.fp8` from now on,
-    after each optimizer step: nothing else tells that a fused optimizer has changed the weights.
+    after each optimizer step: nothing else shows that a fused optimizer has changed the weights.
     """
     device = model.embedding.weight.device
     assert not model.embedding.weight.is_meta, "memory comes first"
@@ -31,7 +31,7 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
     scaling = scaling_of(names, config, device)
     blocks = {layer: _linears(model, layer, config, pieces, scaling) for layer in chosen}
     for layer, linears in blocks.items():
-        # PyTorch knows of tensors and modules only where it types what is set
+        # nn.Module types its attributes as tensors and modules
         model.blocks[layer].fp8 = linears  # type: ignore[assignment]
     model.fp8 = Fp8State(scaling, blocks)
     return model.fp8

@@ -353,7 +353,7 @@ def launches(target: Target) -> Launches:
             yield from _launches(configuration, head_dim, dtype, True, f"documents configuration {number}")
 
 
-def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, documents: bool, words: str) -> Launches:
+def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, documents: bool, label: str) -> Launches:
     from litespark.ops.attention import launchers  # which import this module
 
     query, key = on_meta(2, 4096, 24, head_dim, dtype), on_meta(2, 4096, 8, head_dim, dtype)
@@ -364,4 +364,4 @@ def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, d
             launchers.forward(query, key, key, bounds, bounds, 0)
             launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0)
 
-    yield f"{dtype_name(dtype)} Dh{head_dim} {words}", launch
+    yield f"{dtype_name(dtype)} Dh{head_dim} {label}", launch

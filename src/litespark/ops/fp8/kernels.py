@@ -206,19 +206,19 @@ def launches(target: Target) -> Launches:
     for dtype in (torch.bfloat16, torch.float32):
         x = on_meta(4096, 8192, dtype)
         for format in (E4M3, E5M2):
-            for words, quantisation in quantisations(format).items():
-                words = f"{dtype_name(dtype)} to {format.name}{words}"
-                yield words, partial(cast, x, quantisation)
-                yield f"from bits {words}", partial(cast, x, replace(quantisation, scale=None))
+            for label, quantisation in quantisations(format).items():
+                label = f"{dtype_name(dtype)} to {format.name}{label}"
+                yield label, partial(cast, x, quantisation)
+                yield f"from bits {label}", partial(cast, x, replace(quantisation, scale=None))
     usual = quantisations(E4M3)[""]
-    for words, width in {"odd rows": 8192, "odd sizes": 8191}.items():
+    for label, width in {"odd rows": 8192, "odd sizes": 8191}.items():
         x = on_meta(4095, width, torch.bfloat16)
-        yield words, partial(cast, x, usual)
-        yield f"from bits {words}", partial(cast, x, replace(usual, scale=None))
+        yield label, partial(cast, x, usual)
+        yield f"from bits {label}", partial(cast, x, replace(usual, scale=None))
 
 
 def quantisations(format: Format) -> dict[str, Quantisation]:
-    """What steps ask for, by words: as in most steps first."""
+    """What steps ask for, by label: as in most steps first."""
     usual = Quantisation(format, on_meta(torch.float32), amax=on_meta(torch.int32))
     return {
         "": usual,

@@ -59,7 +59,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor (R, C) in the layouts that products want; None: not made, since nothing will contract along it."""
+    """A tensor (R, C) in the layouts that products need; None: not made, since no product contracts along it."""
 
     rows: Matrix | None  # (R, C), contracted over C
     columns: Matrix | None  # (C, R), contracted over R

@@ -138,5 +138,5 @@ class Scaling:
 
 
 def _apart(scales: Tensor) -> Tensor:
-    """A copy whose places lie 16 bytes apart, which is how cuBLASLt wants what is passed as a scale to begin."""
+    """A copy whose values lie 16 bytes apart: cuBLASLt requires this alignment of a scale."""
     return scales.unsqueeze(1).repeat(1, 16 // scales.element_size())[:, 0]

@@ -17,7 +17,7 @@ from litespark.ops.fp8.operands import Matrix, Quantisation
 from litespark.ops.linear.state import BlockLinears, Fp8Linear
 from litespark.ops.precision import autocast_off, compute_dtype
 
-# a gradient that no product wants
+# a gradient that no product needs
 _NO_PRODUCT = Quantisation(None, rows=False, columns=False)
 
 

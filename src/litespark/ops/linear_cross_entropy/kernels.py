@@ -206,7 +206,7 @@ def launches(target: Target) -> Launches:
         for dtype in (torch.bfloat16, torch.float32):
             # rows of logits begin at whole words, whatever their number is
             logits, settings = on_meta(4096, -(-columns // 64) * 64, dtype)[:, :columns], Settings(softcap=softcap)
-            words = f"{dtype_name(dtype)} V{columns}{' softcap' if softcap else ''}"
-            yield f"with gradient {words}", partial(losses, logits, labels, settings, True)
-            yield words, partial(losses, logits, labels, settings, False)
-            yield words, partial(gradient_, logits, labels, rows, rows, rows, settings)
+            label = f"{dtype_name(dtype)} V{columns}{' softcap' if softcap else ''}"
+            yield f"with gradient {label}", partial(losses, logits, labels, settings, True)
+            yield label, partial(losses, logits, labels, settings, False)
+            yield label, partial(gradient_, logits, labels, rows, rows, rows, settings)

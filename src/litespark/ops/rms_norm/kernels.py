@@ -199,7 +199,7 @@ def launches(target: Target) -> Launches:
         # stream, and what comes from and goes to matrix products: bf16 all over, autocast, fp32 all over
         for stream, other in ((bf16, bf16), (fp32, bf16), (fp32, fp32)):
             x, y, weight = on_meta(4096, width, stream), on_meta(4096, width, other), on_meta(width, stream)
-            words = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
-            yield words, partial(rms_norm_forward, x, y if add else None, weight, 1e-5, stream, other)
+            label = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
+            yield label, partial(rms_norm_forward, x, y if add else None, weight, 1e-5, stream, other)
             gradients, second = (y, x if add else None), other if add else stream
-            yield words, partial(rms_norm_backward, *gradients, x, weight, on_meta(4096, fp32), stream, second)
+            yield label, partial(rms_norm_backward, *gradients, x, weight, on_meta(4096, fp32), stream, second)

@@ -1,6 +1,6 @@
 """RMSNorm that casts to fp8 on its way, forward and backward.
 
-R rows, D hidden size. Codes are written as (R, D) and as (D, R). The second wants many rows at once, which fit into
+R rows, D hidden size. Codes are written as (R, D) and as (D, R). The second needs many rows at once, which fit into
 no registers, so every tile of rows is walked over twice, in chunks of columns: first for what is summed up over a row,
 then for the codes, out of L2. The second walk goes along with the first over the next tile, in one loop, so that memory
 is never idle while the values of L2 are cast.
@@ -264,9 +264,9 @@ def launches(target: Target) -> Launches:
         every = width == 3072
         name = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
         ways = None if every else 1
-        for words, quantisation in itertools.islice(quantisations(E4M3).items(), ways):
-            yield name + words, partial(add_rms_norm_cast, x, y if add else None, weight, 1e-5, stream, quantisation)
+        for label, quantisation in itertools.islice(quantisations(E4M3).items(), ways):
+            yield name + label, partial(add_rms_norm_cast, x, y if add else None, weight, 1e-5, stream, quantisation)
         for format in (E5M2, E4M3) if every else (E5M2,):
-            for words, quantisation in itertools.islice(quantisations(format).items(), ways):
+            for label, quantisation in itertools.islice(quantisations(format).items(), ways):
                 backward = y, x if add else None, x, weight, on_meta(4096, fp32), quantisation
-                yield f"{name} {format.name}{words}", partial(add_rms_norm_backward_cast, *backward)
+                yield f"{name} {format.name}{label}", partial(add_rms_norm_backward_cast, *backward)

@@ -159,6 +159,6 @@ def launches(target: Target) -> Launches:
         for dtype in (torch.bfloat16, torch.float32):
             qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, head_dim, dtype)
             query, key = on_meta(4, 4096, heads, head_dim, dtype), on_meta(4, 4096, num_kv_heads, head_dim, dtype)
-            words = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{head_dim}"
-            yield f"forward {words}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
-            yield f"backward {words}", partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype)
+            label = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{head_dim}"
+            yield f"forward {label}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
+            yield f"backward {label}", partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype)

@@ -138,7 +138,7 @@ def launches(target: Target) -> Launches:
     """Widths of llama3b first, then a narrow and an odd one."""
     for width, dtype in itertools.product((8192, 1024, 5461), (torch.bfloat16, torch.float32)):
         gate_up, product = on_meta(4096, 2 * width, dtype), on_meta(4096, width, dtype)
-        words = f"{dtype_name(dtype)} F{width}"
-        yield words, partial(swiglu_forward, gate_up, dtype)
-        yield f"and product {words}", partial(swiglu_backward, gate_up, product, dtype)
-        yield words, partial(swiglu_backward, gate_up, product)
+        label = f"{dtype_name(dtype)} F{width}"
+        yield label, partial(swiglu_forward, gate_up, dtype)
+        yield f"and product {label}", partial(swiglu_backward, gate_up, product, dtype)
+        yield label, partial(swiglu_backward, gate_up, product)

@@ -1,4 +1,4 @@
-"""SwiGLU in Triton whose results leave it in fp8, in the layouts that products want.
+"""SwiGLU in Triton whose results leave it in fp8, in the layouts that products need.
 
 R rows, F intermediate size; a row of `gate_up` is 2F wide, gate first. Tiles as in `litespark.ops.fp8.kernels`.
 """
@@ -143,10 +143,10 @@ def launches(target: Target) -> Launches:
         gate_up, gradient = on_meta(rows, 2 * width, dtype), on_meta(rows, width, dtype)
         inputs, again = quantisations(E4M3), quantisations(E4M3)[" columns alone"]
         name = f"{dtype_name(dtype)} F{width}"
-        for words, quantisation in inputs.items():
-            yield name + words, partial(swiglu_cast, gate_up, quantisation)
+        for label, quantisation in inputs.items():
+            yield name + label, partial(swiglu_cast, gate_up, quantisation)
         for format in (E5M2, E4M3):
-            for words, quantisation in quantisations(format).items():
-                words = f"{name} to {format.name}{words}"
-                yield f"{words} again", partial(swiglu_backward_cast, gate_up, gradient, quantisation, again)
-                yield words, partial(swiglu_backward_cast, gate_up, gradient, quantisation, None)
+            for label, quantisation in quantisations(format).items():
+                label = f"{name} to {format.name}{label}"
+                yield f"{label} again", partial(swiglu_backward_cast, gate_up, gradient, quantisation, again)
+                yield label, partial(swiglu_backward_cast, gate_up, gradient, quantisation, None)

@@ -75,7 +75,7 @@ class MuonConfig(OptimizerConfig):
     """Peak learning rate of Muon; null takes `lr`, which is then that of all parameters."""
     adjust_lr: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
     """Factor on Muon's rate for an A x B matrix. `match_rms_adamw`, 0.2·sqrt(max(A, B)), gives an update the root mean
-    square that AdamW's usually has, so that one rate serves both. `original`, sqrt(max(1, A/B)), wants a `matrix_lr` of
+    square that AdamW's usually has, so that one rate serves both. `original`, sqrt(max(1, A/B)), needs a `matrix_lr` of
     its own, of about 0.02."""
     momentum: Decay = 0.95
     """Decay of the average of the gradients."""
