@@ -3,8 +3,8 @@
 import json
 
 from litespark.callbacks.energy import EnergyMonitor
-from litespark.metrics.energy import EnergyByPhase
-from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.energy import EnergyJournal
+from litespark.metrics.energy_by_phase import EnergyByPhase
 from litespark.metrics.throughput import ThroughputMeter
 from litespark.tasks.pretrain import Pretrain
 from tests.metrics.fake_meter import FakeMeter

@@ -6,7 +6,7 @@ import torch
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
-from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.energy import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.callbacks.fake_time import TimedTask, metered, rows_of

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from litespark.cli import main
-from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.energy import EnergyJournal
 from litespark.reports import report
 from tests.properties import HealthCheck, given, settings, st
 

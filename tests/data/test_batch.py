@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.data.batch import IGNORE_INDEX, batch_from_sequences
+from litespark.data.batch import batch_from_sequences
+from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.prepare.packing import BestFitPacker
 from tests.properties import given, settings, st
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
+from litespark.metrics.energy_by_phase import EnergyMeter, MeteredDevice, Reading
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 
 

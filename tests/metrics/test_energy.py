@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from litespark.metrics.energy import EnergyByPhase, MeteredDevice, energy_section
-from litespark.metrics.energy_totals import PHASES, Account, EnergyJournal, EnergyTotals, resumed_totals
+from litespark.metrics.energy import PHASES, Account, EnergyJournal, EnergyTotals, resumed_totals
+from litespark.metrics.energy_by_phase import EnergyByPhase, MeteredDevice, energy_section
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.base import parse
 from litespark.run.record import EnergyRecord, PhaseJoules

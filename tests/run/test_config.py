@@ -73,7 +73,10 @@ def test_a_package_is_allowed_by_the_environment_and_only_it(monkeypatch):
     node = {"_target_": TARGET}
     with pytest.raises(ConfigError, match=ALLOWED_VARIABLE):
         check_targets(node)
-    monkeypatch.setenv(ALLOWED_VARIABLE, "tests.,another.")
+    monkeypatch.setenv(ALLOWED_VARIABLE, "test,another.")
+    with pytest.raises(ConfigError, match=r"expected a class below test\. or another\."):
+        check_targets(node)
+    monkeypatch.setenv(ALLOWED_VARIABLE, "tests,another.")
     check_targets(node)
     with pytest.raises(ConfigError, match=r"expected a class below tests\. or another\."):
         check_targets({"_target_": "os.system"})

@@ -176,6 +176,26 @@ def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, overrides, mes
         preflight(_parts(mypkg, "task=pairs", *overrides), Ranks(1, 0, 0, 1))
 
 
+def test_counts_of_a_family_that_cannot_be_are_one_message(mypkg, capfd):
+    words = [f"--config-dir={mypkg}/configs", *SMALL, f"paths.logs={mypkg}/logs", *BIGRAM, "model.hidden_size=-4"]
+    assert main(["train", *words, "budget.steps=1"]) == 1
+    error = capfd.readouterr().err
+    assert "model=bigram: the counts of BigramConfig for these sizes cannot be: " in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task={_target_:mypkg.pairs.Pairs}", r"expected a choice; write configs/task/NAME\.yaml"),
+        ("+task._target_=mypkg.pairs.Pairs", r"beside kind pretrain of the chosen file, expected one of them"),
+    ],
+)
+def test_a_class_of_ones_own_is_chosen_by_a_file(mypkg, override, message):
+    with pytest.raises(ValueError, match=message):
+        _parts(mypkg, override)
+
+
 def test_a_class_that_is_no_task_is_refused_with_what_it_lacks(mypkg):
     (mypkg / "configs" / "task" / "wrong.yaml").write_text("_target_: mypkg.pairs.PairMetrics\n")
     with pytest.raises(ConfigError, match=r"task\._target_: got mypkg\.pairs\.PairMetrics, expected a Task .*divisor"):
@@ -187,6 +207,7 @@ def test_a_loss_that_is_no_sum_and_metrics_without_a_loss_are_named(mypkg):
     sound = pairs.read_text()
     for right, wrong, message in (
         ("batch)).sum()\n", "batch))\n", r"Pairs\.loss: got a tensor of shape \(4,\), expected \(\)"),
+        ("batch)).sum()\n", "batch)).sum().detach()\n", r"Pairs\.loss: got a tensor of shape \(\) without a gradient"),
         ('{"loss": self.nats', '{"nats": self.nats', r"PairMetrics\.compute: got nats, pair_accuracy, expected loss"),
     ):
         assert right in sound

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from litespark.callbacks.signals import Interrupted
-from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.energy import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.run import train as run
 from litespark.run.record import RunRecord

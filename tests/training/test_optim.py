@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from litespark.models.init import initialise
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig, build_optimizer, set_learning_rate
+from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig, build_optimizer
 from litespark.training.optim.muon import block_matrices
+from litespark.training.schedule import set_learning_rate
 from litespark.training.step import finish_gradients
 from tests.training.small_runs import small_llama
 

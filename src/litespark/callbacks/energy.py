@@ -12,8 +12,8 @@ from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyByPhase, EnergyTotals, EnergyWindow
-from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.energy import EnergyJournal, EnergyTotals
+from litespark.metrics.energy_by_phase import EnergyByPhase, EnergyWindow
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.origin import utc_now
 from litespark.training.module import TrainingModule

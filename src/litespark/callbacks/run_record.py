@@ -15,7 +15,7 @@ from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
-from litespark.metrics.energy import energy_section
+from litespark.metrics.energy_by_phase import energy_section
 from litespark.metrics.records.origin import utc_now
 from litespark.run.folder import RECORD
 from litespark.run.record import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord

@@ -1,4 +1,4 @@
-"""The batch a model gets, and the only place where labels are shifted.
+"""The batch a model gets.
 
 Shapes: B sequences of a micro-batch, S sequence length. The first S of a sequence's S+1 ids are the input, the last S
 the labels.
@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-IGNORE_INDEX = -100
+from litespark.data.loss_mask import IGNORE_INDEX, masked_labels
+
 # how many documents a batch has differs from batch to batch; lengths of `cu_seqlens` are multiples of this, so that
 # compiled code meets few of them. Each entry too many costs a kernel launch some empty programs: not more than needed.
 _CU_SEQLENS_MULTIPLE = 16
@@ -69,7 +70,7 @@ def batch_from_sequences(
 ) -> TokenBatch:
     """Shift (B, S+1) int64 ids into inputs and labels and mark the documents in them.
 
-    A document ends with EOS. What follows cannot be predicted from it, so the label of every EOS input is IGNORE_INDEX.
+    A document ends with EOS; labels are those of `masked_labels`.
 
     Args:
         sequences: ids on the CPU.
@@ -90,10 +91,8 @@ def batch_from_sequences(
     count, length = ids.shape[0], ids.shape[1] - 1
     real = count if real_sequences is None else real_sequences
     tokens = np.ascontiguousarray(ids[:, :-1])
-    labels = ids[:, 1:].copy()
     ends = np.zeros(tokens.shape, dtype=bool) if eos_id is None else tokens == eos_id
-    labels[ends] = IGNORE_INDEX
-    labels[real:] = IGNORE_INDEX
+    labels = masked_labels(ids, ends, real)
     filled = _filled(ids, eos_id) if padded else np.full(count, length)
 
     starts = _document_starts(ends if document_mask else np.zeros_like(ends), filled)

@@ -1,155 +1,176 @@
-"""Energy by phase: cumulative counters in, joules out, in integers, with the gaps counted.
+"""Amounts of energy as integers, with the device time that they rest on: what is summed, saved and carried on.
 
-Each difference between two readings is booked to the phase that ran between them. A device that could not be read, or
-whose difference is impossible (negative, or more than its power cap allows), leaves a gap: its time counts as used but
-not as read.
+Millijoules, microseconds and tokens are integers, so that sums over ranks and resumes are exact. A sum with more than
+one per cent of its device time missing is not a sum: it is reported as None, never as 0 and never as the part seen.
 """
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, replace
+from operator import add, sub
+from pathlib import Path
+from typing import Literal, get_args
 
-from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, Phase, ratio, resumed_totals
-from litespark.metrics.records.origin import DeviceState
-from litespark.run.record import EnergyRecord, PhaseJoules
+from litespark.metrics.records.base import parse, part
 
-# counters refresh about every 100 ms, so a short interval may hold the energy of a longer one
-COUNTER_LAG_SECONDS = 0.25
-# boards exceed their cap for moments; well above it the reading is wrong
-CAP_TOLERANCE = 1.1
+log = logging.getLogger(__name__)
 
+Phase = Literal["train", "evaluate", "checkpoint", "idle"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+ACCOUNTS = (*PHASES, "lost")
 
-@dataclass(frozen=True)
-class MeteredDevice:
-    """A physical device that a meter answers for; ``power_cap_watts`` bounds believable readings, None for no bound."""
-
-    key: str
-    name: str
-    power_cap_watts: float | None = None
+# below this share of device time read, a sum is reported as not measured
+MINIMUM_COVERAGE = 0.99
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Cumulative millijoules per device, in the order of ``EnergyMeter.devices``; None where it cannot be read now."""
+@part
+class Account:
+    """Energy of one phase and the device time it rests on."""
 
-    seconds: float
-    millijoules: tuple[int | None, ...]
+    millijoules: int = 0
+    read_microseconds: int = 0
+    used_microseconds: int = 0
 
+    def __add__(self, other: "Account") -> "Account":
+        return Account(*map(add, astuple(self), astuple(other)))
 
-class EnergyMeter(ABC):
-    """A source of cumulative energy counters.
-
-    ``label`` is what the energy is of, ``method`` how it is read, ``reason`` why devices are missing.
-    """
-
-    label: str
-    method: str | None
-    reason: str | None
-    devices: tuple[MeteredDevice, ...]
-
-    @abstractmethod
-    def read(self) -> Reading:
-        """All counters now, with the time on a monotonic clock; None for a device that has gone, never an error."""
-
-    def driver(self) -> str | None:
-        """The version of the driver that is read; None without one."""
-        return None
-
-    def device_state(self) -> DeviceState | None:
-        """How the first readable board stands now, values that its driver lacks are None; None without one."""
-        return None
-
-
-@dataclass(frozen=True)
-class EnergyWindow:
-    """What was booked since the window began; ``seconds`` is its wall-clock length."""
-
-    seconds: float
-    totals: EnergyTotals
+    def __sub__(self, other: "Account") -> "Account":
+        return Account(*map(sub, astuple(self), astuple(other)))
 
     @property
-    def power_watts(self) -> float | None:
-        """Mean power over the window, all phases and devices together."""
-        return ratio(self.totals.all_in_joules, self.seconds)
+    def coverage(self) -> float | None:
+        """Device time read ÷ used; None where no device time passed."""
+        return ratio(self.read_microseconds, self.used_microseconds)
+
+    @property
+    def joules(self) -> float | None:
+        """Joules, or None where too much of the device time was not read."""
+        if self.used_microseconds and self.read_microseconds < MINIMUM_COVERAGE * self.used_microseconds:
+            return None
+        return self.millijoules / 1000
 
 
-class EnergyByPhase:
-    """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
+@part
+class EnergyTotals:
+    """What one rank, or all of them together, used: one account a phase, and the tokens trained on meanwhile.
 
-    Each rank keeps one over its own devices and counts its own tokens; their ``totals``, up to the last reading, are
-    summed over ranks. A window below ``minimum_window_seconds`` has no figure: counters refresh too rarely.
+    ``lost`` holds what was burnt after the checkpoint that a resume went back to: it belongs to no surviving step, but
+    it was paid for, so it is part of all-in.
     """
 
-    def __init__(self, meter: EnergyMeter, minimum_window_seconds: float = 5.0) -> None:
-        self.meter = meter
-        self.minimum_window_seconds = minimum_window_seconds
-        self.totals = EnergyTotals()
-        self._phase: Phase = "idle"
-        self._last = meter.read()
-        self.begin_window()
+    train: Account = Account()
+    evaluate: Account = Account()
+    checkpoint: Account = Account()
+    idle: Account = Account()
+    lost: Account = Account()
+    tokens: int = 0
+    dropped_readings: int = 0
 
-    def switch(self, phase: Phase) -> None:
-        """Read the counters, book to the phase that ends, begin ``phase``."""
-        self.book()
-        self._phase = phase
+    def __add__(self, other: "EnergyTotals") -> "EnergyTotals":
+        return EnergyTotals.from_vector(list(map(add, self.to_vector(), other.to_vector())))
 
-    def add_tokens(self, tokens: int) -> None:
-        self.totals += EnergyTotals(tokens=tokens)
+    def __sub__(self, other: "EnergyTotals") -> "EnergyTotals":
+        return EnergyTotals.from_vector(list(map(sub, self.to_vector(), other.to_vector())))
 
-    def book(self) -> None:
-        """Read the counters and book what was used since the last reading to the current phase."""
-        reading = self.meter.read()
-        seconds = max(0.0, reading.seconds - self._last.seconds)
-        microseconds = round(seconds * 1e6)
-        booked, dropped = Account(), 0
-        for device, before, now in zip(self.meter.devices, self._last.millijoules, reading.millijoules, strict=True):
-            booked += Account(used_microseconds=microseconds)
-            if before is None or now is None:
+    @property
+    def all_in(self) -> Account:
+        return self.train + self.evaluate + self.checkpoint + self.idle + self.lost
+
+    @property
+    def coverage(self) -> float | None:
+        return self.all_in.coverage
+
+    def joules(self, phase: Phase) -> float | None:
+        """Joules of one phase; None where it was not measured, 0 where the phase took no time on a meter that reads."""
+        account: Account = getattr(self, phase)
+        return account.joules if self.all_in.read_microseconds else None
+
+    @property
+    def train_joules(self) -> float | None:
+        return self.joules("train")
+
+    @property
+    def all_in_joules(self) -> float | None:
+        return self.all_in.joules if self.all_in.read_microseconds else None
+
+    @property
+    def joules_per_token_train(self) -> float | None:
+        return ratio(self.train_joules, self.tokens)
+
+    @property
+    def joules_per_token_all_in(self) -> float | None:
+        return ratio(self.all_in_joules, self.tokens)
+
+    @property
+    def tokens_per_second_per_watt(self) -> float | None:
+        """Tokens per joule of training, which is the same thing."""
+        joules = self.train_joules
+        return self.tokens / joules if joules else None
+
+    def to_vector(self) -> list[int]:
+        """All amounts in a fixed order, for a sum over ranks in int64."""
+        amounts = [amount for name in ACCOUNTS for amount in astuple(getattr(self, name))]
+        return [*amounts, self.tokens, self.dropped_readings]
+
+    @classmethod
+    def from_vector(cls, vector: Sequence[int]) -> "EnergyTotals":
+        """The inverse of ``to_vector``."""
+        *amounts, tokens, dropped = vector
+        accounts = [Account(*three) for three in zip(*[iter(amounts)] * 3, strict=True)]
+        return cls(**dict(zip(ACCOUNTS, accounts, strict=True)), tokens=tokens, dropped_readings=dropped)
+
+
+class EnergyJournal:
+    """A file at ``path``, which need not exist, of the combined totals of all ranks, one JSON line a window.
+
+    A checkpoint has the joules of the steps it holds. What was burnt after it, and lost with the process, only this
+    file has; at most the time since its last line is missing from the all-in sum.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._failed = False
+
+    def append(self, totals: EnergyTotals, time: str) -> None:
+        """Add a line with the totals since the run began; a write that fails is logged once and stops no training."""
+        try:
+            with self.path.open("a") as stream:
+                # the newline comes first: a process killed while writing leaves half a line
+                stream.write("\n" + json.dumps({"time": time, "totals": asdict(totals)}))
+        except OSError as error:
+            if not self._failed:
+                log.warning(
+                    "cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be "
+                    "missing from the all-in sum",
+                    self.path,
+                    error,
+                )
+            self._failed = True
+
+    def last(self) -> EnergyTotals | None:
+        """The totals of the last whole line; None where there is none."""
+        if not self.path.is_file():  # a pipe would never end
+            return None
+        for line in reversed(self.path.read_bytes().splitlines()):
+            try:
+                totals: EnergyTotals = parse(EnergyTotals, json.loads(line)["totals"])
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
-            if _believable(now - before, seconds, device.power_cap_watts):
-                booked += Account(now - before, microseconds)
-            else:
-                dropped += 1
-        self._last = reading
-        self.totals += EnergyTotals(**{self._phase: booked}, dropped_readings=dropped)  # type: ignore[arg-type]
-
-    def begin_window(self) -> None:
-        self._window_seconds = self._last.seconds
-        self._window_totals = self.totals
-
-    def window(self) -> EnergyWindow:
-        """Read the counters and return the window so far, whatever its age; it stays open."""
-        self.book()
-        return EnergyWindow(self._last.seconds - self._window_seconds, self.totals - self._window_totals)
-
-    def resume(self, totals: EnergyTotals, journaled: EnergyTotals | None = None) -> None:
-        """Continue from a checkpoint; what this process used so far (start-up) is kept on top.
-
-        What the journal's last totals hold beyond the checkpoint was lost in a crash.
-        """
-        self.book()
-        self.totals += resumed_totals(totals, journaled)
-        self.begin_window()
+            return totals
+        return None
 
 
-def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: float) -> EnergyRecord:
-    """The energy section of the run record: totals of all ranks, any rank's meter, wall-clock seconds of training."""
-    return EnergyRecord(
-        label=meter.label,
-        method=meter.method,
-        reason=meter.reason,
-        coverage=totals.coverage,
-        train_joules=totals.train_joules,
-        all_in_joules=totals.all_in_joules,
-        phases=PhaseJoules(**{phase: totals.joules(phase) for phase in PHASES}),
-        joules_per_token_train=totals.joules_per_token_train,
-        joules_per_token_all_in=totals.joules_per_token_all_in,
-        average_power_watts=ratio(totals.train_joules, train_seconds),
-        tokens_per_second_per_watt=totals.tokens_per_second_per_watt,
-        dropped_readings=totals.dropped_readings,
-    )
+def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> EnergyTotals:
+    """Where a resumed run starts: the checkpoint's phases, and in ``lost`` what the journal saw beyond them."""
+    if journaled is None:
+        return checkpoint
+    beyond = journaled.all_in - checkpoint.all_in
+    burnt = Account(*(max(0, amount) for amount in astuple(beyond)))
+    dropped = max(checkpoint.dropped_readings, journaled.dropped_readings)
+    return replace(checkpoint, lost=checkpoint.lost + burnt, dropped_readings=dropped)
 
 
-def _believable(millijoules: int, seconds: float, power_cap_watts: float | None) -> bool:
-    if power_cap_watts is None:
-        return millijoules >= 0
-    return 0 <= millijoules <= 1000 * power_cap_watts * CAP_TOLERANCE * (seconds + COUNTER_LAG_SECONDS)
+def ratio(amount: float | None, count: float) -> float | None:
+    """``amount`` ÷ ``count``, None where the amount is not known or nothing was counted."""
+    return amount / count if amount is not None and count > 0 else None

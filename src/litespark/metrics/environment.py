@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from litespark.device import cpu_name, device_of
-from litespark.metrics.energy import EnergyMeter
+from litespark.metrics.energy_by_phase import EnergyMeter
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from litespark.device import device_of
-from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
+from litespark.metrics.energy_by_phase import EnergyMeter, MeteredDevice, Reading
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.nvml import NvmlMeter
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
+from litespark.metrics.energy_by_phase import EnergyMeter, MeteredDevice, Reading
 from litespark.metrics.records.origin import DeviceState
 
 LABEL = "GPU board energy"

@@ -135,10 +135,12 @@ def absent(run: Run) -> dict[str, str]:
     """What this run did not measure, in the words of the report, each with the reason."""
     record = run.record
     projected = _projection(record) if record.projection.target_tokens is not None else []
+    no_sample = "callbacks.sample_prompt is null, or the model continues no text"
+    no_sample = RANDOM_IDS if record.data.name == "synthetic" else no_sample
     candidates = [
         *_headline(record),
         *(fact._replace(what=f"projected {fact.what}") for fact in projected),
-        Fact("sample text", record.quality.sample, reason="none was generated"),
+        Fact("sample text", record.quality.sample, reason=no_sample),
     ]
     return {fact.what: fact.reason for fact in candidates if fact.absent}
 

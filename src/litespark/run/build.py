@@ -10,6 +10,7 @@ from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
+from torchmetrics import Metric
 
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.cost_of_quality import CostOfQuality
@@ -25,8 +26,8 @@ from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import SequenceDataModule
 from litespark.device import device_of
-from litespark.metrics.energy import EnergyByPhase, EnergyMeter
-from litespark.metrics.energy_totals import EnergyJournal
+from litespark.metrics.energy import EnergyJournal
+from litespark.metrics.energy_by_phase import EnergyByPhase, EnergyMeter
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
@@ -98,12 +99,22 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
     return TrainingModule(
         builder=builder,
         task=parts.task,
-        metrics=parts.task.metrics(manifest),
+        metrics=_metrics(parts, manifest),
         optimizer=parts.optim,
         schedule=parts.schedule,
         budget=budget,
         mesh=machine.mesh,
     )
+
+
+def _metrics(parts: Parts, manifest: Manifest) -> Metric:
+    metrics = parts.task.metrics(manifest)
+    if not isinstance(metrics, Metric):
+        raise ConfigError(
+            f"{type(parts.task).__name__}.metrics: got {type(metrics).__name__}, expected a torchmetrics.Metric whose "
+            '`compute` returns scalars by name, "loss" among them; see CONTRIBUTING.md'
+        )
+    return metrics
 
 
 def construct_module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, list[Choice]]:

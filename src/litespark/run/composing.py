@@ -107,6 +107,8 @@ class ConfigLoader(ConfigLoaderImpl):
             return f"got {line}, expected one of {listed}; {advice or f'choose one: {key}=…'}"
         if "Ambiguous" in str(error):
             return f"got {line}, expected one value; give -m to sweep over several, or write {key}=[…] for a list"
+        if isinstance(given := override.value(), dict) and "_target_" in given:
+            return f"got {line}, expected a choice; write configs/{key}/NAME.yaml with the _target_, and {key}=NAME"
         if self.repository.group_exists(key) and not override.is_hydra_override():
             return f"got {line}, but what is chosen has no {key}; take it out, or choose another {key.split('/')[0]}"
         if group == "hydra" or "/" in key or override.is_delete():

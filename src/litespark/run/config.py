@@ -205,6 +205,11 @@ def _own(group: str, node: dict[str, Any]) -> Any:
             f"{group}._target_: got {node['_target_']}, expected none: a class of your own is taken for "
             f"{', '.join(OPEN)}, {OWN_CALLBACKS} and {OWN_LOGGER}; take it out"
         )
+    if KIND in node:
+        raise ConfigError(
+            f"{group}._target_: got {node['_target_']} beside {KIND} {node[KIND]} of the chosen file, expected one of "
+            f"them; write configs/{group}/NAME.yaml with the _target_ and its arguments, and choose {group}=NAME"
+        )
     made = made_own(node, group)
     promise = OPEN[group]
     lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from litespark.device import device_of
-from litespark.metrics.energy import EnergyMeter
+from litespark.metrics.energy_by_phase import EnergyMeter
 from litespark.metrics.hardware import measured_matmul_peak
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates, rates_of
 from litespark.ops import triton_support

@@ -15,9 +15,11 @@ from litespark.atomic import write_whole
 from litespark.data.contents import write_run_data
 from litespark.data.manifest import Manifest
 from litespark.device import device_of
-from litespark.metrics.energy import EnergyMeter
+from litespark.metrics.energy_by_phase import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
+from litespark.metrics.records.base import RecordError, as_record_error
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, utc_now
+from litespark.models.spec import ModelSpec
 from litespark.ops.measuring import source_hash
 from litespark.override_text import override
 from litespark.planning.flops import causal_mean_keys, model_flops_per_token
@@ -141,14 +143,7 @@ def new_record(
         task=parts.task.name,
         loss_unit=parts.task.loss_unit,
         seed=parts.seed,
-        model=ModelRecord(
-            name=model.name,
-            parameters=model.parameter_count(),
-            matmul_parameters=model.matmul_parameter_count(),
-            flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length)),
-            flops_per_token_full=model_flops_per_token(model, length),
-            seq_len=length,
-        ),
+        model=_model_record(model, length),
         data=DataRecord(
             name=manifest.name,
             manifest_hash=manifest.hash,
@@ -167,3 +162,21 @@ def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
     shared = not device_of(machine.device).is_accelerator and ranks.local_rank > 0  # one processor for all of its ranks
     by_rank = machine.mesh.gather([] if shared else mine.devices)
     return replace(mine, devices=[device for devices in by_rank for device in devices])
+
+
+def _model_record(model: ModelSpec, length: int) -> ModelRecord:
+    try:
+        with as_record_error():
+            return ModelRecord(
+                name=model.name,
+                parameters=model.parameter_count(),
+                matmul_parameters=model.matmul_parameter_count(),
+                flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length)),
+                flops_per_token_full=model_flops_per_token(model, length),
+                seq_len=length,
+            )
+    except RecordError as error:
+        raise ConfigError(
+            f"model={model.name}: the counts of {type(model).__name__} for these sizes cannot be: {error}; correct the "
+            "sizes, or the method of the family that counts them"
+        ) from error

@@ -62,8 +62,9 @@ def _nodes(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
 
 def allowed_prefixes() -> tuple[str, ...]:
     """What the names of classes may begin with: those that the environment or the project adds."""
-    variable = filter(None, (prefix.strip() for prefix in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
-    return (*variable, *_allowed_by_the_project())
+    listed = [*os.environ.get(ALLOWED_VARIABLE, "").split(","), *_allowed_by_the_project()]
+    # mypkg alone would allow mypkgs too
+    return tuple(f"{package.strip().rstrip('.')}." for package in listed if package.strip(" ."))
 
 
 def _allowed_by_the_project() -> list[str]:
@@ -76,11 +77,9 @@ def _allowed_by_the_project() -> list[str]:
         return []
     try:
         listed = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("litespark", {})
-        packages = TypeAdapter(list[str]).validate_python(listed.get("allowed_targets", []))
+        return TypeAdapter(list[str]).validate_python(listed.get("allowed_targets", []))
     except (ValueError, AttributeError) as error:
         raise ConfigError(f'{path}: {error}; set tool.litespark.allowed_targets to a list, as ["mypkg."]') from error
-    # mypkg alone would allow mypkgs too
-    return [f"{package.rstrip('.')}." for package in packages if package.strip(".")]
 
 
 def raised_in_own_code(error: BaseException) -> bool:

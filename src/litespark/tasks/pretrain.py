@@ -43,7 +43,11 @@ class Pretrain:
     def token_losses(self, model: nn.Module, batch: TokenBatch) -> TokenLosses:
         """Nats (B, S) fp32 and hits (B, S) bool of each token."""
         losses = model(batch.tokens, batch.labels, **_layout(batch), reduction="none")
-        assert isinstance(losses, TokenLosses)
+        if not isinstance(losses, TokenLosses):
+            raise ValueError(
+                f'{type(model).__name__}: got {type(losses).__name__} for reduction="none", expected TokenLosses of '
+                f"{TokenLosses.__module__}; return the nats and hits of each token in it"
+            )
         return losses
 
 

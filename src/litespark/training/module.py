@@ -19,10 +19,10 @@ from litespark.tasks.task import Task
 from litespark.training import fp8
 from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder
-from litespark.training.optim import OptimizerConfig, build_optimizer, not_finite, set_learning_rate
+from litespark.training.optim import OptimizerConfig, build_optimizer, not_finite
 from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.resumed_rate import change_of_rate
-from litespark.training.schedule import Schedule
+from litespark.training.schedule import Schedule, set_learning_rate
 from litespark.training.step import OptimizerStep
 from litespark.training.validation import validate
 

@@ -7,8 +7,13 @@ Trainer for its number of steps, which loses the data position on a resume in Li
 import math
 from typing import Protocol
 
+from torch.optim import Optimizer
+
 from litespark.config.settings import settings
 from litespark.ranges import Share
+
+LEARNING_RATE_FACTOR = "lr_factor"
+"""The key of a parameter group for its share of the peak rate; 1 where it is absent."""
 
 
 class Schedule(Protocol):
@@ -65,3 +70,9 @@ class WarmupStableDecaySchedule:
         if progress <= start or self.decay == 0.0:
             return 1.0
         return self.final + (1.0 - self.final) * (1.0 - math.sqrt((progress - start) / self.decay))
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Give every parameter group `learning_rate`, or the share of it that the group has of the peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(LEARNING_RATE_FACTOR, 1.0)

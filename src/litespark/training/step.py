@@ -20,7 +20,7 @@ from litespark.data.batch import TokenBatch
 from litespark.device import device_of
 from litespark.mesh import Mesh
 from litespark.tasks.task import Task
-from litespark.training.optim import set_learning_rate
+from litespark.training.schedule import set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,21 @@ class OptimizerStep:
         """The summed loss () of one micro-batch, for backward; it and its divisor are added to `sums`."""
         if self._finished:
             self.sums, self._finished = torch.zeros_like(self.sums), False
-        loss = self.task.loss(model, batch)
-        if loss.ndim:
+        loss, divisor = self.task.loss(model, batch), self.task.divisor(batch)
+        if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+            shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            got = f"{shape} without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else shape
             raise ValueError(
-                f"{type(self.task).__name__}.loss: got a tensor of shape {tuple(loss.shape)}, expected (), the sum "
-                "over the micro-batch; return loss.sum()"
+                f"{type(self.task).__name__}.loss: got {got}, expected (), the sum over the micro-batch, with a "
+                "gradient; return loss.sum()"
+            )
+        if not isinstance(divisor, int):
+            raise ValueError(
+                f"{type(self.task).__name__}.divisor: got {type(divisor).__name__}, expected an int, a count of the "
+                "batch that waits for no device; return batch.supervised_count or the like"
             )
         self.sums[0] += loss.detach()
-        self.sums[1] += self.task.divisor(batch)
+        self.sums[1] += divisor
         return loss
 
     def finish(self, optimizer: Optimizer) -> StepGradients:

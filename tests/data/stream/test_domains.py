@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.data.batch import IGNORE_INDEX
+from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.stream.loader import StreamPositions
 from tests.data.fitting import fit
 from tests.data.several_domains import EOS, ids_of, write_domains

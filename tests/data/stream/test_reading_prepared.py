@@ -12,8 +12,8 @@ import pytest
 import torch
 import zstandard
 
-from litespark.data.batch import IGNORE_INDEX
 from litespark.data.config import SyntheticConfig
+from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import prepare
 from litespark.data.stream import modules as streaming

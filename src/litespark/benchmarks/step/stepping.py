@@ -17,7 +17,7 @@ from torch import Tensor
 
 from litespark.data.batch import TokenBatch
 from litespark.device import Device
-from litespark.metrics.energy import EnergyByPhase, EnergyMeter
+from litespark.metrics.energy_by_phase import EnergyByPhase, EnergyMeter
 from litespark.run.config import Parts
 from litespark.run.preflight import Machine
 

@@ -1,6 +1,6 @@
 """The optimizers, AdamW and Muon: their settings, and how they are built."""
 
-from litespark.training.optim.build import build_optimizer, parameter_groups, set_learning_rate
+from litespark.training.optim.build import build_optimizer, parameter_groups
 from litespark.training.optim.finite import not_finite
 from litespark.training.optim.settings import AdamWConfig, MuonConfig, OptimizerConfig
 
@@ -11,5 +11,4 @@ __all__ = [
     "build_optimizer",
     "not_finite",
     "parameter_groups",
-    "set_learning_rate",
 ]

@@ -11,9 +11,6 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:
     from litespark.training.optim.settings import OptimizerConfig
 
-# what a group's learning rate is of the one that the schedule gives; absent for 1
-LEARNING_RATE_FACTOR = "lr_factor"
-
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, without: Container[Tensor] = frozenset()
@@ -43,9 +40,3 @@ def _keep_settings(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, An
     if len(saved) != len(now):
         return loaded  # PyTorch refuses it
     return loaded | {"param_groups": [{**mine, "params": its["params"]} for its, mine in zip(saved, now, strict=True)]}
-
-
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Give every parameter group `learning_rate`, or the share of it that the group has of the peak rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get(LEARNING_RATE_FACTOR, 1.0)

@@ -7,7 +7,8 @@ from torch.optim import AdamW, Optimizer
 
 from litespark.config.settings import Switch, settings
 from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range
-from litespark.training.optim.build import LEARNING_RATE_FACTOR, parameter_groups
+from litespark.training.optim.build import parameter_groups
+from litespark.training.schedule import LEARNING_RATE_FACTOR
 
 # beyond, no optimizer here trains anything
 LearningRate = Annotated[float, Range(above=0, at_most=100)]
