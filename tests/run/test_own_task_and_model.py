@@ -176,6 +176,14 @@ def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, overrides, mes
         preflight(_parts(mypkg, "task=pairs", *overrides), Ranks(1, 0, 0, 1))
 
 
+def test_metrics_that_are_no_metric_are_one_message(mypkg, capfd):
+    pairs = mypkg / "path" / "mypkg" / "pairs.py"
+    pairs.write_text(pairs.read_text().replace("return PairMetrics()", "return {}"))
+    words = [f"--config-dir={mypkg}/configs", *SMALL, f"paths.logs={mypkg}/logs", "task=pairs", *BIGRAM]
+    assert main(["train", *words, "budget.steps=1"]) == 1
+    assert "Pairs.metrics: got dict, expected a torchmetrics.Metric" in capfd.readouterr().err
+
+
 def test_counts_of_a_family_that_cannot_be_are_one_message(mypkg, capfd):
     words = [f"--config-dir={mypkg}/configs", *SMALL, f"paths.logs={mypkg}/logs", *BIGRAM, "model.hidden_size=-4"]
     assert main(["train", *words, "budget.steps=1"]) == 1
@@ -208,6 +216,7 @@ def test_a_loss_that_is_no_sum_and_metrics_without_a_loss_are_named(mypkg):
     for right, wrong, message in (
         ("batch)).sum()\n", "batch))\n", r"Pairs\.loss: got a tensor of shape \(4,\), expected \(\)"),
         ("batch)).sum()\n", "batch)).sum().detach()\n", r"Pairs\.loss: got a tensor of shape \(\) without a gradient"),
+        ("return batch.token_count //", "return torch.tensor(4) + 0 *", r"Pairs\.divisor: got Tensor, expected an int"),
         ('{"loss": self.nats', '{"nats": self.nats', r"PairMetrics\.compute: got nats, pair_accuracy, expected loss"),
     ):
         assert right in sound

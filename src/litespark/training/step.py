@@ -76,8 +76,9 @@ class OptimizerStep:
             self.sums, self._finished = torch.zeros_like(self.sums), False
         loss, divisor = self.task.loss(model, batch), self.task.divisor(batch)
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-            shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            got = f"{shape} without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else shape
+            got = type(loss).__name__
+            if isinstance(loss, Tensor):
+                got = f"a tensor of shape {tuple(loss.shape)}" + ("" if loss.requires_grad else " without a gradient")
             raise ValueError(
                 f"{type(self.task).__name__}.loss: got {got}, expected (), the sum over the micro-batch, with a "
                 "gradient; return loss.sum()"
