@@ -11,7 +11,8 @@ def masked_labels(ids: NDArray[np.int64], ends: NDArray[np.bool_], real: int) ->
     """(B, S+1) ids -> (B, S) labels: the id that follows each input.
 
     IGNORE_INDEX behind the end of a document (`ends`, (B, S), of the inputs), since what follows cannot be predicted
-    from it, and in all sequences but the first `real`, which only fill the batch.
+    from it; so in all padding too, which is ends of documents alone. And in all sequences but the first `real`, which
+    only fill the batch.
     """
     labels = ids[:, 1:].copy()
     labels[ends] = IGNORE_INDEX

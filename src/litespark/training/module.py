@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,7 +23,7 @@ from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import OptimizerConfig, build_optimizer, not_finite
 from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.resumed_rate import change_of_rate
-from litespark.training.schedule import Schedule, set_learning_rate
+from litespark.training.schedule import Schedule, learning_rate, set_learning_rate
 from litespark.training.step import OptimizerStep
 from litespark.training.validation import validate
 
@@ -61,7 +62,7 @@ class TrainingModule(pl.LightningModule):
         self.builder = builder
         self.task = task
         self.optimizer_config = optimizer
-        self.schedule = schedule
+        self._rate = partial(learning_rate, optimizer.lr, schedule)
         self.budget = budget
         self.mesh = mesh or Mesh()
         self.metrics = metrics
@@ -157,10 +158,6 @@ class TrainingModule(pl.LightningModule):
         self.steps_taken += 1
         if self.finished:
             self.trainer.should_stop = True
-
-    def _rate(self, budget: TokenBudget, tokens: int, steps: int) -> float:
-        """The learning rate of the step with which so many tokens are seen and steps taken."""
-        return self.optimizer_config.lr * self.schedule.factor(*budget.schedule_position(tokens, steps))
 
     def read_window(self) -> dict[str, float | None]:
         """The metrics of the steps since the last call; reads the device once, so call it only where you log."""

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as a factor on the peak rate, driven by the share of the budget that is spent.
+"""The learning rate of a step: a schedule's factor on the peak rate, driven by the share of the budget that is spent.
 
 A schedule that counts tokens means the same under another batch size or number of devices, and does not ask the
 Trainer for its number of steps, which loses the data position on a resume in Lightning 2.6.6.
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from litespark.config.settings import settings
 from litespark.ranges import Share
+from litespark.training.budget import TokenBudget
 
 LEARNING_RATE_FACTOR = "lr_factor"
 """The key of a parameter group for its share of the peak rate; 1 where it is absent."""
@@ -72,7 +73,12 @@ class WarmupStableDecaySchedule:
         return self.final + (1.0 - self.final) * (1.0 - math.sqrt((progress - start) / self.decay))
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Give every parameter group `learning_rate`, or the share of it that the group has of the peak rate."""
+def learning_rate(peak: float, schedule: Schedule, budget: TokenBudget, tokens: int, steps: int) -> float:
+    """That of the step with which so many tokens are seen and steps taken of `budget`."""
+    return peak * schedule.factor(*budget.schedule_position(tokens, steps))
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give every parameter group `rate`, or the share of it that the group has of the peak rate."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get(LEARNING_RATE_FACTOR, 1.0)
+        group["lr"] = rate * group.get(LEARNING_RATE_FACTOR, 1.0)
