@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from litespark.models.init import copy_weights, initialise
@@ -16,15 +15,15 @@ from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
 from litespark.ops.tolerance import relative_distance
+from litespark.training.strategies import Precision, StrategyConfig, forward_context, shard_model
 from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
 from tests.ops.assertions import assert_close
 
 
-def _sharded(policy: MixedPrecisionPolicy) -> Llama:
+def _sharded(precision: Precision) -> Llama:
     with torch.device("meta"):
         model = Llama(small_config(), resolve(SDPA))
-    for unit in (*model.blocks, model):
-        fully_shard(unit, mp_policy=policy)
+    shard_model(model, model.blocks, init_device_mesh("cpu", (2,)), StrategyConfig("fsdp"), precision)
     model.to_empty(device="cpu")
     initialise(model, model.config, 5)
     return model
@@ -44,7 +43,7 @@ def _assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
-    single, model = small_model(seed=5), _sharded(MixedPrecisionPolicy())
+    single, model = small_model(seed=5), _sharded("fp32")
     _assert_equal(_whole(model.state_dict()), single.state_dict())
     export_huggingface(model, folder, max_shard_bytes=20_000)
 
@@ -66,13 +65,18 @@ def main(folder: Path) -> None:
     copy_weights(other, model)
     _assert_equal(_whole(model.state_dict()), other.state_dict())
 
-    # mixed precision leaves the loss and the rotary tables in fp32
-    mixed = _sharded(MixedPrecisionPolicy(param_dtype=torch.bfloat16))
-    tables = []
-    mixed.blocks[0].register_forward_hook(lambda _, arguments, __: tables.append(arguments[2].cos))
-    mixed_loss = mixed(*sequences)
-    assert (mixed_loss.dtype, tables[0].dtype) == (torch.float32, torch.float32)
-    assert relative_distance(mixed_loss, expected) < 2e-2
+    # bf16 leaves the loss and the rotary tables in fp32, and the residual stream in its own dtype
+    mixed = _sharded("bf16")
+    dtypes = []
+    mixed.blocks[1].register_forward_hook(
+        lambda _, arguments, output: dtypes.append((arguments[0].dtype, output[1].dtype, arguments[2].cos.dtype))
+    )
+    for residual in (torch.float32, torch.bfloat16):
+        mixed.residual_dtype = residual
+        with forward_context("bf16", torch.device("cpu")):
+            mixed_loss = mixed(*sequences)
+        assert (mixed_loss.dtype, dtypes.pop()) == (torch.float32, (residual, torch.bfloat16, torch.float32))
+        assert relative_distance(mixed_loss, expected) < 2e-2
     torch.distributed.destroy_process_group()
 
 

@@ -17,7 +17,7 @@ from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.fp8.verification import way_differences
 from litespark.ops.fp8.verification_pieces import Piece, kinds_of, pieces_to_verify
 from litespark.ops.rms_norm_fp8 import kernels
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.triton_support import interpreting
 from tests.ops.fp8_inputs import assert_same
 from tests.properties import Phase, given, settings, st
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encount
 
 def piece_of(name: str, rows: int = 70, width: int = 72, dtype: torch.dtype = BF16, autocast: bool = True) -> Piece:
     shapes = StepShapes(1, rows, width, 1, 1, 16, width, 64)
-    pieces = pieces_to_verify(shapes, DEVICE, dtype, autocast=autocast, gradients=(E5M2, E4M3))
+    pieces = pieces_to_verify(Place(DEVICE, dtype, shapes, autocast), (E5M2, E4M3))
     return next(piece for piece in pieces if piece.name == name)
 
 

@@ -33,7 +33,7 @@ def _failures(pieces, dtype=torch.bfloat16, autocast=True) -> dict[str, set[str]
     """Case -> the tensors that are not within their bounds."""
     found = {
         trial.name: {each.tensor for each in trial.compare() if not each.passed}
-        for trial in piece_trials(pieces, SHAPES, DEVICE, dtype, autocast=autocast)
+        for trial in piece_trials(pieces, Place(DEVICE, dtype, SHAPES, autocast))
     }
     assert len(found) == 2 * 2 + 4 * 3
     return {name: tensors for name, tensors in found.items() if tensors}
@@ -62,9 +62,7 @@ def test_the_reference_pieces_are_like_themselves(dtype, autocast):
 )
 def test_a_run_verifies_what_its_layers_may_become_and_no_more(config, kinds):
     """What another recipe needs may be missing on a device, which is no reason to stop a run without it."""
-    trials = [
-        trial.name for trial in piece_trials(PIECES, SHAPES, DEVICE, torch.float32, autocast=False, config=config)
-    ]
+    trials = [trial.name for trial in piece_trials(PIECES, Place(DEVICE, torch.float32, SHAPES, fp8=config))]
     assert {name.split(", ")[1] for name in trials} == kinds == set(kinds_of(config))
     (products,) = product_trials(SHAPES, DEVICE, torch.bfloat16, config)
     assert products.name == f"products, gradients {config.gradients}"

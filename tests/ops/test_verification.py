@@ -27,14 +27,15 @@ FAST = [
 
 
 @pytest.mark.parametrize(
-    ("op", "name", "dtype", "autocast"),
-    [(*each, torch.bfloat16, True) for each in FAST]
-    + [(*each, torch.float32, False) for each in FAST if each[0] in ("add_rms_norm", "swiglu_linear")],
+    ("op", "name", "dtype", "autocast", "residual"),
+    [(*each, torch.bfloat16, True, None) for each in FAST]
+    + [(*each, torch.bfloat16, True, torch.bfloat16) for each in FAST if each[0] in ("add_rms_norm", "fp8")]
+    + [(*each, torch.float32, False, None) for each in FAST if each[0] in ("add_rms_norm", "swiglu_linear")],
 )
-def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast):
+def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast, residual):
     if (reason := why_not(op, name, DEVICE, dtype)) is not None:
         pytest.skip(reason)
-    verifications = verify(op, name, Place(DEVICE, dtype, SHAPES, autocast))
+    verifications = verify(op, name, Place(DEVICE, dtype, SHAPES, autocast, residual=residual))
     assert verifications
     for verification in verifications:
         assert verification.passed, str(verification)

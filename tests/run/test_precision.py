@@ -9,10 +9,12 @@ import torch
 
 from litespark.launch import ALONE
 from litespark.planning.memory import training_state_bytes
+from litespark.run.build import construct_module
 from litespark.run.precision import precision_of
-from litespark.run.preflight import place_of, preflight
+from litespark.run.preflight import Machine, place_of, preflight
 from litespark.run.targets import ConfigError
-from tests.run.composed import parts
+from tests.data.prepared_manifest import manifest
+from tests.run.composed import SMALL, parts
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 LARGE = ("model=llama3b", "data.seq_len=4096", "data.micro_batch_size=4", "trainer.global_batch_size=4")
@@ -46,6 +48,16 @@ def test_simulated_it_runs_anywhere_and_on_a_cpu_everything_else_is_in_fp32(card
     card((7, 0), bf16=False)
     with pytest.raises(ConfigError, match=r"precision=fp8: A Card has no bf16 units .* use precision=fp32"):
         precision_of(settings, GPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "residual", "expected"),
+    [("bf16", "fp32", torch.float32), ("bf16", "bf16", torch.bfloat16), ("fp32", "bf16", torch.float32)],
+)
+def test_the_residual_stream_has_the_dtype_of_the_settings_where_activations_are_bf16(precision, residual, expected):
+    settings = parts(*SMALL, f"precision={precision}", f"precision.residual={residual}")
+    module, _ = construct_module(settings, Machine(CPU, precision, 1, ALONE), manifest())
+    assert module.model.residual_dtype == place_of(settings, CPU, precision).stream_dtype == expected
 
 
 def test_sizes_that_fp8_units_do_not_take_are_refused_but_where_they_are_simulated(card):

@@ -168,7 +168,7 @@ def small_run(
         accelerator="cpu",
         devices=devices,
         strategy=build_strategy(strategy, CPU, devices),
-        precision=lightning_precision(strategy, precision, CPU),
+        precision=lightning_precision(precision, CPU),
         max_steps=-1,
         max_epochs=-1,
         accumulate_grad_batches=accumulate,

@@ -36,22 +36,19 @@ def test_one_device_is_refused_to_several_processes():
 
 
 @pytest.mark.parametrize(
-    "name, precision, device, expected",
+    "precision, device, expected",
     [
-        ("single", "fp32", "cpu", "32-true"),
-        ("single", "bf16", "cpu", "bf16-mixed"),
-        ("ddp", "bf16", "cuda", "bf16-mixed"),
-        ("fsdp", "fp32", "cuda", "32-true"),
-        ("fsdp", "bf16", "cuda", "32-true"),  # the sharding policy casts
-        ("single", "fp8", "cuda", "bf16-mixed"),
-        ("ddp", "fp8", "cpu", "32-true"),  # simulated: what is not in fp8 is exact
+        ("fp32", "cpu", "32-true"),
+        ("bf16", "cpu", "bf16-mixed"),
+        ("bf16", "cuda", "bf16-mixed"),
+        ("fp8", "cuda", "bf16-mixed"),
+        ("fp8", "cpu", "32-true"),  # simulated: what is not in fp8 is exact
     ],
 )
-def test_precision(name, precision, device, expected):
-    strategy = StrategyConfig(name)
-    assert lightning_precision(strategy, precision, torch.device(device)) == expected
+def test_precision(precision, device, expected):
+    assert lightning_precision(precision, torch.device(device)) == expected
     if device == "cpu":
-        with forward_context(strategy, precision, CPU):
+        with forward_context(precision, CPU):
             ours = autocast_state()
         mixed = expected == "bf16-mixed"
         with MixedPrecision(expected, device).forward_context() if mixed else nullcontext():

@@ -9,6 +9,7 @@ from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Switch, s
 from litespark.models.spec import Recompute
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, Seed
+from litespark.training.strategies import Residual
 
 
 @settings("trainer")
@@ -126,6 +127,8 @@ class PrecisionConfig:
 
     name: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
     """`auto` takes the fastest that is right here; one line of the log says which, and why."""
+    residual: Residual = "fp32"
+    """Dtype of the residual stream and of its gradient where activations are bf16, under every strategy."""
     fp8: Fp8Config = Fp8Config()
     """With fp8 only."""
 

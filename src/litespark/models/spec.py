@@ -91,6 +91,13 @@ class HasMatrices(Protocol):
 
 
 @runtime_checkable
+class HasResidual(Protocol):
+    """A model whose residual stream has a dtype of its own, set before the first step; None: that of the embedding."""
+
+    residual_dtype: torch.dtype | None
+
+
+@runtime_checkable
 class TakesFp8(ModelSpec, Protocol):
     """A family of which the layers can multiply in fp8."""
 

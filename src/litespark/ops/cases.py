@@ -13,7 +13,7 @@ from torch import Tensor
 
 from litespark.ops.attention.documents import Documents
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place, StepShapes
 
 IGNORE_INDEX = -100
 EPSILON = 1e-5
@@ -30,10 +30,16 @@ class Case:
     inputs: dict[str, Tensor]
     call: Callable[..., Any]  # runs a backend's function, which comes first, on the values of `inputs`
     sizes: str  # what they were cut to, in words
-    # inputs that are fp32 also when the step runs under autocast: the residual stream and the weights
-    stay_fp32: tuple[str, ...] = ()
+    # inputs that keep their dtype when the step runs under autocast: the residual stream, which is "x", and the weights
+    not_autocast: tuple[str, ...] = ()
     # within which attention stays, made once, as for all layers of a forward; None: within sequences
     documents: Documents | None = None
+
+    def dtype_of(self, name: str, place: Place) -> torch.dtype:
+        """Dtype of an input in a step at `place`."""
+        if not place.autocast or name not in self.not_autocast:
+            return place.dtype
+        return place.stream_dtype if name == "x" else torch.float32
 
 
 def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> list[Case]:

@@ -66,8 +66,7 @@ class Step:
         self.leaves: list[Tensor] = []
         for name, x in case.inputs.items():
             if not name.startswith("fixed"):
-                dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
-                x = x.detach().to(dtype, copy=True).requires_grad_()
+                x = x.detach().to(case.dtype_of(name, place), copy=True).requires_grad_()
             self.leaves.append(x)
         self.wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
 
@@ -96,6 +95,7 @@ class Remembered:
             "source": source_hash(Path(__file__).parent),
             "dtype": dtype_name(place.dtype),
             "autocast": place.autocast,
+            "stream": dtype_name(place.stream_dtype),
             # PyTorch takes other kernels for attention
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "shapes": asdict(place.shapes),

@@ -34,5 +34,11 @@ class Place:
     device: torch.device  # of this rank
     dtype: torch.dtype  # of the activations
     shapes: StepShapes  # of a micro-batch
-    autocast: bool = False  # over fp32 weights and an fp32 residual stream
+    autocast: bool = False  # over fp32 weights
     fp8: Fp8Config | None = None  # settings of a run in fp8; None: it is not, or nothing is known of them
+    residual: torch.dtype | None = None  # of the residual stream; None: fp32 under autocast
+
+    @property
+    def stream_dtype(self) -> torch.dtype:
+        """Dtype of the residual stream."""
+        return self.residual or (torch.float32 if self.autocast else self.dtype)

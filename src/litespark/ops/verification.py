@@ -89,9 +89,7 @@ def _cut(op: str, place: Place) -> Place:
 
 def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:
     if op == "fp8":
-        yield from piece_trials(
-            load(op, backend), place.shapes, place.device, place.dtype, autocast=place.autocast, config=place.fp8
-        )
+        yield from piece_trials(load(op, backend), place)
     else:
         for case in cases(op, place.shapes, place.device):
             yield Trial(case.name, case.sizes, partial(_compared, case, backend, place))
@@ -127,7 +125,8 @@ def _compared(case: Case, backend: str, place: Place) -> list[Difference]:
     def as_the_step_calls_it(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not place.autocast or place.dtype == torch.float32:
             return case.call(function, *tensors)
-        wide = (x.float() if name in case.stay_fp32 else x for name, x in zip(case.inputs, tensors, strict=True))
+        given = zip(case.inputs, tensors, strict=True)
+        wide = (x.to(case.dtype_of(name, place)) if name in case.not_autocast else x for name, x in given)
         with device_of(place.device).autocast(place.dtype):
             return case.call(function, *wide)
 

@@ -23,7 +23,7 @@ class OpCost:
 def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost:
     """The cost of `op` on one micro-batch; `attention_pairs` are the (query, key) pairs seen in all sequences."""
     shapes, narrow = place.shapes, place.dtype.itemsize
-    stream = 4 if place.autocast else narrow
+    stream = place.stream_dtype.itemsize
     tokens = shapes.tokens
     weight = stream * shapes.hidden_size
     if op == "rms_norm":

@@ -44,7 +44,7 @@ from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint.state import StateAtHand
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
-from litespark.training.strategies import build_strategy, lightning_precision
+from litespark.training.strategies import build_strategy, lightning_precision, residual_dtype
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         recompute=parts.recompute,
         strategy=parts.strategy,
         precision=machine.precision,
+        residual_dtype=residual_dtype(parts.residual, machine.precision, machine.device),
         load_weights=None if machine.weights is None else machine.weights.fill,
         fp8=parts.fp8 if machine.precision == "fp8" else None,
         compile_mode=parts.ops.compile,
@@ -242,7 +243,7 @@ def _trainer(
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
         plugins=[StartedRanks(ranks), *([] if state is None else [state])],
-        precision=lightning_precision(parts.strategy, machine.precision, machine.device),
+        precision=lightning_precision(machine.precision, machine.device),
         # the module ends the run with its budget, which may be in tokens
         max_steps=-1,
         max_epochs=-1,

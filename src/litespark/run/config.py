@@ -36,7 +36,7 @@ from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
 from litespark.training.schedule import Schedule
-from litespark.training.strategies import StrategyConfig
+from litespark.training.strategies import Residual, StrategyConfig
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Parts:
     model: ModelSpec
     ops: OpsConfig
     precision: str
+    residual: Residual
     fp8: Fp8Config
     recompute: Recompute
     data: Any
@@ -119,6 +120,7 @@ def parts_from(config: DictConfig) -> Parts:
     parts = Parts(
         **made,
         precision=precision.name,
+        residual=precision.residual,
         fp8=precision.fp8,
         recompute=recompute.mode,
         logs=Path(paths.logs),

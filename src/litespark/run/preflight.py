@@ -24,7 +24,7 @@ from litespark.run.config import ConfigError, Parts
 from litespark.run.initial_weights import InitialWeights, check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.training.any_accelerator import why_no_ddp
-from litespark.training.strategies import Precision, activation_dtype, lightning_precision
+from litespark.training.strategies import Precision, activation_dtype, residual_dtype
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +128,9 @@ def measurable_layers(model: ModelSpec, device: torch.device) -> int:
 
 def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     """Where the ops of a run compute, and at which sizes."""
-    # the sharding of FSDP2 casts by itself; Lightning's mixed precision is autocast
-    autocast = lightning_precision(parts.strategy, precision, device) == "bf16-mixed"
+    dtype, stream = activation_dtype(precision, device), residual_dtype(parts.residual, precision, device)
     fp8 = parts.fp8 if precision == "fp8" else None
-    return Place(device, activation_dtype(precision, device), step_shapes(parts), autocast, fp8)
+    return Place(device, dtype, step_shapes(parts), dtype == torch.bfloat16, fp8, stream)
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:

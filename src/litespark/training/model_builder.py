@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.models.compilation import CompileMode, compile_model
 from litespark.models.init import initialise
-from litespark.models.spec import ModelSpec, Recompute, TakesFp8
+from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.strategies import Precision, StrategyConfig, shard_model
@@ -28,6 +28,7 @@ class ModelBuilder:
     recompute: Recompute = "none"
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     precision: Precision = "fp32"
+    residual_dtype: torch.dtype | None = None
     load_weights: Callable[[nn.Module], None] | None = None
     fp8: Fp8Config | None = None
     compile_mode: CompileMode = "none"
@@ -36,6 +37,8 @@ class ModelBuilder:
         """The model on `device`, the same values however `strategy=fsdp` shards it over the one-dimensional `mesh`."""
         with torch.device("meta"):
             model = self.spec.build(self.ops, self.recompute)
+        if isinstance(model, HasResidual):
+            model.residual_dtype = self.residual_dtype
         blocks = self.spec.units(model)
         if self.strategy.name == "fsdp":
             assert mesh is not None

@@ -18,6 +18,7 @@ from litespark.mesh import Roles
 from litespark.ranges import Range
 
 Precision = Literal["fp32", "bf16", "fp8"]
+Residual = Literal["fp32", "bf16"]
 
 
 @settings("strategy")
@@ -65,11 +66,13 @@ def shard_model(
 ) -> None:
     """Shard a meta model over a one-dimensional mesh, in place (FSDP2): a block is a unit, the rest one more.
 
-    With bf16 the gathered copies are bf16 and the masters stay fp32; gradients are reduced in fp32.
+    With bf16 the gathered copies are bf16 and the masters stay fp32; gradients are reduced in fp32. Activations are
+    autocast, as under the other strategies, and not cast between the units: the residual stream keeps its dtype.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None,
         reduce_dtype=torch.float32 if precision == "bf16" else None,
+        cast_forward_inputs=False,
     )
     for unit in (*blocks, model):
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
@@ -81,18 +84,18 @@ def activation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if bf16 else torch.float32
 
 
-def lightning_precision(
-    config: StrategyConfig, precision: Precision, device: torch.device
-) -> Literal["32-true", "bf16-mixed"]:
-    """Lightning's name for `precision`; under FSDP2 the sharding policy casts, so Lightning must not."""
-    if activation_dtype(precision, device) == torch.bfloat16 and config.name != "fsdp":
-        return "bf16-mixed"
-    return "32-true"
+def residual_dtype(residual: Residual, precision: Precision, device: torch.device) -> torch.dtype:
+    """Of the residual stream: a choice where the other activations are bf16."""
+    narrow = residual == "bf16" and activation_dtype(precision, device) == torch.bfloat16
+    return torch.bfloat16 if narrow else torch.float32
 
 
-def forward_context(
-    config: StrategyConfig, precision: Precision, device: torch.device
-) -> AbstractContextManager[object]:
+def lightning_precision(precision: Precision, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
+    """Lightning's name for `precision`; bf16-mixed is autocast."""
+    return "bf16-mixed" if activation_dtype(precision, device) == torch.bfloat16 else "32-true"
+
+
+def forward_context(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """What the Trainer puts around the forward pass: Lightning 2.6.6 autocasts without a cache, or not at all."""
-    mixed = lightning_precision(config, precision, device) == "bf16-mixed"
+    mixed = lightning_precision(precision, device) == "bf16-mixed"
     return device_of(device).autocast(torch.bfloat16, cached=False) if mixed else nullcontext()

@@ -97,7 +97,7 @@ class Fp8Runs:
     def norm(self) -> dict[str, Run]:
         """RMSNorm of stream + update to an operand; backward the gradient of both, that of the update as an operand."""
         dtype, size = self.place.dtype, (self.place.shapes.tokens, self.place.shapes.hidden_size)
-        stream_dtype = torch.float32 if self.place.autocast else dtype
+        stream_dtype = self.place.stream_dtype
         x, stream_gradient = (self._normal(*size, dtype=stream_dtype) for _ in range(2))
         update, normed_gradient = (self._normal(*size, dtype=dtype) for _ in range(2))
         weight = 1 + self._normal(size[1], dtype=torch.float32, scale=0.25)

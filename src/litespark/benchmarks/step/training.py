@@ -45,7 +45,7 @@ class LitesparkTraining:
             return validate(self.model, self.module.task, metrics, batches, device, self._context)["loss"]
 
     def _context(self) -> AbstractContextManager[object]:
-        return forward_context(self.parts.strategy, self.machine.precision, self.machine.device)
+        return forward_context(self.machine.precision, self.machine.device)
 
 
 class TextbookTraining(ABC):

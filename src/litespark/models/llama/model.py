@@ -7,6 +7,7 @@ V vocabulary.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -66,16 +67,14 @@ class Rotary(nn.Module):
         return rope_tables(positions, self.inverse_frequencies)
 
 
+@dataclass(frozen=True)
 class Context:
-    """Where tokens stand and what they see. In tuples and dataclasses FSDP's mixed precision would cast cos and sin."""
+    """Where tokens stand and what they see."""
 
-    def __init__(
-        self, cos: Tensor, sin: Tensor, documents: Documents | None = None, cache: KeyValueCache | None = None
-    ) -> None:
-        self.cos = cos
-        self.sin = sin
-        self.documents = documents
-        self.cache = cache
+    cos: Tensor
+    sin: Tensor
+    documents: Documents | None = None
+    cache: KeyValueCache | None = None
 
 
 class Attention(nn.Module):
@@ -165,7 +164,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """The model. `fp8` is what `models.llama.fp8.enable_fp8` made, None where it is not in fp8."""
+    """The model. `fp8` is what `models.llama.fp8.enable_fp8` made, None where it is not in fp8; see `HasResidual`."""
 
     def __init__(self, config: LlamaConfig, ops: Ops, recompute: Recompute = "none") -> None:
         super().__init__()
@@ -173,6 +172,7 @@ class Llama(nn.Module):
         self.ops = ops
         self.recompute = recompute
         self.fp8: Fp8State | None = None
+        self.residual_dtype: torch.dtype | None = None
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.rotary = Rotary(config)
         self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.num_layers))
@@ -226,7 +226,7 @@ class Llama(nn.Module):
         if within is not None:
             within.prepare()
         context = Context(cos, sin, within, cache)
-        x, update = self.embedding(tokens), None
+        x, update = self.embedding(tokens).to(self.residual_dtype), None
         recompute = self.recompute == "full" and self.training and torch.is_grad_enabled() and cache is None
         for block in self.blocks:
             if recompute:

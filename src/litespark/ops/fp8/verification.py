@@ -15,7 +15,7 @@ from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.fp8.verification_pieces import PLAIN, Piece, Way, kinds_of, pieces_to_verify, spoilt
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import (
     LOW_PRECISION_BOUND,
     Difference,
@@ -48,18 +48,11 @@ FUSED = Bounds(1e-3, 1e-5, 1e-2)
 ROUNDED = Bounds(1e-3, 2.0**-7, 1e-2)
 
 
-def piece_trials(
-    pieces: Pieces,
-    shapes: StepShapes,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    autocast: bool,
-    config: Fp8Config | None = None,
-) -> Iterator[Trial]:
-    """Every piece, for every kind of layer of a run with the settings `config`, None: of any run."""
+def piece_trials(pieces: Pieces, place: Place) -> Iterator[Trial]:
+    """Every piece, for every kind of layer of a run at `place`; where it has no settings of fp8, of any run."""
+    config, dtype = place.fp8, place.dtype
     kinds, gradients = kinds_of(config), (E5M2, E4M3) if config is None else (config.gradient_format,)
-    for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=gradients):
+    for piece in pieces_to_verify(place, gradients):
         for kind in kinds:
             if not (piece.exact and kind == PLAIN):  # a cast to nothing
                 compare = partial(_piece_compared, pieces, piece, kind, kinds, dtype)

@@ -14,7 +14,7 @@ from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place
 
 # what a layer may be beside in fp8 by a recipe
 PLAIN = "not in fp8"
@@ -119,16 +119,15 @@ class Piece:
         return [operand.rows.values.abs().max() for operand in operands]  # type: ignore[union-attr]  # operands, with rows
 
 
-def pieces_to_verify(
-    shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
-) -> Iterator[Piece]:
+def pieces_to_verify(place: Place, gradients: tuple[Format, ...]) -> Iterator[Piece]:
     """All pieces with random inputs, one after the other; `gradients` are the formats of gradients."""
+    shapes, device, dtype, stream_dtype = place.shapes, place.device, place.dtype, place.stream_dtype
+    weight_dtype = torch.float32 if place.autocast else dtype
     rows, hidden_size, intermediate_size = (
         shapes.sequences * shapes.length,
         shapes.hidden_size,
         shapes.intermediate_size,
     )
-    stream_dtype = torch.float32 if autocast else dtype
     generator = torch.Generator(device=device).manual_seed(0)
 
     def normal(*size: int, to: torch.dtype = dtype, faint_rows: bool = False, faint_columns: bool = False) -> Tensor:
@@ -147,14 +146,14 @@ def pieces_to_verify(
     weight = normal(outputs, intermediate_size, to=torch.float32, faint_rows=True, faint_columns=True)
     yield Piece("cast of weights", f"{outputs} x {intermediate_size}", {"x": weight}, (E4M3,), _cast, exact=True)
     stream = normal(rows, hidden_size, to=stream_dtype)
-    norm_weight = normal(hidden_size, to=stream_dtype, faint_rows=True)
+    norm_weight = normal(hidden_size, to=weight_dtype, faint_rows=True)
     inputs = {"x": stream, "update": normal(rows, hidden_size), "weight": norm_weight}
     yield Piece("add_rms_norm", at_hidden_size, inputs, (E4M3,), _add_rms_norm, optional="update")
     inputs = {
         "norm_gradient": normal(rows, hidden_size, faint_rows=True),
         "stream_gradient": normal(rows, hidden_size, to=stream_dtype, faint_rows=True),
         "stream": stream,
-        "weight": normal(hidden_size, to=stream_dtype),
+        "weight": normal(hidden_size, to=weight_dtype),
     }
     yield Piece("add_rms_norm_backward", at_hidden_size, inputs, gradients, _add_rms_norm_backward,
                 optional="stream_gradient", of_gradient=True)  # fmt: skip
