@@ -2,6 +2,10 @@
 
 import json
 import os
+import platform
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,6 +200,35 @@ def test_a_step_needs_no_double_precision_where_the_device_has_none(monkeypatch)
         step.take(model, build_optimizer(model, AdamWConfig()), [batch], 1e-3)
     assert torch.float32 in seen
     assert torch.float64 not in seen
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+def test_a_process_can_keep_the_memory_that_its_tensors_free():
+    program = textwrap.dedent("""
+        import resource, torch
+        from litespark.device import device_of
+
+        def cleared_pages(repeats, megabytes=40):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(repeats):
+                torch.zeros(megabytes * 2**18).add_(1)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        left_alone = cleared_pages(10)
+        device_of(torch.device("cpu")).keep_freed_memory()
+        print(left_alone, cleared_pages(10))
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    left_alone, kept = map(int, done.stdout.split())
+    # the first block is new, and a small one behind it may move it once more
+    assert kept < left_alone / 2
+
+
+def test_a_training_step_asks_for_that(monkeypatch):
+    asked = []
+    monkeypatch.setattr(device.Device, "keep_freed_memory", lambda there: asked.append(there.type))
+    OptimizerStep(Pretrain(), grad_clip=None, device=CPU)
+    assert asked == ["cpu"]
 
 
 def test_the_random_state_of_the_device_is_saved_set_and_kept(monkeypatch):

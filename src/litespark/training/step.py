@@ -37,7 +37,8 @@ class OptimizerStep:
     """Steps of one task, one after the other.
 
     `take` is the whole of a step. Another loop, such as Lightning's, calls `loss` for each micro-batch and `finish`
-    between the last backward and the optimizer. DDP or FSDP2 averages the gradients over the ranks of `mesh`.
+    between the last backward and the optimizer. DDP or FSDP2 averages the gradients over the ranks of `mesh`. From the
+    first one made, the process keeps the memory that its tensors free (`Device.keep_freed_memory`).
 
     Attributes:
         sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the step that is being made, or of the
@@ -48,6 +49,7 @@ class OptimizerStep:
         self.task = task
         self.grad_clip = grad_clip
         self.mesh = mesh or Mesh()
+        device_of(device).keep_freed_memory()
         self.sums = torch.zeros(2, dtype=device_of(device).sum_dtype, device=device)
         self._finished = False
 
