@@ -27,6 +27,8 @@ from litespark.ops.triton_support import INTERPRET, TARGETS, Launches, Target, i
 TENSOR_MEMORY_COLUMNS = 512
 # folders whose kernels are only called by kernels of ops
 _SHARED = frozenset({"rounding"})
+# of a launch, that the compiler is given
+_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Compilation:
     types: Mapping[str, str]  # argument -> Triton's type, "constexpr" for constants
     constants: Mapping[str, Any]
     attributes: Mapping[str, Any]  # argument -> what the compiler may assume of it, such as multiples of 16
-    options: Mapping[str, int]  # warps, and stages where the launch states them
+    options: Mapping[str, int]  # warps, and where the launch states them stages, and whether a · b + c is rounded once
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
             types,
             {name: bound[name] for name, kind in types.items() if kind == "constexpr"},
             {name: attributes for name, attributes in assumed.items() if attributes},
-            {"num_warps": 4} | {name: left[name] for name in ("num_warps", "num_stages") if name in left},
+            {"num_warps": 4} | {name: left[name] for name in _OPTIONS if name in left},
         )
         if not any(replace(made, name=earlier.name) == earlier for earlier in recorded):
             recorded.append(made)

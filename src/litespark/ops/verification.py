@@ -80,6 +80,12 @@ def verify_products(place: Place) -> list[Verification]:
     return _verifications("fp8", "units", product_trials(place.shapes, place.device, place.dtype, place.fp8), place)
 
 
+def verify_adamw(device: torch.device) -> list[Verification]:
+    """Triton's kernel of AdamW beside PyTorch's on the CPU."""
+    place = Place(device, torch.float32, StepShapes(1, 1, 1, 1, 1, 1, 1, 1))
+    return _verifications("adamw", "triton", adamw_trials(device), place)
+
+
 def _cut(op: str, place: Place) -> Place:
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(place.shapes, length=max(place.shapes.length, _SHORTEST_SEQUENCE))

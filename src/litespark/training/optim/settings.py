@@ -7,6 +7,7 @@ from torch.optim import AdamW, Optimizer
 
 from litespark.config.settings import Switch, settings
 from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range
+from litespark.training.optim.adamw import AdamWKernel, fused_adamw
 from litespark.training.optim.build import parameter_groups
 from litespark.training.schedule import LEARNING_RATE_FACTOR
 
@@ -30,6 +31,9 @@ class OptimizerConfig:
     """Largest global gradient norm; null clips nothing."""
     nonfinite_limit: Count = 5
     """Non-finite steps in a row (each is skipped) after which the run stops."""
+    adamw_kernel: AdamWKernel = "auto"
+    """Of fused AdamW: `triton`, ours, which does not write gradients back; `torch`; `auto` takes ours where there is a
+    GPU for it and it passes its verification."""
 
     def __post_init__(self) -> None:
         self._check_decay("lr")
@@ -60,8 +64,10 @@ class AdamWConfig(OptimizerConfig):
 
     def build(self, model: nn.Module) -> Optimizer:
         """See `OptimizerConfig`."""
-        groups, foreach = parameter_groups(model, self.weight_decay), None if self.fused else True
-        return AdamW(groups, self.lr, self.betas, self.eps, fused=self.fused, foreach=foreach)
+        groups = parameter_groups(model, self.weight_decay)
+        if self.fused:
+            return fused_adamw(self.adamw_kernel, groups, self.lr, self.betas, self.eps)
+        return AdamW(groups, self.lr, self.betas, self.eps, fused=False, foreach=True)
 
 
 @settings("optim")
@@ -115,4 +121,4 @@ class MuonConfig(OptimizerConfig):
         common |= {"lr": self.lr * factor, LEARNING_RATE_FACTOR: factor}
         groups = [{"params": parameters, "rows": parts, **common} for parts, parameters in rows.items()]
         others = parameter_groups(model, self.weight_decay, without=matrices.keys())
-        return MuonWithAdamW(groups, AdamW(others, self.lr, self.betas, self.eps, fused=True))
+        return MuonWithAdamW(groups, fused_adamw(self.adamw_kernel, others, self.lr, self.betas, self.eps))

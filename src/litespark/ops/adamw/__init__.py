@@ -1,0 +1,1 @@
+"""AdamW's update of many tensors in one kernel."""

@@ -1,0 +1,106 @@
+"""AdamW with one kernel for all parameters: PyTorch's, or ours in Triton, which leaves the gradients as they are.
+
+PyTorch's divides them by `grad_scale` in place, which writes 4 bytes a parameter more.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW
+
+from litespark.device import device_of
+from litespark.ops import triton_support
+
+AdamWKernel = Literal["auto", "triton", "torch"]
+
+
+def fused_adamw(
+    kernel: AdamWKernel, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float
+) -> AdamW:
+    """AdamW over `groups`; `auto` takes Triton's kernel where it can run, unless in Triton's interpreter."""
+    if kernel != "torch":
+        reason = _why_not_triton([parameter for group in groups for parameter in group["params"]], kernel)
+        if reason is None:
+            return TritonAdamW(groups, lr, betas, eps)
+        if kernel == "triton":
+            raise ValueError(f"optim.adamw_kernel: got triton, which cannot run here: {reason}; expected auto or torch")
+    return AdamW(groups, lr, betas, eps, fused=True)
+
+
+def why_not_triton(device: torch.device, kernel: AdamWKernel) -> str | None:
+    """Why the step is not taken by Triton's kernel there; None: it is."""
+    if kernel == "torch":
+        return "PyTorch's kernel was asked for"
+    if (reason := triton_support.why_not(device, torch.float32)) is not None:
+        return reason
+    return None if kernel == "triton" or device_of(device).is_accelerator else "Triton's interpreter is for tests"
+
+
+def _why_not_triton(parameters: list[Tensor], kernel: AdamWKernel) -> str | None:
+    for parameter in parameters:
+        if parameter.dtype != torch.float32:
+            return f"it takes weights in fp32, not {parameter.dtype}"
+        if (reason := why_not_triton(parameter.device, kernel)) is not None:
+            return reason
+    return None
+
+
+class TritonAdamW(AdamW):
+    """`torch.optim.AdamW(fused=True)` over Triton's kernel, with the same groups and states, for weights in fp32.
+
+    The kernel reads `grad_scale`, `found_inf`, counters, and a rate that is a tensor on the device, so a CUDA graph can
+    hold a step.
+
+    Attributes:
+        copies: parameter -> a tensor in bf16 of the shape of this rank's part, which each step fills with the weights.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], lr: float | Tensor, betas: tuple[float, float], eps: float
+    ) -> None:
+        super().__init__(groups, lr, betas, eps, fused=True)
+        self._begin()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "copies" not in self.__dict__:  # it was pickled or copied, which keeps groups and states
+            self._begin()
+
+    def _begin(self) -> None:
+        from litespark.ops.adamw.kernels import Tables  # only where Triton is
+
+        self.copies: dict[Tensor, Tensor] = {}
+        self._tables = [Tables() for _ in self.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; `closure`, which makes the gradients, is called first and its result returned."""
+        from litespark.ops.adamw.function import adamw_step
+        from litespark.ops.adamw.kernels import Update
+
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        scale, skipped = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        for group, tables in zip(self.param_groups, self._tables, strict=True):
+            parameters, gradients, averages, squares, steps = lists = [[], [], [], [], []]  # type: ignore[var-annotated]
+            self._init_group(group, *lists[:4], [], steps)
+            if not parameters:
+                continue
+            updates = []
+            for parameter, *others in zip(parameters, gradients, averages, squares, strict=True):
+                weight, gradient, average, square = map(_local, (parameter, *others))
+                if gradient.stride() != weight.stride():
+                    gradient = torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
+                updates.append(Update(weight, gradient, average, square, self.copies.get(parameter)))
+            settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+            adamw_step(updates, steps, tables, **settings, grad_scale=scale, found_inf=skipped)
+        return result
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
