@@ -47,7 +47,7 @@ def test_its_test_passes(added):
 
 def test_it_is_verified_and_trained_with(added, logs, tmp_path, capsys):
     assert main(["verify", *SMALL, *CHOSEN]) == 0
-    assert "1 of 1 ops verified" in capsys.readouterr().out
+    assert "2 of 2 ops verified" in capsys.readouterr().out
     assert main(["train", *SMALL, *CHOSEN, logs]) == 0
     ops = json.loads((tmp_path / "logs" / "runs" / "small" / "run.json").read_text())["ops"]
     assert {op["op"]: op["used"] for op in ops}["swiglu"] == "recomputed"

@@ -15,8 +15,8 @@ from litespark.ops.precision import dtype_name
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
 from litespark.reports import tables
+from litespark.run import choose_optimizer, verify
 from litespark.run import train as run
-from litespark.run import verify
 from litespark.run.config import ConfigError
 from litespark.run.record import RunRecord
 from tests.ops import planted_pieces
@@ -138,7 +138,8 @@ def test_verify_runs_every_fast_backend_that_can_run_here():
     right, lines = _verified("ops=litespark")
     assert right, "\n".join(lines)
     used = BACKENDS.keys() - {"fp8"}
-    assert lines[-1] == f"{len(used)} of {len(used)} ops verified"
+    assert lines[-1] == f"{len(used) + 1} of {len(used) + 1} ops verified"
+    assert sum(line.startswith("adamw=triton (gradients in ") for line in lines) == 2
     assert not any(line.startswith("fp8") for line in lines)
     if not torch.cuda.is_available():
         assert "interpreter" in lines[0]
@@ -153,11 +154,11 @@ def test_verify_verifies_the_pieces_of_fp8_where_there_are_no_units_and_the_prod
     right, lines = _verified(*_FP8, f"precision.fp8.simulate={simulate}")
     assert right, "\n".join(lines)
     verified = "fp8=triton (everything, bf16, few): verified, codes is 0.0e+00 away, at most 1.0e-03 is allowed"
-    assert lines[1:] == [verified, "1 of 1 ops verified"]
+    assert (lines[1], lines[-1]) == (verified, "2 of 2 ops verified")
     wrong = Verification("fp8", "units", "products", "few", "bf16", False, 0.1, (Difference("output", 0.5, 0.02),))
     monkeypatch.setattr(verify, "verify_products", lambda *arguments: [wrong])
     right, lines = _verified(*_FP8, f"precision.fp8.simulate={simulate}")
-    assert (right, lines[-1]) == (False, "FAILED: 1 of 1 ops")
+    assert (right, lines[-1]) == (False, "FAILED: 1 of 2 ops")
     assert "fp8=units (products, bf16, few): FAILED, output is 5.0e-01 away, at most 2.0e-02 is allowed" in lines
 
 
@@ -180,4 +181,20 @@ def test_verify_shows_every_failure_and_fails(monkeypatch):
     right, lines = _verified("ops=reference", "ops.swiglu=wrong", "ops.rope=wrong")
     assert not right
     assert sum("FAILED" in line for line in lines[:-1]) == 2
-    assert lines[-1] == "FAILED: 2 of 2 ops"
+    assert lines[-1] == "FAILED: 2 of 3 ops"
+
+
+@needs_no_gpu
+def test_adamw_in_triton_is_verified_before_a_run_and_replaced_where_it_is_wrong(tmp_path, monkeypatch):
+    def adamw(folder, *overrides):
+        record = _train(folder, "optim.adamw_kernel=triton", "callbacks.verify=always", *overrides)
+        return next(op for op in record.ops if op.op == "adamw")
+
+    right = adamw(tmp_path / "right")
+    assert (right.asked, right.used, [each.passed for each in right.verifications]) == ("triton", "triton", [True] * 2)
+    wrong = Verification("adamw", "triton", "gradients", "few", "fp32", True, 0.1, (Difference("weight", 0.5, 1e-6),))
+    monkeypatch.setattr(choose_optimizer, "verify_adamw", lambda device: [wrong])
+    with pytest.raises(FailedVerificationError, match=r"optim.adamw_kernel: got triton, .* Set optim.adamw_kernel=tor"):
+        adamw(tmp_path / "wrong")
+    other = adamw(tmp_path / "replaced", "ops.on_failed_verification=fallback")
+    assert (other.used, [each.passed for each in other.verifications]) == ("torch", [False])

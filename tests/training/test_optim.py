@@ -295,3 +295,48 @@ def test_a_loaded_state_brings_no_settings_and_another_optimizer_does_not_take_i
     another = build_optimizer(llama(), AdamWConfig() if isinstance(now, MuonConfig) else MuonConfig())
     with pytest.raises(ValueError, match="different number of parameter groups"):
         another.load_state_dict(state)
+
+
+# ------------------------------------------------------------------ AdamW in Triton
+
+
+@pytest.mark.parametrize("kind", [AdamWConfig, MuonConfig])
+def test_states_of_either_kernel_load_into_the_other_and_go_on_alike(kind):
+    """Sizes are whole vectors, whose bits agree."""
+    kernels = "triton", "torch"
+    models = {kernel: llama(hidden_size=32, intermediate_size=64, head_dim=16) for kernel in kernels}
+    optimizers = {kernel: build_optimizer(models[kernel], kind(lr=0.02, adamw_kernel=kernel)) for kernel in kernels}
+    for kernel in kernels:
+        step(models[kernel], optimizers[kernel], 0)
+        step(models[kernel], optimizers[kernel], 1, bad="loss")
+    saved = {kernel: copy.deepcopy(optimizers[kernel].state_dict()) for kernel in kernels}
+    for kernel, other in (kernels, kernels[::-1]):
+        optimizers[kernel].load_state_dict(saved[other])
+        step(models[kernel], optimizers[kernel], 2)
+    ours, theirs = ((weights(models[kernel]), states(models[kernel], optimizers[kernel])) for kernel in kernels)
+    assert_same(ours[0], theirs[0])
+    assert_same(ours[1], theirs[1])
+
+
+def test_a_step_in_triton_fills_copies_leaves_gradients_and_survives_being_copied():
+    model = llama()
+    optimizer = build_optimizer(model, AdamWConfig(adamw_kernel="triton"))
+    head = model.head.weight
+    optimizer.copies[head] = torch.zeros_like(head, dtype=torch.bfloat16)
+    give_gradients(model, 0)
+    before = head.grad.clone()
+    finish_gradients(optimizer, torch.ones(()), torch.tensor(8.0), ranks=1, grad_clip=1.0)
+    optimizer.step()
+    assert_same(before, head.grad)
+    assert_same(optimizer.copies[head], head.bfloat16())
+    again = copy.deepcopy(optimizer)
+    again.step()
+    assert again.copies == {}
+
+
+def test_where_triton_cannot_take_the_step():
+    with pytest.raises(ValueError, match=r"optim.adamw_kernel: got triton, .* weights in fp32, not torch.bfloat16"):
+        build_optimizer(llama().bfloat16(), AdamWConfig(adamw_kernel="triton"))
+    assert type(build_optimizer(llama().bfloat16(), AdamWConfig())) is torch.optim.AdamW
+    if not torch.cuda.is_available():  # Triton's interpreter is for tests
+        assert type(build_optimizer(llama(), AdamWConfig())) is torch.optim.AdamW

@@ -16,7 +16,7 @@ from litespark.ops.cases import Case, cases, cut, small
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.verification import piece_trials, product_trials
 from litespark.ops.precision import dtype_name
-from litespark.ops.shapes import Place
+from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference, Trial, differences
 
 # of the activations of the reference; see `cut`
@@ -82,6 +82,8 @@ def verify_products(place: Place) -> list[Verification]:
 
 def verify_adamw(device: torch.device) -> list[Verification]:
     """Triton's kernel of AdamW beside PyTorch's on the CPU."""
+    from litespark.ops.adamw.verification import adamw_trials  # only where Triton is
+
     place = Place(device, torch.float32, StepShapes(1, 1, 1, 1, 1, 1, 1, 1))
     return _verifications("adamw", "triton", adamw_trials(device), place)
 

@@ -32,6 +32,7 @@ from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
 from litespark.run.choose_ops import choose_ops, log_choices, op_record
+from litespark.run.choose_optimizer import choose_adamw
 from litespark.run.composing import OWN_CALLBACKS, OWN_LOGGER
 from litespark.run.config import ConfigError, Parts, made_own
 from litespark.run.folder import CHECKPOINTS, ENERGY
@@ -121,9 +122,10 @@ def _metrics(parts: Parts, manifest: Manifest) -> Metric:
 def construct_module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, list[Choice]]:
     """The module as it stands before the first step, made without a Trainer for one process, and its ops' choices."""
     ops, choices = choose_ops(parts, machine)
+    parts, of_adamw = choose_adamw(parts, machine)
     module = build_module(parts, machine, manifest, token_budget(parts), ops)
     module.construct(machine.device)
-    return module, choices
+    return module, choices + of_adamw
 
 
 def build_run(
@@ -138,6 +140,8 @@ def build_run(
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins, from which `state`."""
     ops, choices = choose_ops(parts, machine, record.ops)
+    parts, of_adamw = choose_adamw(parts, machine, record.ops)
+    choices += of_adamw
     record.ops = list(map(op_record, choices))
     module = build_module(parts, machine, data.manifest, token_budget(parts, data.manifest), ops)
     if machine.mesh.is_first:

@@ -24,7 +24,7 @@ def choose_ops(parts: Parts, machine: Machine, before: Iterable[OpRecord] = ()) 
     """
     if not computes_with_ops(parts):
         return resolve(OpsConfig()), []
-    device, verifying = machine.device, parts.callbacks.verify
+    device = machine.device
     here = device_of(device)
     # the run goes on with the random numbers that it would have without verifications and measurements
     with here.random_state_kept():
@@ -32,7 +32,7 @@ def choose_ops(parts: Parts, machine: Machine, before: Iterable[OpRecord] = ()) 
             parts.ops,
             place_of(parts, device, machine.precision),
             machine.mesh,
-            verifying=verifying == "always" or (verifying == "auto" and here.is_accelerator),
+            verifying=verifies(parts, device),
             cache=default_cache(),
             idle=idle_of(parts, machine.precision),
             before={op.op: op.used for op in before},
@@ -41,6 +41,12 @@ def choose_ops(parts: Parts, machine: Machine, before: Iterable[OpRecord] = ()) 
     here.empty_cache()
     here.reset_peak()
     return ops, choices
+
+
+def verifies(parts: Parts, device: torch.device) -> bool:
+    """Whether fast kernels are verified before the first step."""
+    asked = parts.callbacks.verify
+    return asked == "always" or (asked == "auto" and device_of(device).is_accelerator)
 
 
 def log_choices(choices: list[Choice], device: torch.device) -> None:

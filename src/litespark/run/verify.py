@@ -9,7 +9,7 @@ from litespark.device import device_of, find
 from litespark.ops import triton_support
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, why_not
 from litespark.ops.shapes import Place
-from litespark.ops.verification import Verification, verify, verify_products
+from litespark.ops.verification import Verification, failures, verify, verify_adamw, verify_products
 
 
 def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
@@ -25,6 +25,7 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     from litespark.run.config import ConfigError, parts_from
     from litespark.run.precision import precision_of
     from litespark.run.preflight import place_of
+    from litespark.training.optim.adamw import takes_triton, why_not_triton
 
     parts = parts_from(config)
     if not on_gpu:
@@ -48,8 +49,10 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
         )
     # all are run, so that one look shows everything that is wrong
     right = [_verify_op(op, name, place, say) for op, name in asked.items()]
+    if why_not_triton(device, "triton") is None and takes_triton(parts.optim):
+        right.append(_all_right(verify_adamw(device), say))
     failed = len(right) - sum(right)
-    say(f"FAILED: {failed} of {len(asked)} ops" if failed else f"{len(asked)} of {len(asked)} ops verified")
+    say(f"FAILED: {failed} of {len(right)} ops" if failed else f"{len(right)} of {len(right)} ops verified")
     return all(right)
 
 
@@ -65,7 +68,11 @@ def _verify_op(op: str, asked: str, place: Place, say: Callable[[str], None]) ->
     if not verifications:
         what = "resolves to its reference" if asked == AUTO else "cannot run"
         say(f"{op}: FAILED, ops.{op}={asked} {what} here, so nothing was verified")
-    products = verify_products(place) if op == "fp8" else []
-    for verification in (*verifications, *products):
+        return False
+    return _all_right([*verifications, *(verify_products(place) if op == "fp8" else [])], say)
+
+
+def _all_right(verifications: list[Verification], say: Callable[[str], None]) -> bool:
+    for verification in verifications:
         say(str(verification))
-    return bool(verifications) and all(verification.passed for verification in (*verifications, *products))
+    return not failures(verifications)

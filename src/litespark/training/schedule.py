@@ -7,6 +7,7 @@ Trainer for its number of steps, which loses the data position on a resume in Li
 import math
 from typing import Protocol
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from litespark.config.settings import settings
@@ -81,4 +82,8 @@ def learning_rate(peak: float, schedule: Schedule, budget: TokenBudget, tokens: 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give every parameter group `rate`, or the share of it that the group has of the peak rate."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(LEARNING_RATE_FACTOR, 1.0)
+        of_group = rate * group.get(LEARNING_RATE_FACTOR, 1.0)
+        if isinstance(group["lr"], Tensor):  # it stays where it is, for a CUDA graph that reads it
+            group["lr"].fill_(of_group)
+        else:
+            group["lr"] = of_group

@@ -1,4 +1,4 @@
-"""The end of an optimizer step, clip and update: the AdamW kernel of training against PyTorch's others, or Muon."""
+"""The end of an optimizer step, clip and update: Triton's AdamW beside PyTorch's two, or Muon."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,9 +12,11 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.optim import AdamWConfig, OptimizerConfig, build_optimizer
+from litespark.training.optim.adamw import why_not_triton
 from litespark.training.step import finish_gradients
 
-FUSED = "fused, scaled in the kernel"
+TRITON = "Triton's kernel"
+FUSED = "PyTorch's fused kernel"
 MUON = "Muon, with fused AdamW for embedding, head and norms"
 
 
@@ -24,7 +26,8 @@ def measure_optimizer(
     """Times of one step over one layer of the model, its embedding and head; and the number of their parameters.
 
     AdamW reads weight, gradient and both moments and writes three of them, and the norm reads the gradient once more:
-    32 bytes a parameter at least. Muon is bound by products: its bytes a parameter say how much longer it takes.
+    32 bytes a parameter at least. PyTorch's fused kernel writes the scaled gradient too. Muon is bound by products: its
+    bytes a parameter say how much longer it takes.
     """
     with torch.device("meta"):
         model = Llama(dataclasses.replace(config, num_layers=1), resolve(OpsConfig()))
@@ -35,7 +38,12 @@ def measure_optimizer(
         parameter.grad = torch.randn(parameter.shape, generator=generator, device=device)
     kinds: dict[str, OptimizerConfig] = {MUON: settings}
     if isinstance(settings, AdamWConfig):
-        kinds = {FUSED: settings, "foreach": dataclasses.replace(settings, fused=False)}
+        kinds = {
+            FUSED: dataclasses.replace(settings, adamw_kernel="torch"),
+            "foreach": dataclasses.replace(settings, fused=False),
+        }
+        if why_not_triton(device, "auto") is None:
+            kinds = {TRITON: dataclasses.replace(settings, fused=True, adamw_kernel="triton"), **kinds}
     runs = {name: _step(model, kind, device) for name, kind in kinds.items()}
     count = sum(parameter.numel() for parameter in model.parameters())
     times = timed(runs, device, seconds)

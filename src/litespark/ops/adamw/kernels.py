@@ -65,7 +65,7 @@ def adamw_kernel(
         coefficients: see `adamw_update`.
         FROM_GRADIENT: 1 − β1 is half or more: the average is taken from the gradient's side, where less is lost.
     """
-    if found_inf is not None:
+    if found_inf is not None:  # noqa: SIM102 (known when it is compiled, and the value is not)
         if tl.load(found_inf) > 0:
             return
     row = table + tl.load(owners + tl.program_id(0)) * _COLUMNS

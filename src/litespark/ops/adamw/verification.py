@@ -40,14 +40,14 @@ def _compared(device: torch.device, gradient_dtype: torch.dtype) -> list[Differe
         drawn = [(torch.randn(size, generator=generator) / 100).to(gradient_dtype) for size in _SIZES]
         scale, found_inf = torch.tensor(0.25 + number), torch.tensor(skipped)
         for weight, gradient in zip(theirs, drawn, strict=True):
-            weight.grad = gradient.float()
+            weight.grad = gradient.to(torch.float32, copy=True)
         reference.grad_scale, reference.found_inf = scale, found_inf  # type: ignore[attr-defined]
         reference.step()
-        gradients = [gradient.to(device) for gradient in drawn]
+        gradients = [gradient.to(device, copy=True) for gradient in drawn]
         updates = [Update(*tensors) for tensors in zip(weights, gradients, averages, squares, copies, strict=True)]
         on_device = {"grad_scale": scale.to(device), "found_inf": found_inf.to(device)}
         adamw_step(updates, steps, tables, **settings, **on_device)  # type: ignore[arg-type]
-        differences += [_difference(f"gradient {size}", *of, 0.0) for size, *of in zip(_SIZES, gradients, drawn, strict=True)]
+        differences += [_difference("gradient", *pair, 0.0) for pair in zip(gradients, drawn, strict=True)]
     for index, (weight, size) in enumerate(zip(theirs, _SIZES, strict=True)):
         state = reference.state[weight]
         differences += [

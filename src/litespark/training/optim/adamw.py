@@ -4,7 +4,7 @@ PyTorch's divides them by `grad_scale` in place, which writes 4 bytes a paramete
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch.optim import AdamW
 
 from litespark.device import device_of
 from litespark.ops import triton_support
+
+if TYPE_CHECKING:
+    from litespark.training.optim.settings import OptimizerConfig
 
 AdamWKernel = Literal["auto", "triton", "torch"]
 
@@ -37,6 +40,11 @@ def why_not_triton(device: torch.device, kernel: AdamWKernel) -> str | None:
     if (reason := triton_support.why_not(device, torch.float32)) is not None:
         return reason
     return None if kernel == "triton" or device_of(device).is_accelerator else "Triton's interpreter is for tests"
+
+
+def takes_triton(config: "OptimizerConfig") -> bool:
+    """Whether AdamW of these settings is Triton's where that can run."""
+    return getattr(config, "fused", True) and config.adamw_kernel != "torch"
 
 
 def _why_not_triton(parameters: list[Tensor], kernel: AdamWKernel) -> str | None:
@@ -76,7 +84,7 @@ class TritonAdamW(AdamW):
         self._tables = [Tables() for _ in self.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; `closure`, which makes the gradients, is called first and its result returned."""
         from litespark.ops.adamw.function import adamw_step
         from litespark.ops.adamw.kernels import Update
@@ -87,8 +95,12 @@ class TritonAdamW(AdamW):
                 result = closure()
         scale, skipped = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group, tables in zip(self.param_groups, self._tables, strict=True):
-            parameters, gradients, averages, squares, steps = lists = [[], [], [], [], []]  # type: ignore[var-annotated]
-            self._init_group(group, *lists[:4], [], steps)
+            parameters: list[Tensor] = []
+            gradients: list[Tensor] = []
+            averages: list[Tensor] = []
+            squares: list[Tensor] = []
+            steps: list[Tensor] = []
+            self._init_group(group, parameters, gradients, averages, squares, [], steps)
             if not parameters:
                 continue
             updates = []
