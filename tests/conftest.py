@@ -6,6 +6,7 @@ With one, the tests of ops run natively, as they are, and count among those for 
 """
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +43,13 @@ def process_as_before() -> Iterator[None]:
     """After each test."""
     with as_before():
         yield
+
+
+@pytest.fixture(autouse=True)
+def precision_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU `precision=auto` is fp32: what a test computes does not depend on the speed of the machine."""
+    if (module := sys.modules.get("litespark.run.measured_precision")) is not None:
+        monkeypatch.setattr(module, "measured", lambda *_: module.MeasuredPrecision("fp32", "this is a test"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -83,7 +83,7 @@ def test_a_cpu_has_what_the_host_has(monkeypatch, tmp_path):
     there = device_of(CPU)
     assert (there.type, there.is_accelerator, there.has_timer, there.is_nvidia) == ("cpu", False, True, False)
     assert (there.peak_bytes(), there.allocated_bytes(), there.random_state(), there.uuid) == (None,) * 4
-    assert (there.is_nvidia_or_amd, there.capability, there.multiplies_fp32_fastest) == (False, None, True)
+    assert (there.is_nvidia_or_amd, there.capability, there.multiplies_fp32_fastest) == (False, None, False)
     monkeypatch.setattr(device.time, "perf_counter", iter([1.0, 3.5]).__next__)
     assert there.milliseconds(there.mark(), there.mark()) == 2500
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz\n")
@@ -176,6 +176,7 @@ def test_apples_gpus_lack_what_pytorch_does_not_count_there(monkeypatch):
     waits = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)
     there = device_of(torch.device("mps", 0))
+    assert there.multiplies_fp32_fastest
     assert (there.is_accelerator, there.has_timer, there.sum_dtype) == (True, False, torch.float32)
     assert (there.peak_bytes(), there.uuid, there.is_nvidia) == (None, None, False)
     # where the device has no timer, a mark waits for it

@@ -39,7 +39,7 @@ class Device:
     is_accelerator = False  # it computes while the host goes on, and has memory of its own
     has_timer = True  # `mark` waits for nothing
     sum_dtype = torch.float64  # the widest type that it adds in
-    multiplies_fp32_fastest = True  # of all types that we train in
+    multiplies_fp32_fastest = False  # of all types that we train in, whatever the sizes
 
     def __init__(self, place: torch.device) -> None:
         self.torch = place
@@ -153,7 +153,6 @@ class Accelerator(Device):
     """Answers of `torch.accelerator`, or of the module of the device's type."""
 
     is_accelerator = True
-    multiplies_fp32_fastest = False
 
     @property
     def _module(self) -> Any:
@@ -215,6 +214,7 @@ class Mps(Device):
     is_accelerator = True
     has_timer = False
     sum_dtype = torch.float32
+    multiplies_fp32_fastest = True
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from litespark.device import device_of
 from litespark.mesh import Mesh
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, detail, load, why_not
-from litespark.ops.measuring import Remembered, measure
+from litespark.ops.measuring import Remembered, facts_of, measure
 from litespark.ops.shapes import Place
 from litespark.ops.verification import Verification, failures, verify, verify_products
 
@@ -184,7 +184,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
         # only what stands before the one taken would have been expected to be faster
         earlier = takewhile(lambda name: name != able[0], against)
         return Choice(op, AUTO, able[0], tuple(because[name] for name in earlier))
-    remembered = None if cache is None else Remembered(cache, op, place)
+    remembered = None if cache is None else Remembered(cache, place.device, facts_of(op, place))
     if remembered is not None and without:
         remembered.write({})
     times = {} if remembered is None else remembered.read()

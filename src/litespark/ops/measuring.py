@@ -1,4 +1,7 @@
-"""What `auto` measures: forward and backward of each backend at the run's own sizes, and a file that remembers it."""
+"""What `auto` measures: forward and backward of each backend at the run's own sizes, and a file that remembers them.
+
+What else a run measures of its device is remembered in the same file.
+"""
 
 import hashlib
 import importlib.metadata
@@ -6,7 +9,7 @@ import json
 import logging
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,26 +85,35 @@ class Step:
         return lambda: torch.autograd.grad(self.forward(function), self.wanted, upstream)
 
 
-class Remembered:
-    """Milliseconds of each backend, measured before on the same device with the same programs at the same sizes."""
+def facts_of(op: str, place: Place) -> dict[str, Any]:
+    """What the times of the backends of an op depend on, beside device and programs."""
+    return {
+        "op": op,
+        "dtype": dtype_name(place.dtype),
+        "autocast": place.autocast,
+        "stream": dtype_name(place.stream_dtype),
+        # PyTorch takes other kernels for attention
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "shapes": asdict(place.shapes),
+    }
 
-    def __init__(self, file: Path, op: str, place: Place) -> None:
-        facts = {
-            "op": op,
-            "device": device_of(place.device).name,
+
+class Remembered:
+    """Milliseconds by name, measured before on the same device with the same programs and the same `facts`.
+
+    `source` are folders of ours whose programs were measured.
+    """
+
+    def __init__(self, file: Path, device: torch.device, facts: Mapping[str, Any], *source: Path) -> None:
+        programs = {
+            "device": device_of(device).name,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
             "triton": [distribution.version for distribution in importlib.metadata.distributions(name="triton")],
-            "source": source_hash(Path(__file__).parent),
-            "dtype": dtype_name(place.dtype),
-            "autocast": place.autocast,
-            "stream": dtype_name(place.stream_dtype),
-            # PyTorch takes other kernels for attention
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "shapes": asdict(place.shapes),
+            "source": source_hash(Path(__file__).parent, *source),
         }
         self.file = file
-        self.key = json.dumps(facts, sort_keys=True)
+        self.key = json.dumps({**programs, **facts}, sort_keys=True)
 
     def read(self) -> dict[str, float]:
         """Nothing where there are none, or the file is damaged."""

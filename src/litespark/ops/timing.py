@@ -15,7 +15,11 @@ _LEAST_REPEATS, _MOST_REPEATS = 5, 100
 
 
 def interleaved_milliseconds(
-    runs: Mapping[str, Callable[[], object]], device: torch.device, *, seconds: float
+    runs: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    seconds: float,
+    least_repeats: int = _LEAST_REPEATS,
 ) -> dict[str, list[float]]:
     """Milliseconds of each repeat of each run, with the cache emptied before; all take about `seconds` together."""
     queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
@@ -23,7 +27,7 @@ def interleaved_milliseconds(
     flush = torch.empty(_FLUSH_BYTES if device_of(device).is_accelerator else 0, dtype=torch.uint8, device=device)
     end = time.perf_counter() + seconds
     for repeat in range(_MOST_REPEATS if runs else 0):
-        if repeat >= _LEAST_REPEATS and time.perf_counter() > end:
+        if repeat >= least_repeats and time.perf_counter() > end:
             break
         for name, run in runs.items():
             flush.fill_(repeat % 256)

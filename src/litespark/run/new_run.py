@@ -141,6 +141,7 @@ def new_record(
         provenance(parts, machine, meter, ["python", "train.py", *overrides], overrides),
         name=folder.name,
         task=parts.task.name,
+        choices=list(machine.choices),
         loss_unit=parts.task.loss_unit,
         seed=parts.seed,
         model=_model_record(model, length),

@@ -1,4 +1,7 @@
-"""In what a run computes: decides `precision` on a device, and says what stands against fp8 there."""
+"""In what a run computes: decides `precision` by what a device has, and says what stands against fp8 there.
+
+On a CPU `auto` is measured: `litespark.run.measured_precision`.
+"""
 
 import torch
 
@@ -18,17 +21,11 @@ PAYING_WIDTH = 3072
 PAYING_TOKENS = 8192
 
 
-def precision_of(parts: Parts, device: torch.device) -> Precision:
-    """In what a run of `parts` computes on `device`; a ConfigError where that does not go."""
-    problems: list[str] = []
-    precision, _ = decided(parts, device, problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return precision
-
-
 def decided(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Precision, str]:
-    """In what a run of `parts` computes on `device`, and by `auto` why; what does not go is added to `problems`."""
+    """In what a run of `parts` computes on `device`, and by `auto` why; what does not go is added to `problems`.
+
+    Where `auto` is measured it is fp32 here, without a reason.
+    """
     asked = parts.precision
     if asked == "auto":
         return _fastest(parts, device)
@@ -41,7 +38,14 @@ def decided(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Pr
     return ("bf16" if asked == "bf16" else "fp32"), ""
 
 
+def is_measured(parts: Parts, device: torch.device) -> bool:
+    """Whether `auto` is measured: some CPUs multiply bf16 twice as fast as fp32, and others far more slowly."""
+    return parts.precision == "auto" and not device_of(device).is_accelerator
+
+
 def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
+    if is_measured(parts, device):
+        return "fp32", ""
     if device_of(device).multiplies_fp32_fastest:
         return "fp32", f"the {device.type.upper()} multiplies fp32 fastest"
     if (reason := _why_no_bf16(device)) is not None:

@@ -23,6 +23,7 @@ from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.run.config import ConfigError, Parts
 from litespark.run.initial_weights import InitialWeights, check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
+from litespark.run.record_ops import ChoiceRecord
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, residual_dtype
 
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Machine:
     """What the checks decided: the device of this rank, the precision, micro-batches per step (`accumulate`), the
-    weights that a new run starts from, and the data of a new run of one process (of several, rank 0 looks for it)."""
+    weights that a new run starts from, the data of a new run of one process (of several, rank 0 looks for it), and
+    what was measured to decide (`choices`); where the precision is measured that comes later, and it is fp32 here."""
 
     device: torch.device
     precision: Precision
@@ -41,6 +43,7 @@ class Machine:
     weights: InitialWeights | None = None
     found: Lookup | None = None
     mesh: Mesh = field(default_factory=Mesh, compare=False)
+    choices: tuple[ChoiceRecord, ...] = ()
 
 
 def preflight(parts: Parts, ranks: Ranks) -> Machine:

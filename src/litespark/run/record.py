@@ -17,7 +17,7 @@ from litespark.metrics.records.base import (
 )
 from litespark.metrics.records.origin import Record, Time, utc_now
 from litespark.run.record_fp8 import Fp8Record
-from litespark.run.record_ops import OpRecord
+from litespark.run.record_ops import ChoiceRecord, OpRecord
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -193,6 +193,7 @@ class RunRecord(Record):
     target: TargetRecord | None = None
     fp8: Fp8Record | None = None
     ops: list[OpRecord] = field(default_factory=list)
+    choices: list[ChoiceRecord] = field(default_factory=list)
     segments: list[SegmentRecord] = field(default_factory=list)
     status: Status = "running"
     error: str | None = None

@@ -1,4 +1,4 @@
-"""The ops of a run: the backend of each, why it was taken, and how its verification came out."""
+"""The ops of a run: the backend of each, why it was taken, and how its verification came out; other choices too."""
 
 from dataclasses import field
 
@@ -35,6 +35,16 @@ class BackendTimeRecord:
 
     backend: str
     milliseconds: float
+
+
+@part
+class ChoiceRecord:
+    """What ``auto`` came to for a whole setting that it measures, why, and the times of what it chose from."""
+
+    setting: str
+    used: str
+    reason: str
+    times: list[BackendTimeRecord] = field(default_factory=list)
 
 
 @part

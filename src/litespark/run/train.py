@@ -29,6 +29,7 @@ from litespark.run.continue_command import Started, how_to_continue
 from litespark.run.finish import close, finish
 from litespark.run.folder import RECORD, config_from
 from litespark.run.initial_weights import check_tokenizer
+from litespark.run.measured_precision import with_measured_precision
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes, part_processes
@@ -82,6 +83,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     prepared = data.folder if isinstance(data, TokenDataModule) else None
     if prepared is not None:
         check_tokenizer(machine.weights, parts, prepared)
+    machine = with_measured_precision(parts, machine, None if resumed is None else resumed.record)
     if resumed is None:
         folder = mesh.from_first(
             lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"

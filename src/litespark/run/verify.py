@@ -23,7 +23,7 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
         triton_support.enable_interpreter()
     # only now: Lightning imports Triton, which reads its mode then
     from litespark.run.config import ConfigError, parts_from
-    from litespark.run.precision import precision_of
+    from litespark.run.measured_precision import precision_of
     from litespark.run.preflight import place_of
     from litespark.training.optim.adamw import takes_triton, why_not_triton
 

@@ -17,7 +17,7 @@ from litespark.ops.backend import BACKENDS
 from litespark.ops.shapes import Place
 from litespark.ops.verification import said
 from litespark.run.config import Parts
-from litespark.run.precision import precision_of
+from litespark.run.measured_precision import precision_of
 from litespark.run.preflight import place_of
 
 OPTIMIZER = "optimizer"

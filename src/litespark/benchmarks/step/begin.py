@@ -20,7 +20,7 @@ from litespark.planning.roofline import RooflinePrecision, roofline
 from litespark.ranges import Minutes, Repeats, Seconds
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
-from litespark.run.precision import precision_of
+from litespark.run.measured_precision import precision_of
 from litespark.run.preflight import measurable_layers, place_of
 from litespark.training.optim import AdamWConfig
 from litespark.training.strategies import Precision, activation_dtype

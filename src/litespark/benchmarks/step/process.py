@@ -27,6 +27,7 @@ from litespark.ops.choice import described
 from litespark.run.build import check_vocabulary, construct_module
 from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
+from litespark.run.measured_precision import with_measured_precision
 from litespark.run.preflight import Machine, preflight
 from litespark.run.train import quieten
 from litespark.training.budget import BudgetConfig
@@ -70,7 +71,7 @@ def asked_parts(parts: Parts, request: Request) -> Parts:
 def prepare(parts: Parts, request: Request) -> tuple[Machine, SequenceDataModule, Training]:
     """The machine and the data of the process, and the variant with its optimizer, ready for the first step."""
     quieten()
-    machine = preflight(parts, Ranks.from_environment())
+    machine = with_measured_precision(parts, preflight(parts, Ranks.from_environment()))
     device_of(machine.device).use()
     torch.manual_seed(parts.seed)
     data = build_data_module(parts.data, seed=parts.seed)

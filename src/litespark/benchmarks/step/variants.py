@@ -18,7 +18,7 @@ from litespark.ops.choice import refusals
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import MULTIPLE
 from litespark.run.config import ConfigError, Parts
-from litespark.run.precision import precision_of
+from litespark.run.measured_precision import precision_of
 from litespark.run.preflight import idle_of, place_of
 from litespark.training.optim import AdamWConfig
 

@@ -22,7 +22,7 @@ from litespark.ranges import InnerShare, Minutes, Seed
 from litespark.run.build import check_vocabulary, token_budget
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
-from litespark.run.precision import precision_of
+from litespark.run.measured_precision import precision_of
 
 
 @settings("--", kw_only=True)
