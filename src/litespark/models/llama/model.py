@@ -19,6 +19,7 @@ from litespark.models.spec import Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
 from litespark.ops.linear.function import norm_linear, projection_mlp
+from litespark.ops.linear.kept import KeptLinear
 from litespark.ops.linear.state import BlockLinears, Fp8State
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
@@ -86,10 +87,9 @@ class Attention(nn.Module):
         self.ops = ops
         self.dh = config.head_dim
         self.num_kv_heads = config.num_kv_heads
-        self.qkv = nn.Linear(
-            config.hidden_size, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim, bias=False
-        )
-        self.output = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        heads = config.num_heads + 2 * config.num_kv_heads
+        self.qkv = KeptLinear(config.hidden_size, heads * config.head_dim)
+        self.output = KeptLinear(config.num_heads * config.head_dim, config.hidden_size)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.output(self.attend(self.qkv(x), context))
@@ -115,8 +115,8 @@ class MLP(nn.Module):
         super().__init__()
         self.ops = ops
         self.recompute = recompute
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up = KeptLinear(config.hidden_size, 2 * config.intermediate_size)
+        self.down = KeptLinear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.recompute == "swiglu":

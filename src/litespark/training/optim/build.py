@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from litespark.ops.linear.kept import keep_casts, renew_kept
+
 if TYPE_CHECKING:
     from litespark.training.optim.settings import OptimizerConfig
 
@@ -28,10 +30,14 @@ def parameter_groups(
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimizer of `config` over the parameters of `model`; the schedule sets the rate before each step.
 
-    A state that is loaded into it brings moments and counters; the settings stay those of `config`.
+    A state that is loaded into it brings moments and counters; the settings stay those of `config`. Layers keep their
+    casts under autocast from now on, which each step renews.
     """
     optimizer = config.build(model)
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
+    if layers := keep_casts(model):
+        # skipped steps too; a hook, since fused optimizers leave no trace on the weights that they change
+        optimizer.register_step_post_hook(lambda *_: renew_kept(layers, getattr(optimizer, "copies", None)))
     return optimizer
 
 

@@ -1,0 +1,106 @@
+"""A linear layer whose weight is cast once an optimizer step, and not in each micro-batch as autocast casts it.
+
+T tokens, K inputs, N outputs.
+"""
+
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from litespark.device import device_of
+from litespark.ops.precision import autocasting, compute_dtype
+
+
+class KeptLinear(nn.Linear):
+    """`nn.Linear` that under autocast, where `keep` is set, keeps the cast of its weight, with the same results.
+
+    Who sets `keep` calls `renew_kept` after each optimizer step: fused optimizers leave no trace on a weight. It is
+    also cast anew where its version shows another write, or it lies elsewhere. `torch.compile` casts as autocast does.
+    """
+
+    keep = False
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self._cast: Tensor | None = None
+        self._cast_of: tuple[object, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = compute_dtype(x)
+        # FSDP2 gathers weights in the dtype of autocast
+        if not self.keep or dtype == self.weight.dtype or not autocasting(x) or torch.compiler.is_compiling():
+            return super().forward(x)
+        return _Linear.apply(x, self.weight, self.cast(dtype))
+
+    def cast(self, dtype: torch.dtype) -> Tensor:
+        """The weight in `dtype`, the same tensor for as long as the weight is where it is."""
+        if self._cast is None or self._cast_of != self._state(dtype):
+            # also where validation runs in inference mode: training goes on with what is cast here
+            with torch.inference_mode(False), torch.no_grad():
+                if self._cast is None or self._cast_of[1:] != self._state(dtype)[1:]:
+                    self._cast = torch.empty_like(self.weight, dtype=dtype)
+                self._cast.copy_(self.weight)
+            self._cast_of = self._state(dtype)
+        return self._cast
+
+    def renew(self, written: MutableMapping[Tensor, Tensor] | None) -> None:
+        """Cast the weight anew after an optimizer step, unless the optimizer has `written` the tensor that is kept; let
+        it do so from now on."""
+        if self._cast is None:
+            return
+        if written is None or written.get(self.weight) is not self._cast:
+            self._cast_of = (-1, *self._cast_of[1:])
+            kept = self.cast(self._cast.dtype)
+            if written is not None and kept.dtype == torch.bfloat16:
+                written[self.weight] = kept
+
+    def _state(self, dtype: torch.dtype) -> tuple[object, ...]:
+        return self.weight._version, self.weight.data_ptr(), dtype
+
+
+def keep_casts(model: nn.Module) -> list[KeptLinear]:
+    """Let the layers of `model` keep their casts from now on; for `renew_kept`. Not where their weights are sharded."""
+    layers = [module for module in model.modules() if isinstance(module, KeptLinear)]
+    layers = [layer for layer in layers if type(layer.weight) is nn.Parameter]
+    for layer in layers:
+        layer.keep = True
+    return layers
+
+
+def renew_kept(layers: Iterable[KeptLinear], written: MutableMapping[Tensor, Tensor] | None) -> None:
+    """After an optimizer step; `written` are the casts that the optimizer makes of its weights, if it makes any."""
+    for layer in layers:
+        layer.renew(written)
+
+
+class _Linear(torch.autograd.Function):
+    """x (..., K) · weightᵀ (K, N) in the dtype of `cast`, which is the weight's; the gradient is the weight's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, cast: Tensor) -> Tensor:
+        ctx.x_dtype, ctx.weight_dtype = x.dtype, weight.dtype
+        x = x.to(cast.dtype)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, cast)
+        return nn.functional.linear(x, cast)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, cast = ctx.saved_tensors
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.mm(flat, cast).view(*gradient.shape[:-1], -1).to(ctx.x_dtype)
+        if x is not None:
+            of_weight = _weight_gradient(flat, x.reshape(flat.shape[0], -1), ctx.weight_dtype)
+        return of_x, of_weight, None
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """gradientᵀ (N, T) · x (T, K) in `dtype`; where the device has such a product it is not rounded on its way."""
+    if dtype == torch.float32 and device_of(x.device).is_nvidia:
+        return torch.mm(gradient.t(), x, out_dtype=dtype)
+    return torch.mm(gradient.t(), x).to(dtype)
