@@ -20,7 +20,7 @@ OPS = ops_with_kernels()
 WITH_FP8 = {"sm_89", "sm_90", "sm_100", "sm_120"}
 USUAL_TARGETS = {"sm_90", "gfx942"}
 # op -> the targets that its kernels are for, where these are not all
-ONLY_FOR = {"fp8": WITH_FP8, "rms_norm_fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
+ONLY_FOR = {"fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
 # name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
 # named
 STACK_BYTES_ALLOWED = {
@@ -30,12 +30,6 @@ STACK_BYTES_ALLOWED = {
     "rms_norm_backward_kernel add fp32/fp32 D16384": 40,
     "rms_norm_backward_kernel fp32/bf16 D16384": 16,
     "rms_norm_backward_kernel fp32/fp32 D16384": 24,
-    # without an update, which only the first norm of a model is
-    "add_rms_norm_fp8_forward_kernel fp32/bf16 D2048": 8,
-    "add_rms_norm_fp8_forward_kernel fp32/bf16 D16384": 24,
-    # fp32 all over, where nothing is in fp8; under Triton 3.6 only
-    "add_rms_norm_fp8_backward_kernel add fp32/fp32 D3072 e5m2 counting": 16,
-    "add_rms_norm_fp8_backward_kernel add fp32/fp32 D3072 e4m3 counting": 16,
     # blocks that take all 255 registers of a thread and up to 16 more; fewer configurations do under the newest Triton
     "attention_key_value_gradient_kernel bf16 Dh128 configuration 0": 48,
     "attention_key_value_gradient_kernel bf16 Dh128 documents configuration 0": 48,

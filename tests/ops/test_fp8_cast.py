@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from litespark.ops.fp8.formats import E4M3, E5M2, power_of_two_scale, quantised
-from litespark.ops.fp8.kernels import cast, scale_of, store_columns, store_rows
+from litespark.ops.fp8.kernels import cast, scale_of, store_rows, store_words
 from litespark.ops.fp8.operands import Quantisation
-from litespark.ops.rounding.kernels import rounded_to_odd
 from tests.ops.fp8_inputs import EDGES, around_ties, assert_same, every_value
 
 triton = pytest.importorskip("triton")
@@ -52,43 +51,21 @@ def test_scales_from_bits_are_exact_at_every_edge(format):
 
 
 @triton.jit
-def _far_kernel(codes, by_row, by_column, far, TILE: tl.constexpr):
-    """A tile of codes into two tensors whose rows are `far` values apart."""
+def _far_kernel(codes, by_row, by_column, far, WHOLE: tl.constexpr, TILE: tl.constexpr):
+    """A tile of codes into a tensor whose rows are `far` values apart, and of words into one."""
     row, column = tl.arange(0, TILE).to(tl.int64), tl.arange(0, TILE)
-    inside = row < 3
     values = tl.load(codes + row[:, None] * TILE + column[None, :])
-    store_rows(values, by_row, row, column, inside, column < 3, far)
-    store_columns(values, by_column, row, column, inside, column < 3, far)
+    store_rows(values, by_row, row, column, 3, 3, far)
+    four = tl.arange(0, TILE // 4)
+    words = tl.load(codes.to(tl.pointer_type(tl.int32)) + column[None, :] * (TILE // 4) + four[:, None])
+    store_words(words, by_column, four, column, far, 3, WHOLE)
 
 
-def test_codes_beyond_two_to_the_31():
-    far = 2**30 + 8
+@pytest.mark.parametrize("whole", [True, False], ids=["words", "bytes"])
+def test_codes_beyond_two_to_the_31(whole):
+    far = 2**30 + 16
     codes = torch.arange(256, dtype=torch.uint8, device=DEVICE).view(16, 16)
-    by_row, by_column = (torch.empty(2 * far + 3, dtype=torch.uint8, device=DEVICE) for _ in range(2))
-    _far_kernel[(1,)](codes, by_row, by_column, far, TILE=16)
+    by_row, by_column = (torch.empty(2 * far + 16, dtype=torch.uint8, device=DEVICE) for _ in range(2))
+    _far_kernel[(1,)](codes, by_row, by_column, far, WHOLE=whole, TILE=16)
     assert torch.equal(by_row.as_strided((3, 3), (far, 1)), codes[:3, :3])
-    assert torch.equal(by_column.as_strided((3, 3), (far, 1)), codes[:3, :3].T)
-
-
-# ---------------------------------------------------------------- rounding where Triton rounds twice
-
-
-@triton.jit
-def _odd_kernel(x, y, MANTISSA_BITS: tl.constexpr, BLOCK: tl.constexpr):
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(y + place, rounded_to_odd(tl.load(x + place), MANTISSA_BITS))
-
-
-@BOTH
-def test_a_detour_through_fp16_ends_at_the_same_codes_when_rounded_to_odd_first(format):
-    """As Triton casts before Hopper; nothing here takes that way, so that it is gone by hand."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = torch.exp2(torch.randint(-20, 16, (2**16,), generator=generator).float())
-    values = torch.cat([around_ties(format).flatten(), torch.randn(2**16, generator=generator) * sizes])
-    values = values[: len(values) // 4096 * 4096].clamp(-format.largest, format.largest).to(DEVICE)
-    odd = torch.empty_like(values)
-    _odd_kernel[(len(values) // 4096,)](values, odd, format.mantissa_bits, 4096)
-    expected = quantised(values, torch.tensor(1.0, device=DEVICE), format).view(torch.uint8)
-    assert torch.equal(odd.half().to(format.dtype).view(torch.uint8), expected)
-    # the fault that it mends
-    assert not torch.equal(values.half().to(format.dtype).view(torch.uint8), expected)
+    assert torch.equal(by_column.as_strided((3, 16), (far, 1)), codes[:3])

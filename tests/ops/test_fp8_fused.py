@@ -7,18 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-import triton.language as tl
 
-from litespark.ops.fp8 import fused
+from litespark.ops.fp8 import fused, kernels
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.fused import PIECES as FUSED
 from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.fp8.verification import way_differences
 from litespark.ops.fp8.verification_pieces import Piece, kinds_of, pieces_to_verify
-from litespark.ops.rms_norm_fp8 import kernels
 from litespark.ops.shapes import Place, StepShapes
-from litespark.ops.triton_support import interpreting
+from litespark.ops.swiglu_fp8 import kernels as swiglu_kernels
 from tests.ops.fp8_inputs import assert_same
 from tests.properties import Phase, given, settings, st
 
@@ -26,7 +24,6 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FP32, BF16 = torch.float32, torch.bfloat16
 NAMES = ["add_rms_norm", "add_rms_norm_backward", "swiglu", "swiglu_backward", "cast of activations"]
 EACH = pytest.mark.parametrize("name", NAMES)
-NORMS = pytest.mark.parametrize("name", NAMES[:2])
 # the interpreter is NumPy, which tells where infinities and NaN come from
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
@@ -71,21 +68,14 @@ def test_any_size_is_right_in_every_way(name, rows, width, dtypes):
     assert_right(piece_of(name, rows, width, *dtypes), dtypes[0])
 
 
-@NORMS
-@pytest.mark.parametrize("room", [0, 2**40], ids=["16 rows", "32 rows"])
-def test_a_program_walks_many_tiles(monkeypatch, name, room):
-    monkeypatch.setattr(kernels, "PROGRAMS", 2)
-    monkeypatch.setattr(kernels, "_IN_L2", room)
-    tile = kernels.tiling(260, 4)
-    assert tile.rows == (32 if room else 16)
-    assert kernels.dealt(150, tile)[0] == 2
-    assert_right(piece_of(name, 150, 260))
-
-
-def test_tiles_leave_room_in_l2():
-    # a stream in fp32 and one in bf16 of a 3B Llama, and a narrow one
-    assert [kernels.tiling(width, size).rows for width, size in ((3072, 4), (3072, 2), (768, 6))] == [16, 32, 32]
-    assert all(kernels.tiling(width, 4).chunk <= 256 for width in (1, 300, 3072, 100_000))
+@EACH
+def test_whole_words_of_codes_and_single_ones_are_the_same(monkeypatch, name):
+    """Rows in a multiple of 16 are written as words; a tile and a part of one."""
+    piece = piece_of(name, 80, 20)
+    in_words = results(piece)
+    for module in (kernels, swiglu_kernels):
+        monkeypatch.setattr(module, "whole", lambda rows: False)
+    assert_same(results(piece), in_words)
 
 
 @pytest.mark.parametrize(
@@ -152,43 +142,18 @@ def test_rows_beyond_two_to_the_31(name):
     assert_same(results(piece, **far), results(piece))
 
 
-def test_columns_beyond_two_to_the_31():
-    rows, tile = 2**30, kernels.Tiling(16, 16)
-    # one program that casts one tile of very many rows, and sums up the next
-    piece = piece_of("add_rms_norm", 2 * tile.rows, 4, autocast=False)
-    x, update, weight = (piece.inputs[each].contiguous() for each in ("x", "update", "weight"))
-    asked = Quantisation(E4M3, torch.tensor(2.0**-6, device=DEVICE))
-    _, expected, _ = FUSED.add_rms_norm(x, update, weight, 1e-5, asked, stream_dtype=BF16, dtype=BF16)
-    columns = torch.empty(3 * rows + tile.rows, dtype=torch.uint8, device=DEVICE)
-    kernels.add_rms_norm_fp8_forward_kernel[(1,)](
-        x, update, weight, torch.empty_like(x), None, columns, torch.empty(2 * tile.rows, device=DEVICE), asked.scale,
-        None, None, rows, tl.constexpr(1) if interpreting() else 1, 4, 4, 1e-5, WIDTH=4, ROWS=tile.rows,
-        CHUNK=tile.chunk, MANTISSA_BITS=3, num_warps=kernels.NUM_WARPS,
-    )  # fmt: skip
-    found = torch.stack([columns[column * rows :][: tile.rows] for column in range(4)], dim=1)
-    assert torch.equal(found, expected.rows.values.view(torch.uint8)[: tile.rows])
-
-
 # ---------------------------------------------------------------- a planted fault
 
 
-def test_a_kernel_that_reads_the_wrong_tile_is_seen(monkeypatch):
-    monkeypatch.setattr(kernels, "PROGRAMS", 2)
-    before = kernels.add_rms_norm_fp8_forward_kernel
+def test_codes_that_are_turned_wrongly_are_seen(monkeypatch):
+    turned = kernels.transpose
 
-    class Late:
-        """The kernel with one step too few, so that the last tiles are never cast."""
+    def late(operand):
+        turned(operand)
+        operand.columns.values[:, -1] = operand.columns.values[:, 0]
 
-        def __getitem__(self, grid):
-            def launch(*arguments, **constants):
-                arguments = list(arguments)
-                arguments[11] = tl.constexpr(int(getattr(arguments[11], "value", arguments[11])) - 1)
-                return before[grid](*arguments, **constants)
-
-            return launch
-
-    monkeypatch.setattr(kernels, "add_rms_norm_fp8_forward_kernel", Late())
-    with pytest.raises(AssertionError, match="rows of operand"):
+    monkeypatch.setattr(kernels, "transpose", late)
+    with pytest.raises(AssertionError, match="columns of operand"):
         assert_right(piece_of("add_rms_norm"))
 
 
@@ -203,13 +168,14 @@ def test_what_can_be_fused_is_and_nothing_else(kind, monkeypatch):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *inputs: called.append(name) or function(*inputs))
 
-    names = ["add_rms_norm_cast", "add_rms_norm_backward_cast", "swiglu_cast", "swiglu_backward_cast"]
+    names = ["swiglu_cast", "swiglu_backward_cast"]
     for name in names:
         record(fused, name)
     record(fused.kernels, "cast")
+    record(fused.kernels, "transpose")
     scale = torch.tensor(2.0**-6, device=DEVICE) if kind == "known" else None
     quantisation = Quantisation(None if kind == "plain" else E4M3, scale)
     for name in NAMES[:4]:
         piece = piece_of(name, 12, 40)
         piece.call(FUSED, piece.inputs, quantisation, quantisation if piece.makes_again else None, BF16)
-    assert called == (names if kind == "known" else ["cast"] * 5)
+    assert called == (["transpose", "transpose", *names] if kind == "known" else ["cast"] * 5)

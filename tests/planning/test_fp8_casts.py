@@ -29,9 +29,9 @@ def milliseconds(found) -> float:
 def test_fused_casts_add_less_than_six_milliseconds_to_the_step_of_the_3b_model():
     found = cast_bytes(R3, SHAPES, Fp8Config())
     # the attended heads, the gradient of qkv and that of the update: 3072 + 5120 + 3072 values a token, each read in
-    # bf16 and written twice: 28 · 16 384 · 11 264 · 4 bytes = 20.7e9
-    assert sum(each.added for each in found) == 28 * 16384 * 11264 * 4
-    assert milliseconds(found) == pytest.approx(4.81, abs=0.01)
+    # bf16 and written twice: 28 · 16 384 · 11 264 · 4 bytes = 20.7e9; and one byte of three norms of 3072: 4.2e9
+    assert sum(each.added for each in found) == 28 * 16384 * (11264 * 4 + 9216)
+    assert milliseconds(found) == pytest.approx(5.79, abs=0.01)
     assert milliseconds(found) < 6
     by_itself = {each.tensor for each in found if not each.fused}
     assert by_itself == {"output.input", "qkv.gradient", "down.gradient", *(f"{each}.weight" for each in LINEARS)}

@@ -12,6 +12,8 @@ _NARROW, _MASTER, _CODES = 2, 4, 2
 _READS_FOR_SCALES: dict[Recipe, int] = {"delayed": 0, "tensorwise": 1}
 # what norms and SwiGLU make, forward and backward; attention, rope and the next block hand the others over in bf16
 FUSED_CASTS = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
+# those of norms, which write codes (R, C) and read them once more to write codes (C, R)
+_TURNED_CASTS, _TURNED = frozenset({"qkv.input", "output.gradient", "gate_up.input"}), 3
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ def cast_bytes(
     """What each kind of cast moves in a step of bf16 activations over fp32 masters under autocast, without recompute.
 
     A cast by itself reads 2 bytes a value and writes 2, and reads 2 more where the scale is the tensor's own. A fused
-    one writes 2 where bf16 writes 2 as well. Weights are cast once a step from fp32, as autocast does in each of the
-    `accumulate` micro-batches. With `fused` False every cast stands by itself, else only where the recipe asks for it.
+    one writes 2 where bf16 writes 2 as well; a norm's moves 3. Weights are cast once a step from fp32, as autocast does
+    in each of the `accumulate` micro-batches. With `fused` False every cast stands by itself, else only where the
+    recipe asks for it.
     """
     blocks = max(0, config.num_layers - fp8.bf16_first - fp8.bf16_last)
     tokens = shapes.tokens * accumulate
@@ -47,7 +50,8 @@ def cast_bytes(
         for kind, width in (("input", inputs), ("gradient", outputs)):
             tensor, values = f"{linear}.{kind}", blocks * tokens * width
             if fused and reads == 0 and tensor in FUSED_CASTS:
-                casts.append(CastBytes(tensor, True, _CODES * values, _NARROW * values))
+                moved = (_TURNED if tensor in _TURNED_CASTS else _CODES) * values
+                casts.append(CastBytes(tensor, True, moved, _NARROW * values))
             else:
                 casts.append(CastBytes(tensor, False, ((1 + reads) * _NARROW + _CODES) * values, 0))
         weights = blocks * inputs * outputs

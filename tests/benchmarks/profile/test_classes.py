@@ -44,7 +44,7 @@ ENGINE = "autograd::engine::evaluate_function: "
         ("rms_norm_backward_kernel", "norm"),
         ("attention_key_value_gradient_kernel", "attention"),
         ("losses_kernel", "loss"),
-        ("add_rms_norm_fp8_backward_kernel", "norm"),
+        ("transpose_kernel", "copies"),
         ("amax_kernel", "copies"),
         ("litespark::rms_norm_backward", "norm"),
         ("litespark::linear_cross_entropy_sum", "loss"),

@@ -32,7 +32,6 @@ OP_CLASSES = {
     "linear_cross_entropy": "loss",
     # casts by themselves; fused ones are of the op that they are fused into
     "fp8": "copies",
-    "rms_norm_fp8": "norm",
     "swiglu_fp8": "activation",
     "linear": "gemm",
 }

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8 import kernels
-from litespark.ops.fp8.operands import Operand, Quantisation
+from litespark.ops.fp8.operands import Matrix, Operand, Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
-from litespark.ops.rms_norm_fp8.kernels import add_rms_norm_backward_cast, add_rms_norm_cast
 from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 from litespark.ops.swiglu_fp8.kernels import swiglu_backward_cast, swiglu_cast
 
@@ -22,21 +21,26 @@ class FusedPieces(Pieces):
         self, x: Tensor, update: Tensor | None, weight: Tensor, eps: float, quantisation: Quantisation, *,
         stream_dtype: torch.dtype, dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
-        if quantisation.fused:
-            return add_rms_norm_cast(x, update, weight, eps, stream_dtype, quantisation)
-        stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
-        return x if stream is None else stream, self.cast(normed, quantisation), inverse_rms
+        fused = quantisation if quantisation.fused else None
+        if fused is not None and fused.format is not None:
+            dtype = fused.format.dtype
+        stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype, fused)
+        operand = self.cast(normed, quantisation) if fused is None else _both_layouts(normed, fused)
+        return x if stream is None else stream, operand, inverse_rms
 
     def add_rms_norm_backward(
         self, norm_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor,
         inverse_rms: Tensor, quantisation: Quantisation, *, dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
-        if quantisation.fused:
-            return add_rms_norm_backward_cast(norm_gradient, stream_gradient, stream, weight, inverse_rms, quantisation)
+        fused = quantisation if quantisation.fused else None
+        if fused is not None and fused.format is not None:
+            dtype = fused.format.dtype
         gradient, second, weight_gradient = rms_norm_backward(
-            norm_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, dtype
+            norm_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, dtype, fused
         )
-        return gradient, self.cast(gradient if second is None else second, quantisation), weight_gradient
+        second = gradient if second is None else second
+        operand = self.cast(second, quantisation) if fused is None else _both_layouts(second, fused)
+        return gradient, operand, weight_gradient
 
     def swiglu(self, gate_up: Tensor, quantisation: Quantisation, *, dtype: torch.dtype) -> Operand:
         if quantisation.fused:
@@ -59,6 +63,15 @@ class FusedPieces(Pieces):
             return gradient, None
         # layers of different kinds: the product takes a pass of its own
         return gradient, self.swiglu(gate_up, again, dtype=dtype) if product is None else self.cast(product, again)
+
+
+def _both_layouts(codes: Tensor, quantisation: Quantisation) -> Operand:
+    """An operand of codes (R, C). A row of a norm is read once, and its codes are turned in a pass of their own."""
+    columns = Matrix(codes.new_empty(codes.shape[1], codes.shape[0]), quantisation.scale)
+    operand = Operand(Matrix(codes, quantisation.scale), columns if quantisation.columns else None)
+    if quantisation.columns and codes.numel():
+        kernels.transpose(operand)
+    return operand if quantisation.rows else Operand(None, columns)
 
 
 PIECES = FusedPieces()

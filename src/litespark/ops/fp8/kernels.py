@@ -1,7 +1,9 @@
 """The cast to fp8 in Triton, and what kernels that cast on their way share with it.
 
-R rows, C columns. Tiles are square, so that the codes of both layouts, (R, C) and (C, R), are written in whole sectors
-of 32 bytes. Codes are handed over as bytes: Triton has fp8 numbers on some devices only, its interpreter on none.
+R rows, C columns. A thread takes four rows that lie below each other: their codes of one column are a word of the codes
+(C, R), so that words and not bytes change places between threads. Tiles are square, so that both layouts are written in
+whole sectors of 32 bytes. Codes are handed over as bytes: Triton has fp8 numbers on some devices only, its interpreter
+on none.
 """
 
 from dataclasses import replace
@@ -15,15 +17,27 @@ from torch import Tensor
 from litespark.ops.fp8.formats import E4M3, E5M2, GREATEST_EXPONENT, LEAST_EXPONENT, Format
 from litespark.ops.fp8.operands import Matrix, Operand, Quantisation, plain
 from litespark.ops.precision import dtype_name
-from litespark.ops.rounding.kernels import count_saturation_and_underflow, fp8_codes, tile_amax
+from litespark.ops.rounding.kernels import (
+    add_counts,
+    fp8_codes,
+    fp8_words,
+    highest_bits,
+    saturated,
+    scaled,
+    underflowed,
+)
 from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_of, on_meta
 
-# One layout is written in runs of TILE bytes, two sectors. A tile of bf16 values is 8 KiB, of which a thread has 32 in
-# four 16-byte loads; a multiprocessor needs about five tiles on their way to keep its share of an H200's memory busy.
+# Rows and columns. A tile of bf16 values is 8 KiB, of which a thread has four 16-byte loads; a multiprocessor needs
+# about five tiles on their way to keep its share of an H200's memory busy.
 TILE = 64
 NUM_WARPS = 4
-_E4M3_LARGEST, _E5M2_LARGEST = tl.constexpr(E4M3.largest), tl.constexpr(E5M2.largest)
-_E4M3_SMALLEST, _E5M2_SMALLEST = tl.constexpr(E4M3.smallest), tl.constexpr(E5M2.smallest)
+# of codes alone: 16 bytes of four rows a thread
+TRANSPOSED_TILE, TRANSPOSED_WARPS = 128, 8
+# rows that a thread has of each column, and that a word of the codes (C, R) holds; a store of four words needs rows in
+# whole multiples of 16
+FOUR = tl.constexpr(4)
+WORDS_MULTIPLE = 16
 _E4M3_TOP_EXPONENT, _E5M2_TOP_EXPONENT = tl.constexpr(E4M3.top_exponent), tl.constexpr(E5M2.top_exponent)
 _LEAST_EXPONENT, _GREATEST_EXPONENT = tl.constexpr(LEAST_EXPONENT), tl.constexpr(GREATEST_EXPONENT)
 
@@ -33,27 +47,36 @@ _LEAST_EXPONENT, _GREATEST_EXPONENT = tl.constexpr(LEAST_EXPONENT), tl.constexpr
 
 @triton.jit
 def place_of_tile(rows, width, TILE: tl.constexpr):
-    """(TILE,) rows in int64 and (TILE,) columns of this program's tile, and which are inside; neighbours share rows.
+    """(TILE / 4,) fours of rows and (TILE,) columns of this program's tile; neighbours share rows.
 
     In one dimension: only the first of a grid may pass 65535."""
     across = tl.cdiv(width, TILE)
-    row = (tl.program_id(0) // across).to(tl.int64) * TILE + tl.arange(0, TILE)
-    column = (tl.program_id(0) % across) * TILE + tl.arange(0, TILE)
-    return row, column, row < rows, column < width
+    four = (tl.program_id(0) // across) * (TILE // FOUR) + tl.arange(0, TILE // FOUR)
+    return four, (tl.program_id(0) % across) * TILE + tl.arange(0, TILE)
 
 
 @triton.jit
-def load_tile(x, row, column, row_inside, column_inside, stride, POLICY: tl.constexpr = ""):
-    """fp32 values of a tensor whose rows are `stride` apart, 0 outside."""
+def load_fours(x, four, column, rows, width, stride):
+    """Four tensors (fours, columns) of fp32 values, one of each row of a four, 0 outside; rows are `stride` apart."""
+    row = four.to(tl.int64) * FOUR
     place = x + row[:, None] * stride + column[None, :]
-    mask = row_inside[:, None] & column_inside[None, :]
-    return tl.load(place, mask=mask, other=0.0, eviction_policy=POLICY).to(tl.float32)
+    inside = (column < width)[None, :]
+    first = tl.load(place, mask=(row < rows)[:, None] & inside, other=0.0).to(tl.float32)
+    # stride by stride: two of them may be beyond 32 bits
+    place += stride
+    second = tl.load(place, mask=(row + 1 < rows)[:, None] & inside, other=0.0).to(tl.float32)
+    place += stride
+    third = tl.load(place, mask=(row + 2 < rows)[:, None] & inside, other=0.0).to(tl.float32)
+    place += stride
+    fourth = tl.load(place, mask=(row + 3 < rows)[:, None] & inside, other=0.0).to(tl.float32)
+    return first, second, third, fourth
 
 
 @triton.jit
 def inverse_of(scale):
-    """1 / scale exactly: Triton's `/` may be off by a bit, which no power of two can be."""
-    return tl.div_rn(1.0, scale)
+    """1 / scale of a power of two, and NaN of NaN, exactly: Triton's `/` may be off by a bit."""
+    bits = scale.to(tl.int32, bitcast=True)
+    return tl.where(bits < 0x7F800000, (254 << 23) - bits, bits).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -79,39 +102,74 @@ def raise_to(amax, highest):
 
 
 @triton.jit
-def store_rows(codes, row_codes, row, column, row_inside, column_inside, width):
-    """A tile into (R, width)."""
-    place = row_codes + row[:, None] * width + column[None, :]
-    tl.store(place, codes, mask=row_inside[:, None] & column_inside[None, :])
+def store_rows(codes, row_codes, row, column, rows, width, stride):
+    """A tile of bytes into rows that are `stride` bytes apart."""
+    place = row_codes + row[:, None] * stride + column[None, :]
+    tl.store(place, codes, mask=(row < rows)[:, None] & (column < width)[None, :])
 
 
 @triton.jit
-def store_columns(codes, column_codes, row, column, row_inside, column_inside, rows):
-    """A tile into (width, R)."""
-    place = column_codes + column[:, None].to(tl.int64) * rows + row[None, :]
-    # made anew and not turned, or the compiler would not see that whole runs are inside, and write single bytes
-    tl.store(place, tl.trans(codes), mask=column_inside[:, None] & row_inside[None, :])
+def store_words(words, column_codes, four, column, rows, width, WHOLE: tl.constexpr):
+    """A tile of words (fours, columns) into (C, R); in whole words where `rows` are a multiple of 16."""
+    inside = (column < width)[:, None]
+    # turned, and places made anew: the compiler then sees that neighbours are inside together, and writes 16 bytes
+    words = tl.trans(words)
+    if WHOLE:
+        fours = tl.multiple_of(rows // FOUR, FOUR)
+        place = column_codes.to(tl.pointer_type(tl.int32)) + column[:, None].to(tl.int64) * fours + four[None, :]
+        tl.store(place, words, mask=inside & (four < fours)[None, :])
+    else:
+        row = four.to(tl.int64) * FOUR
+        place = column_codes + column[:, None].to(tl.int64) * rows + row[None, :]
+        for i in tl.static_range(FOUR):
+            codes = ((words >> (8 * i)) & 0xFF).to(tl.uint8)
+            tl.store(place + i, codes, mask=inside & (row + i < rows)[None, :])
 
 
 @triton.jit
-def quantise_tile(
-    values, inverse_scale, row_codes, column_codes, amax, counts, row, column, row_inside, column_inside, rows, width,
-    MANTISSA_BITS: tl.constexpr,
+def quantise_fours(
+    values, inverse_scale, row_codes, column_codes, amax, counts, four, column, rows, width, stride,
+    MANTISSA_BITS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """All that a `Quantisation` with a known scale asks for, of one tile of a tensor (rows, width).
 
-    `values` are fp32 and 0 outside; `row` and `column` (int64 and any) say where they belong in the tensor."""
-    LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
-    SMALLEST: tl.constexpr = _E4M3_SMALLEST if MANTISSA_BITS == 3 else _E5M2_SMALLEST
+    `values` are as `load_fours` gives them, 0 outside; rows of `row_codes` are `stride` bytes apart."""
+    first, second, third, fourth = values
     if amax is not None:
-        raise_to(amax, tile_amax(values))
+        left = tl.maximum(bits_of(first), bits_of(second))
+        raise_to(amax, highest_bits(tl.maximum(left, tl.maximum(bits_of(third), bits_of(fourth)))))
+    first, second = scaled(first, inverse_scale), scaled(second, inverse_scale)
+    third, fourth = scaled(third, inverse_scale), scaled(fourth, inverse_scale)
     if counts is not None:
-        count_saturation_and_underflow(values, inverse_scale, counts, LARGEST, SMALLEST)
-    codes = fp8_codes(values, inverse_scale, LARGEST, MANTISSA_BITS)
+        many = saturated(first, MANTISSA_BITS) + saturated(second, MANTISSA_BITS)
+        many += saturated(third, MANTISSA_BITS) + saturated(fourth, MANTISSA_BITS)
+        few = underflowed(first, MANTISSA_BITS) + underflowed(second, MANTISSA_BITS)
+        few += underflowed(third, MANTISSA_BITS) + underflowed(fourth, MANTISSA_BITS)
+        add_counts(counts, many, few)
     if row_codes is not None:
-        store_rows(codes, row_codes, row, column, row_inside, column_inside, width)
+        row = four.to(tl.int64) * FOUR
+        store_rows(fp8_codes(first, MANTISSA_BITS), row_codes, row, column, rows, width, stride)
+        store_rows(fp8_codes(second, MANTISSA_BITS), row_codes, row + 1, column, rows, width, stride)
+        store_rows(fp8_codes(third, MANTISSA_BITS), row_codes, row + 2, column, rows, width, stride)
+        store_rows(fp8_codes(fourth, MANTISSA_BITS), row_codes, row + 3, column, rows, width, stride)
     if column_codes is not None:
-        store_columns(codes, column_codes, row, column, row_inside, column_inside, rows)
+        words = fp8_words((first, second, third, fourth), MANTISSA_BITS)
+        store_words(words, column_codes, four, column, rows, width, WHOLE)
+
+
+@triton.jit
+def quantise_rows(values, inverse_scale, place, inside, counts, MANTISSA_BITS: tl.constexpr):
+    """Codes (R, C) alone of a tile of any shape into `place`, and counts; `values` are fp32 and 0 outside."""
+    x = scaled(values, inverse_scale)
+    if counts is not None:
+        add_counts(counts, saturated(x, MANTISSA_BITS), underflowed(x, MANTISSA_BITS))
+    tl.store(place, fp8_codes(x, MANTISSA_BITS), mask=inside)
+
+
+@triton.jit
+def bits_of(values):
+    """`litespark.ops.fp8.formats.amax_bits` of each value."""
+    return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 # ---------------------------------------------------------------- kernels
@@ -120,9 +178,10 @@ def quantise_tile(
 @triton.jit
 def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
     """Raise `amax` () to the bits of the largest value."""
-    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
-    values = load_tile(x, row, column, row_inside, column_inside, x_stride)
-    raise_to(amax, tile_amax(values))
+    four, column = place_of_tile(rows, width, TILE)
+    first, second, third, fourth = load_fours(x, four, column, rows, width, x_stride)
+    left = tl.maximum(bits_of(first), bits_of(second))
+    raise_to(amax, highest_bits(tl.maximum(left, tl.maximum(bits_of(third), bits_of(fourth)))))
 
 
 # `amax` is a place among those of `Scaling`: at a multiple of 16 bytes for one layer and not for the next, which is no
@@ -130,21 +189,36 @@ def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])
 def cast_kernel(
     x, row_codes, column_codes, bits, scale, amax, counts, rows, width, x_stride,
-    MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
+    MANTISSA_BITS: tl.constexpr, WHOLE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One scale for all: from `scale`, or, if there are `bits` (of the largest value), from them and into `scale`."""
-    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
-    values = load_tile(x, row, column, row_inside, column_inside, x_stride)
+    four, column = place_of_tile(rows, width, TILE)
+    values = load_fours(x, four, column, rows, width, x_stride)
     if bits is not None:
         factor = scale_of(tl.load(bits), MANTISSA_BITS)
         if tl.program_id(0) == 0:
             tl.store(scale, factor)
     else:
         factor = tl.load(scale)
-    quantise_tile(
-        values, inverse_of(factor), row_codes, column_codes, amax, counts,
-        row, column, row_inside, column_inside, rows, width, MANTISSA_BITS,
+    quantise_fours(
+        values, inverse_of(factor), row_codes, column_codes, amax, counts, four, column, rows, width, width,
+        MANTISSA_BITS, WHOLE,
     )  # fmt: skip
+
+
+@triton.jit
+def transpose_kernel(row_codes, column_codes, rows, width, WHOLE: tl.constexpr, TILE: tl.constexpr):
+    """Codes (R, C) once more as (C, R)."""
+    four, column = place_of_tile(rows, width, TILE)
+    row = four.to(tl.int64) * FOUR
+    place = row_codes + row[:, None] * width + column[None, :]
+    inside = (column < width)[None, :]
+    words = tl.load(place, mask=(row < rows)[:, None] & inside, other=0).to(tl.int32)
+    for i in tl.static_range(1, FOUR):
+        place += width
+        codes = tl.load(place, mask=(row + i < rows)[:, None] & inside, other=0).to(tl.int32)
+        words |= codes << (8 * i)
+    store_words(words, column_codes, four, column, rows, width, WHOLE)
 
 
 # ---------------------------------------------------------------- launchers
@@ -171,9 +245,21 @@ def cast(x: Tensor, quantisation: Quantisation) -> Operand:
         cast_kernel[tiles(rows, width)](
             x, as_bytes(operand.rows), as_bytes(operand.columns), bits, scale, quantisation.amax, quantisation.counts,
             rows, width, x.stride(0),
-            MANTISSA_BITS=quantisation.format.mantissa_bits, TILE=TILE, num_warps=NUM_WARPS,
+            MANTISSA_BITS=quantisation.format.mantissa_bits, WHOLE=whole(rows), TILE=TILE, num_warps=NUM_WARPS,
         )  # fmt: skip
     return operand
+
+
+def transpose(operand: Operand) -> None:
+    """Fill `operand.columns` from `operand.rows`: 2 bytes a value."""
+    assert operand.rows is not None
+    assert operand.columns is not None
+    rows, width = operand.rows.values.shape
+    with on_device_of(operand.rows.values):
+        transpose_kernel[(triton.cdiv(rows, TRANSPOSED_TILE) * triton.cdiv(width, TRANSPOSED_TILE),)](
+            as_bytes(operand.rows), as_bytes(operand.columns), rows, width,
+            WHOLE=whole(rows), TILE=TRANSPOSED_TILE, num_warps=TRANSPOSED_WARPS,
+        )  # fmt: skip
 
 
 def empty_operand(like: Tensor, width: int, quantisation: Quantisation, scale: Tensor | None) -> Operand:
@@ -189,6 +275,11 @@ def empty_operand(like: Tensor, width: int, quantisation: Quantisation, scale: T
 def as_bytes(matrix: Matrix | None) -> Tensor | None:
     """Codes as kernels take them."""
     return None if matrix is None else matrix.values.view(torch.uint8)
+
+
+def whole(rows: int) -> bool:
+    """Whether the codes (C, R) can be written in whole words."""
+    return rows % WORDS_MULTIPLE == 0
 
 
 def tiles(rows: int, width: int) -> tuple[int]:
@@ -211,8 +302,10 @@ def launches(target: Target) -> Launches:
                 yield label, partial(cast, x, quantisation)
                 yield f"from bits {label}", partial(cast, x, replace(quantisation, scale=None))
     usual = quantisations(E4M3)[""]
+    yield "", partial(transpose, empty_operand(x, 3072, usual, None))
     for label, width in {"odd rows": 8192, "odd sizes": 8191}.items():
         x = on_meta(4095, width, torch.bfloat16)
+        yield label, partial(transpose, empty_operand(x, width, usual, None))
         yield label, partial(cast, x, usual)
         yield f"from bits {label}", partial(cast, x, replace(usual, scale=None))
 

@@ -4,6 +4,7 @@ R rows, D hidden size, padded to a power of two by masks.
 """
 
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,8 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from litespark.ops.fp8.formats import E4M3, E5M2
+from litespark.ops.fp8.kernels import bits_of, inverse_of, quantisations, quantise_rows, raise_to
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.precision import dtype_name
-from litespark.ops.rounding.kernels import rounded
+from litespark.ops.rounding.kernels import highest_bits, rounded
 from litespark.ops.triton_support import Launches, Target, interpreting, on_device_of, on_meta, target_of
 
 # threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
@@ -23,13 +27,14 @@ BACKWARD_THREADS = 65536
 
 
 # their number depends on the batch, and a batch of one row is no reason to compile anew
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale", "amax"])
 def rms_norm_forward_kernel(
-    x, update, weight, stream, y, inverse_rms, rows, x_stride, update_stride, eps, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x, update, weight, stream, y, inverse_rms, scale, amax, counts, rows, x_stride, update_stride, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, MANTISSA_BITS: tl.constexpr,
 ):  # fmt: skip
     """One program takes ROWS rows. Without `update`: reads x, writes y. With it: reads x and update, writes the stream
-    and y. The weight is read by every program and comes from cache; `inverse_rms` is one fp32 a row."""
+    and y. The weight is read by every program and comes from cache; `inverse_rms` is one fp32 a row. If there is a
+    `scale`, y are codes of fp8."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)[None, :]
     inside = (row < rows)[:, None] & (column < WIDTH)
@@ -40,18 +45,24 @@ def rms_norm_forward_kernel(
         tl.store(stream + row[:, None] * WIDTH + column, added, mask=inside)
         # y is the norm of what the backward pass and the next layer will read, not of the sum before rounding
         values = added.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + eps)
-    tl.store(inverse_rms + row, scale, mask=row < rows)
+    row_scale = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + eps)
+    tl.store(inverse_rms + row, row_scale, mask=row < rows)
     factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
-    normed = values * scale[:, None] * factors
-    tl.store(y + row[:, None] * WIDTH + column, rounded(normed, y.dtype.element_ty), mask=inside)
+    normed = values * row_scale[:, None] * factors
+    if scale is None:
+        tl.store(y + row[:, None] * WIDTH + column, rounded(normed, y.dtype.element_ty), mask=inside)
+    else:
+        if amax is not None:
+            raise_to(amax, highest_bits(normed))
+        place = y + row[:, None] * WIDTH + column
+        quantise_rows(normed, inverse_of(tl.load(scale)), place, inside, counts, MANTISSA_BITS)
 
 
-@triton.jit(do_not_specialize=["rows", "steps"])
+@triton.jit(do_not_specialize=["rows", "steps"], do_not_specialize_on_alignment=["scale", "amax"])
 def rms_norm_backward_kernel(
-    y_gradient, stream_gradient, stream, weight, inverse_rms, gradient, second_gradient, weight_partials, rows, steps,
-    y_gradient_stride, stream_gradient_stride, stream_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, STAGES: tl.constexpr,
+    y_gradient, stream_gradient, stream, weight, inverse_rms, gradient, second_gradient, weight_partials, scale, amax,
+    counts, rows, steps, y_gradient_stride, stream_gradient_stride, stream_stride, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, MANTISSA_BITS: tl.constexpr,
 ):  # fmt: skip
     """With n = stream · inverse_rms and g = y_gradient · weight:
 
@@ -60,11 +71,15 @@ def rms_norm_backward_kernel(
 
     Each program takes `steps` tiles of ROWS rows, as many tiles apart as there are programs, and keeps its sum of the
     weight's gradient in registers. Reads y_gradient, stream and, if there is one, stream_gradient; writes gradient and,
-    if another dtype of it is wanted, second_gradient; and one fp32 row of partial sums a program.
+    if another dtype of it is wanted, second_gradient, which if there is a `scale` are codes of fp8; and one fp32 row of
+    partial sums a program.
     """
     column = tl.arange(0, BLOCK)[None, :]
     factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     weight_gradient = tl.zeros([ROWS, BLOCK], tl.float32)
+    if scale is not None:
+        inverse_scale = inverse_of(tl.load(scale))
+    highest = tl.zeros([ROWS, BLOCK], tl.int32)
     for step in tl.range(0, steps, num_stages=STAGES):
         if STAGES == 1:
             # wide rows: read again for each tile (from cache), since registers are short
@@ -75,19 +90,25 @@ def rms_norm_backward_kernel(
         values = tl.load(stream + row[:, None] * stream_stride + column, mask=inside, other=0.0).to(tl.float32)
         incoming = tl.load(y_gradient + row[:, None] * y_gradient_stride + column, mask=inside, other=0.0)
         incoming = incoming.to(tl.float32)
-        scale = tl.load(inverse_rms + row, mask=row < rows, other=0.0)[:, None]
-        normed = values * scale
+        row_scale = tl.load(inverse_rms + row, mask=row < rows, other=0.0)[:, None]
+        normed = values * row_scale
         weight_gradient += incoming * normed
         weighted = incoming * factors
         mean = tl.sum(weighted * normed, axis=1)[:, None] / WIDTH
-        outgoing = scale * (weighted - normed * mean)
+        outgoing = row_scale * (weighted - normed * mean)
         if stream_gradient is not None:
             passed = tl.load(stream_gradient + row[:, None] * stream_gradient_stride + column, mask=inside, other=0.0)
             outgoing += passed.to(tl.float32)
         place = row[:, None] * WIDTH + column
         tl.store(gradient + place, rounded(outgoing, gradient.dtype.element_ty), mask=inside)
-        if second_gradient is not None:
+        if scale is not None:
+            if amax is not None:
+                highest = tl.maximum(highest, bits_of(outgoing))
+            quantise_rows(outgoing, inverse_scale, second_gradient + place, inside, counts, MANTISSA_BITS)
+        elif second_gradient is not None:
             tl.store(second_gradient + place, rounded(outgoing, second_gradient.dtype.element_ty), mask=inside)
+    if amax is not None:
+        raise_to(amax, tl.max(tl.max(highest, axis=1), axis=0))
     column = tl.arange(0, BLOCK)
     partials = weight_partials + tl.program_id(0).to(tl.int64) * WIDTH + column
     tl.store(partials, tl.sum(weight_gradient, axis=0), mask=column < WIDTH)
@@ -124,12 +145,14 @@ def backward_programs(rows: int, tile: Tiling, target: Target) -> int:
 
 
 def rms_norm_forward(
-    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, y_dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor, Tensor]:
+    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, y_dtype: torch.dtype,
+    quantisation: Quantisation | None = None,
+) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
     """The stream x + update in `stream_dtype` (None without an update), its norm in `y_dtype`, and 1 / sqrt(mean square
     + eps).
 
-    x, update: (..., D); rows may lie apart, anything else is made contiguous. The last result is fp32 (...).
+    x, update: (..., D); rows may lie apart, anything else is made contiguous. The last result is fp32 (...). With a
+    `quantisation` that is `fused`, `y_dtype` is that of its format, and the norm its codes, cast from fp32.
     """
     stream = None if update is None else x.new_empty(x.shape, dtype=stream_dtype)
     y = x.new_empty(x.shape, dtype=y_dtype)
@@ -142,20 +165,22 @@ def rms_norm_forward(
     tile = tiling(width, target_of(x.device))
     with on_device_of(x):
         rms_norm_forward_kernel[(triton.cdiv(x.shape[0], tile.rows),)](
-            x, update, weight.contiguous(), stream, y, inverse_rms, x.shape[0], x.stride(0),
-            0 if update is None else update.stride(0), eps,
-            WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, num_warps=tile.num_warps,
+            x, update, weight.contiguous(), stream, y if quantisation is None else y.view(torch.uint8), inverse_rms,
+            *_noted(quantisation), x.shape[0], x.stride(0), 0 if update is None else update.stride(0), eps,
+            WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, MANTISSA_BITS=_mantissa_bits(quantisation),
+            num_warps=tile.num_warps,
         )  # fmt: skip
     return stream, y, inverse_rms
 
 
 def rms_norm_backward(
     y_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor, inverse_rms: Tensor,
-    dtype: torch.dtype, second_dtype: torch.dtype,
+    dtype: torch.dtype, second_dtype: torch.dtype, quantisation: Quantisation | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
     """The gradient of the stream in `dtype`, the same in `second_dtype` (None where that is `dtype`), and the weight's.
 
-    Strides as in the forward pass; partial weight gradients are added up in the same order every time.
+    Strides and `quantisation`, here of the second, as in the forward pass; partial weight gradients are added up in the
+    same order every time.
     """
     width = stream.shape[-1]
     gradient = stream.new_empty(stream.shape, dtype=dtype)
@@ -172,15 +197,25 @@ def rms_norm_backward(
     partials = stream.new_empty(programs, width, dtype=torch.float32)
     with on_device_of(stream):
         rms_norm_backward_kernel[(programs,)](
-            y_gradient, stream_gradient, stream, weight.contiguous(), inverse_rms.contiguous(), gradient, second,
-            partials, stream.shape[0],
+            y_gradient, stream_gradient, stream, weight.contiguous(), inverse_rms.contiguous(), gradient,
+            second if second is None or quantisation is None else second.view(torch.uint8), partials,
+            *_noted(quantisation), stream.shape[0],
             # the interpreter of Triton 3.6 makes an array of a number, and NumPy 2.4 does not count up to an array
             tl.constexpr(steps) if interpreting() else steps,
             y_gradient.stride(0), 0 if stream_gradient is None else stream_gradient.stride(0), stream.stride(0),
             WIDTH=width, BLOCK=tile.block, ROWS=tile.rows,
-            STAGES=backward_stages(tile, read, target), num_warps=tile.num_warps,
+            STAGES=backward_stages(tile, read, target), MANTISSA_BITS=_mantissa_bits(quantisation),
+            num_warps=tile.num_warps,
         )  # fmt: skip
     return gradient, second, partials.sum(dim=0).to(weight.dtype)
+
+
+def _noted(quantisation: Quantisation | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    return (None,) * 3 if quantisation is None else (quantisation.scale, quantisation.amax, quantisation.counts)
+
+
+def _mantissa_bits(quantisation: Quantisation | None) -> int:
+    return 0 if quantisation is None or quantisation.format is None else quantisation.format.mantissa_bits
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -200,6 +235,22 @@ def launches(target: Target) -> Launches:
         for stream, other in ((bf16, bf16), (fp32, bf16), (fp32, fp32)):
             x, y, weight = on_meta(4096, width, stream), on_meta(4096, width, other), on_meta(width, stream)
             label = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
-            yield label, partial(rms_norm_forward, x, y if add else None, weight, 1e-5, stream, other)
+            forward = partial(rms_norm_forward, x, y if add else None, weight, 1e-5, stream)
+            yield label, partial(forward, other)
             gradients, second = (y, x if add else None), other if add else stream
-            yield label, partial(rms_norm_backward, *gradients, x, weight, on_meta(4096, fp32), stream, second)
+            backward = partial(rms_norm_backward, *gradients, x, weight, on_meta(4096, fp32), stream)
+            yield label, partial(backward, second)
+            if target.without_fp8 is None and other == bf16:
+                yield from _launches_to_fp8(label, forward, backward)
+
+
+def _launches_to_fp8(label: str, forward: Callable[..., object], backward: Callable[..., object]) -> Launches:
+    """llama3b's width in all ways that steps ask for, other widths in the usual one."""
+    every = " D3072" in label
+    for format in (E4M3, E5M2):
+        for way, asked in itertools.islice(quantisations(format).items(), 4 if every else 1):
+            name = f"{label} to {format.name}{way}"
+            if format is E4M3:
+                yield name, partial(forward, format.dtype, asked)
+            if every or format is E5M2:
+                yield name, partial(backward, format.dtype, asked)

@@ -1,12 +1,13 @@
 """Rounding as all kernels do it, also where they are interpreted. No op of its own: nothing is launched from here."""
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
+from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.triton_support import interpreting
 
+_E4M3_LARGEST, _E5M2_LARGEST = tl.constexpr(E4M3.largest), tl.constexpr(E5M2.largest)
+_E4M3_SMALLEST, _E5M2_SMALLEST = tl.constexpr(E4M3.smallest), tl.constexpr(E5M2.smallest)
 INTERPRETED = tl.constexpr(interpreting())
 
 
@@ -21,52 +22,53 @@ def rounded(values, dtype: tl.constexpr):
 
 
 @triton.jit
-def fp8_codes(values, inverse_scale, LARGEST: tl.constexpr, MANTISSA_BITS: tl.constexpr):
-    """The codes of fp32 values as bytes, see `litespark.ops.fp8.formats.quantised`: e4m3 with 3 bits of mantissa, e5m2
-    with 2. `inverse_scale` is a power of two."""
-    scaled = values * inverse_scale
-    finite = (scaled.to(tl.int32, bitcast=True) & 0x7F800000) != 0x7F800000
-    inside = tl.minimum(tl.maximum(scaled, -LARGEST), LARGEST)
+def scaled(values, inverse_scale):
+    """fp32 values as their codes are made of them: infinities become NaN, which the conversion would saturate."""
+    x = values * inverse_scale
+    # x · 0 is NaN of what is not finite, and otherwise a zero with the sign of x
+    return tl.fma(x, 0.0, x)
+
+
+# The conversion itself saturates, rounds to nearest even and makes 0x7F of NaN (NVIDIA PTX ISA, "cvt"); Ada has it too,
+# where Triton's own cast goes by way of fp16 and rounds twice. Of two values the first is in the lower byte.
+_CONVERT = tl.constexpr("""{
+    .reg .b16 low, high;
+    cvt.rn.satfinite.FORMAT.f32 low, $2, $1;
+    cvt.rn.satfinite.FORMAT.f32 high, $4, $3;
+    mov.b32 $0, {low, high};
+}""")
+_TO_E4M3 = tl.constexpr(_CONVERT.value.replace("FORMAT", "e4m3x2"))
+_TO_E5M2 = tl.constexpr(_CONVERT.value.replace("FORMAT", "e5m2x2"))
+
+
+@triton.jit
+def fp8_codes(x, MANTISSA_BITS: tl.constexpr):
+    """The codes of `scaled` values as bytes, see `litespark.ops.fp8.formats.quantised`: e4m3 with 3 bits of mantissa,
+    e5m2 with 2."""
     if INTERPRETED:
-        codes = _rounded_codes(inside, MANTISSA_BITS)
-    else:
-        if _through_fp16():
-            inside = rounded_to_odd(inside, MANTISSA_BITS)
-        if MANTISSA_BITS == 3:
-            codes = inside.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
-        else:
-            codes = inside.to(tl.float8e5).to(tl.uint8, bitcast=True)
-    return tl.where(finite, codes, 0x7F).to(tl.uint8)
-
-
-@tl.core.builtin
-def _through_fp16(_semantic: Any = None) -> Any:
-    """Whether Triton casts fp32 to fp8 by way of fp16 on the target that it compiles for, as it does before Hopper:
-    what is rounded twice may end a code away. (`target_info.cuda_capability_geq` asks for the device at hand.)"""
-    architecture = _semantic.builder.options.arch
-    return tl.constexpr(architecture.startswith("sm") and int(architecture[2:]) < 90)
+        return _rounded_codes(x, MANTISSA_BITS).to(tl.uint8)
+    ASM: tl.constexpr = _TO_E4M3 if MANTISSA_BITS == 3 else _TO_E5M2
+    return tl.inline_asm_elementwise(ASM, "=r,f,f,f,f", [x], dtype=tl.uint8, is_pure=True, pack=4)
 
 
 @triton.jit
-def rounded_to_odd(values, MANTISSA_BITS: tl.constexpr):
-    """fp32 values with two bits of mantissa more than their codes will have, the last of them set if anything was cut
-    off: what fp16 holds exactly, also below its normal values, and what rounds to the same codes.
-
-    Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: verified algorithms using rounding to odd", IEEE
-    Transactions on Computers 57 (2008)."""
-    LAST: tl.constexpr = 1 << (21 - MANTISSA_BITS)
-    bits = values.to(tl.int32, bitcast=True)
-    cut = bits & -LAST
-    return tl.where(cut == bits, bits, cut | LAST).to(tl.float32, bitcast=True)
+def fp8_words(four, MANTISSA_BITS: tl.constexpr):
+    """The codes of four tensors of `scaled` values as int32, that of the first in the lowest byte."""
+    if INTERPRETED:
+        word = _rounded_codes(four[0], MANTISSA_BITS) | (_rounded_codes(four[1], MANTISSA_BITS) << 8)
+        return word | (_rounded_codes(four[2], MANTISSA_BITS) << 16) | (_rounded_codes(four[3], MANTISSA_BITS) << 24)
+    ASM: tl.constexpr = _TO_E4M3 if MANTISSA_BITS == 3 else _TO_E5M2
+    args = [four[0], four[1], four[2], four[3]]
+    return tl.inline_asm_elementwise(ASM, "=r,f,f,f,f", args, dtype=tl.int32, is_pure=True, pack=1)
 
 
 @triton.jit
-def _rounded_codes(values, MANTISSA_BITS: tl.constexpr):
-    """Codes of finite values within the format, rounded to nearest even in whole numbers: Triton's interpreter loses
-    what is below the normal values of fp8."""
-    # exponent of the smallest normal value, -6 or -14
+def _rounded_codes(x, MANTISSA_BITS: tl.constexpr):
+    """The same in whole numbers, as int32: Triton's interpreter has no conversion to fp8."""
+    # exponent of the smallest normal value, -6 or -14, and code of the largest value, 448 or 57344
     LEAST: tl.constexpr = -6 if MANTISSA_BITS == 3 else -14
-    bits = values.to(tl.int32, bitcast=True)
+    LARGEST: tl.constexpr = 0x7E if MANTISSA_BITS == 3 else 0x7B
+    bits = x.to(tl.int32, bitcast=True)
     sign = (bits >> 24) & 0x80
     size = bits & 0x7FFFFFFF
     exponent = tl.maximum((size >> 23) - 127, LEAST)
@@ -76,24 +78,35 @@ def _rounded_codes(values, MANTISSA_BITS: tl.constexpr):
     half = (1 << (shift - 1)) - 1
     rounded_significand = (significand + half + ((significand >> shift) & 1)) >> shift
     # a significand that reaches the next power of two carries into the exponent by itself
-    codes = rounded_significand + ((exponent - LEAST) << MANTISSA_BITS)
-    return (codes | sign).to(tl.uint8)
+    codes = tl.minimum(rounded_significand + ((exponent - LEAST) << MANTISSA_BITS), LARGEST)
+    return tl.where(size > 0x7F800000, 0x7F, codes | sign)
 
 
 @triton.jit
-def tile_amax(values):
+def highest_bits(values):
     """The largest absolute value of a tile as the bits of an fp32 number: NaN is above infinity, which is above all."""
     return tl.max(tl.max(values.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1), axis=0)
 
 
 @triton.jit
-def count_saturation_and_underflow(values, inverse_scale, counts, LARGEST: tl.constexpr, SMALLEST: tl.constexpr):
-    """Add to counts[0] how many finite values saturate in the cast, to counts[1] how many become zero in it."""
-    size = tl.abs(values * inverse_scale)
-    finite = (size.to(tl.int32, bitcast=True) & 0x7F800000) != 0x7F800000
-    saturated = tl.sum(tl.sum(((size > LARGEST) & finite).to(tl.int32), axis=1), axis=0)
-    underflowed = tl.sum(tl.sum(((size > 0) & (size <= SMALLEST / 2)).to(tl.int32), axis=1), axis=0)
-    if saturated > 0:
-        tl.atomic_add(counts, saturated.to(tl.int64), sem="relaxed")
-    if underflowed > 0:
-        tl.atomic_add(counts + 1, underflowed.to(tl.int64), sem="relaxed")
+def saturated(x, MANTISSA_BITS: tl.constexpr):
+    """1 where a `scaled` value is beyond the largest code, else 0."""
+    LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
+    return (tl.abs(x) > LARGEST).to(tl.int32)
+
+
+@triton.jit
+def underflowed(x, MANTISSA_BITS: tl.constexpr):
+    """1 where a `scaled` value that is not zero becomes zero, else 0."""
+    SMALLEST: tl.constexpr = _E4M3_SMALLEST if MANTISSA_BITS == 3 else _E5M2_SMALLEST
+    return ((tl.abs(x) > 0) & (tl.abs(x) <= SMALLEST / 2)).to(tl.int32)
+
+
+@triton.jit
+def add_counts(counts, saturated_values, underflowed_values):
+    """Add the sums of two tiles to `counts` (2,)."""
+    many, few = (tl.sum(tl.sum(saturated_values, axis=1), axis=0), tl.sum(tl.sum(underflowed_values, axis=1), axis=0))
+    if many > 0:
+        tl.atomic_add(counts, many.to(tl.int64), sem="relaxed")
+    if few > 0:
+        tl.atomic_add(counts + 1, few.to(tl.int64), sem="relaxed")

@@ -11,21 +11,36 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra import libdevice
 
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
-from litespark.ops.rounding.kernels import rounded
+from litespark.ops.rounding.kernels import INTERPRETED, rounded
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # values of the product in one program
 _TILE = 2048
+_MINUS_LOG2_E = tl.constexpr(-1.4426950408889634)
 
 
 @triton.jit
-def _sigmoid(x):
-    # the exponent is never positive: nothing overflows
-    small = tl.exp(-tl.abs(x))
-    return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+def sigmoid(x):
+    """1 / (1 + exp(-x)) in four instructions; where the exponential overflows, that is 0."""
+    return _quotient(1.0, 1.0 + tl.exp2(x * _MINUS_LOG2_E))
+
+
+@triton.jit
+def silu(x):
+    """x · sigmoid(x)."""
+    return _quotient(x, 1.0 + tl.exp2(x * _MINUS_LOG2_E))
+
+
+@triton.jit
+def _quotient(x, y):
+    """x / y within two units in the last place, for y that is not near the ends of fp32's range."""
+    if INTERPRETED:
+        return x / y
+    return libdevice.fast_dividef(x, y)
 
 
 # their number depends on the batch, and a batch of one row is no reason to compile anew
@@ -40,7 +55,7 @@ def swiglu_forward_kernel(
     place = gate_up + row * gate_up_stride + column
     gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(place + WIDTH, mask=inside, other=0.0).to(tl.float32)
-    values = gate * _sigmoid(gate) * up
+    values = silu(gate) * up
     tl.store(product + row * WIDTH + column, rounded(values, product.dtype.element_ty), mask=inside)
 
 
@@ -65,14 +80,14 @@ def swiglu_backward_kernel(
     up = tl.load(place + WIDTH, mask=inside, other=0.0).to(tl.float32)
     incoming = tl.load(product_gradient + row * product_gradient_stride + column, mask=inside, other=0.0)
     incoming = incoming.to(tl.float32)
-    slope = _sigmoid(gate)
-    activated = gate * slope
-    gate_gradient = incoming * up * slope * (1.0 + gate * (1.0 - slope))
+    slope = sigmoid(gate)
+    sloped = incoming * slope
+    gate_gradient = sloped * up * (1.0 + gate * (1.0 - slope))
     place = gradient + row * (2 * WIDTH) + column
     tl.store(place, rounded(gate_gradient, gradient.dtype.element_ty), mask=inside)
-    tl.store(place + WIDTH, rounded(incoming * activated, gradient.dtype.element_ty), mask=inside)
+    tl.store(place + WIDTH, rounded(sloped * gate, gradient.dtype.element_ty), mask=inside)
     if product is not None:
-        values = rounded(activated * up, product.dtype.element_ty)
+        values = rounded(gate * slope * up, product.dtype.element_ty)
         tl.store(product + row * WIDTH + column, values, mask=inside)
 
 

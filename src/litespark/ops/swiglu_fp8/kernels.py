@@ -12,39 +12,53 @@ from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.kernels import (
+    NUM_WARPS,
     TILE,
     as_bytes,
     empty_operand,
     inverse_of,
-    load_tile,
+    load_fours,
     place_of_tile,
     quantisations,
-    quantise_tile,
+    quantise_fours,
     tiles,
+    whole,
 )
 from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
-from litespark.ops.swiglu.kernels import _sigmoid
+from litespark.ops.swiglu.kernels import sigmoid, silu
 from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_of, on_meta
 
-# A thread has 16 values of each tensor that is read: in the backward pass three of these and three of what comes of
-# them are in registers at once.
-NUM_WARPS = 8
+
+@triton.jit
+def _product(gate, up):
+    return silu(gate) * up
+
+
+@triton.jit
+def _gradients(gate, up, incoming):
+    """Gradients of gate and up, and the product."""
+    slope = sigmoid(gate)
+    sloped = incoming * slope
+    return sloped * up * (1.0 + gate * (1.0 - slope)), sloped * gate, gate * slope * up
 
 
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])
 def swiglu_fp8_forward_kernel(
     gate_up, row_codes, column_codes, scale, amax, counts, rows, width, gate_up_stride,
-    MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
+    MANTISSA_BITS: tl.constexpr, WHOLE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """product = gate · sigmoid(gate) · up (R, `width`), cast by the scale: 6 bytes a value, 10 in two passes."""
-    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
-    gate = load_tile(gate_up, row, column, row_inside, column_inside, gate_up_stride)
-    up = load_tile(gate_up + width, row, column, row_inside, column_inside, gate_up_stride)
-    quantise_tile(
-        gate * _sigmoid(gate) * up, inverse_of(tl.load(scale)), row_codes, column_codes, amax, counts,
-        row, column, row_inside, column_inside, rows, width, MANTISSA_BITS,
+    four, column = place_of_tile(rows, width, TILE)
+    gate = load_fours(gate_up, four, column, rows, width, gate_up_stride)
+    up = load_fours(gate_up + width, four, column, rows, width, gate_up_stride)
+    values = (
+        _product(gate[0], up[0]), _product(gate[1], up[1]), _product(gate[2], up[2]), _product(gate[3], up[3])
+    )  # fmt: skip
+    quantise_fours(
+        values, inverse_of(tl.load(scale)), row_codes, column_codes, amax, counts, four, column, rows, width, width,
+        MANTISSA_BITS, WHOLE,
     )  # fmt: skip
 
 
@@ -53,7 +67,7 @@ def swiglu_fp8_backward_kernel(
     gate_up, product_gradient, row_codes, column_codes, scale, amax, counts,
     again_row_codes, again_column_codes, again_scale, again_amax, again_counts,
     rows, width, gate_up_stride, product_gradient_stride,
-    MANTISSA_BITS: tl.constexpr, AGAIN_MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
+    MANTISSA_BITS: tl.constexpr, AGAIN_MANTISSA_BITS: tl.constexpr, WHOLE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """With s = sigmoid(gate) and d = product_gradient:
 
@@ -64,25 +78,32 @@ def swiglu_fp8_backward_kernel(
     pass by that. 10 bytes a value of the product and 1 or 2 more with it again, where ordinary passes and their casts
     take 18 and 5 or 6 more.
     """
-    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
-    gate = load_tile(gate_up, row, column, row_inside, column_inside, gate_up_stride)
-    up = load_tile(gate_up + width, row, column, row_inside, column_inside, gate_up_stride)
-    incoming = load_tile(product_gradient, row, column, row_inside, column_inside, product_gradient_stride)
-    slope = _sigmoid(gate)
-    activated = gate * slope
+    four, column = place_of_tile(rows, width, TILE)
+    gate = load_fours(gate_up, four, column, rows, width, gate_up_stride)
+    up = load_fours(gate_up + width, four, column, rows, width, gate_up_stride)
+    incoming = load_fours(product_gradient, four, column, rows, width, product_gradient_stride)
+    gate_0, up_0, product_0 = _gradients(gate[0], up[0], incoming[0])
+    gate_1, up_1, product_1 = _gradients(gate[1], up[1], incoming[1])
+    gate_2, up_2, product_2 = _gradients(gate[2], up[2], incoming[2])
+    gate_3, up_3, product_3 = _gradients(gate[3], up[3], incoming[3])
     inverse_scale = inverse_of(tl.load(scale))
-    quantise_tile(
-        incoming * up * slope * (1.0 + gate * (1.0 - slope)), inverse_scale, row_codes, column_codes, amax, counts,
-        row, column, row_inside, column_inside, rows, 2 * width, MANTISSA_BITS,
+    quantise_fours(
+        (gate_0, gate_1, gate_2, gate_3), inverse_scale, row_codes, column_codes, amax, counts,
+        four, column, rows, width, 2 * width, MANTISSA_BITS, WHOLE,
     )  # fmt: skip
-    quantise_tile(
-        incoming * activated, inverse_scale, row_codes, column_codes, amax, counts,
-        row, width + column, row_inside, column_inside, rows, 2 * width, MANTISSA_BITS,
+    # the second half of each row of (R, 2F), and the later half of the rows of (2F, R)
+    if row_codes is not None:
+        row_codes += width
+    if column_codes is not None:
+        column_codes += tl.cast(width, tl.int64) * rows
+    quantise_fours(
+        (up_0, up_1, up_2, up_3), inverse_scale, row_codes, column_codes, amax, counts,
+        four, column, rows, width, 2 * width, MANTISSA_BITS, WHOLE,
     )  # fmt: skip
     if again_scale is not None:
-        quantise_tile(
-            activated * up, inverse_of(tl.load(again_scale)), again_row_codes, again_column_codes, again_amax,
-            again_counts, row, column, row_inside, column_inside, rows, width, AGAIN_MANTISSA_BITS,
+        quantise_fours(
+            (product_0, product_1, product_2, product_3), inverse_of(tl.load(again_scale)), again_row_codes,
+            again_column_codes, again_amax, again_counts, four, column, rows, width, width, AGAIN_MANTISSA_BITS, WHOLE,
         )  # fmt: skip
 
 
@@ -100,7 +121,7 @@ def swiglu_cast(gate_up: Tensor, quantisation: Quantisation) -> Operand:
             swiglu_fp8_forward_kernel[tiles(rows, width)](
                 gate_up, as_bytes(operand.rows), as_bytes(operand.columns),
                 quantisation.scale, quantisation.amax, quantisation.counts, rows, width, gate_up.stride(0),
-                MANTISSA_BITS=quantisation.format.mantissa_bits, TILE=TILE, num_warps=NUM_WARPS,
+                MANTISSA_BITS=quantisation.format.mantissa_bits, WHOLE=whole(rows), TILE=TILE, num_warps=NUM_WARPS,
             )  # fmt: skip
     return operand
 
@@ -126,8 +147,8 @@ def swiglu_backward_cast(
                 gate_up, product_gradient, as_bytes(gradient.rows), as_bytes(gradient.columns),
                 quantisation.scale, quantisation.amax, quantisation.counts, *made_again,
                 rows, width, gate_up.stride(0), product_gradient.stride(0),
-                MANTISSA_BITS=quantisation.format.mantissa_bits, AGAIN_MANTISSA_BITS=again_bits, TILE=TILE,
-                num_warps=NUM_WARPS,
+                MANTISSA_BITS=quantisation.format.mantissa_bits, AGAIN_MANTISSA_BITS=again_bits,
+                WHOLE=whole(rows), TILE=TILE, num_warps=NUM_WARPS,
             )  # fmt: skip
     return gradient, product
 
