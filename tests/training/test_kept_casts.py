@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from litespark.data.batch import batch_from_sequences
@@ -12,10 +13,12 @@ from litespark.models.compilation import compile_model
 from litespark.models.init import initialise
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.linear.kept import KeptLinear, keep_casts
+from litespark.ops.linear.kept import KeptLinear, _weight_gradient, accumulate_in_place, keep_casts
 from litespark.tasks.pretrain import Pretrain
+from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
 from litespark.training.step import OptimizerStep
+from litespark.training.strategies import StrategyConfig
 from tests.training.small_runs import small_llama
 
 CPU = torch.device("cpu")
@@ -33,11 +36,15 @@ def autocast():
 
 
 class Training:
-    """A tiny model, its optimizer and steps of three micro-batches; `keep`: else as autocast casts."""
+    """A tiny model, its optimizer and steps of three micro-batches, as a single process takes them.
+
+    `keep`: else as autocast casts.
+    """
 
     def __init__(self, config, *, keep=True, recompute="none"):
         self.model = Llama(small_llama(num_layers=2), resolve(OpsConfig()), recompute)
         initialise(self.model, self.model.config, 0)
+        accumulate_in_place(self.model)
         self.optimizer = build_optimizer(self.model, config)
         for layer in linears(self.model):
             layer.keep = keep
@@ -68,10 +75,11 @@ class Casts(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.counts = Counter()
+        self.counts, self.functions = Counter(), Counter()
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         result = function(*arguments, **(options or {}))
+        self.functions[function.name()] += 1
         if function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = arguments[-1] if function is torch.ops.aten._to_copy.default else arguments[1]
             if (source.dtype, result.dtype) == (torch.float32, torch.bfloat16):
@@ -132,7 +140,7 @@ def test_validation_and_models_that_compile_compute_what_autocast_does():
         assert torch.equal(training.model(ids), plain(ids))
     training.step(1)  # with what was cast in inference mode
     torch.compiler.reset()
-    compile_model(training.model, list(training.model.blocks), "block", "aot_eager")
+    compile_model(training.model, list(training.model.blocks)[:1], "block", "aot_eager")
     before = len(training.losses)
     training.step(2)
     assert all(0 < loss < 1e3 for loss in training.losses[before:])
@@ -169,3 +177,31 @@ def test_gradients_are_those_of_autocast_and_in_the_dtypes_of_input_and_weight(d
         found.append((y, x.grad, layer.weight.grad))
     for ours, theirs in zip(*found, strict=True):
         assert (ours is theirs is None) or (ours.dtype == theirs.dtype and torch.equal(ours, theirs))
+
+
+@pytest.mark.parametrize("strategy, expected", [("single", True), ("ddp", False)])
+def test_gradients_are_accumulated_in_place_where_nobody_listens_to_them(strategy, expected):
+    builder = ModelBuilder(small_llama(), resolve(OpsConfig()), 0, strategy=StrategyConfig(name=strategy))
+    assert {layer.accumulate for layer in linears(builder.build(CPU))} == {expected}
+    layer = KeptLinear(48, 32)
+    layer.keep = layer.accumulate = True
+    for number in range(3):
+        with autocast():
+            layer(torch.ones(4, 48)).sum().backward()
+        if number == 0:
+            first, place = layer.weight.grad.clone(), layer.weight.grad.data_ptr()
+    assert layer.weight.grad.data_ptr() == place
+    assert torch.equal(layer.weight.grad, 3 * first)
+
+
+def test_on_nvidia_gradients_leave_the_product_in_fp32_and_are_added_by_it():
+    with FakeTensorMode(), Casts() as casts:
+        gradient, x = (torch.empty(64, width, dtype=torch.bfloat16, device="cuda") for width in (32, 48))
+        total = _weight_gradient(gradient, x, torch.float32, None)
+        assert (total.shape, total.dtype) == ((32, 48), torch.float32)
+        assert _weight_gradient(gradient, x, torch.float32, total) is None
+    assert {name: count for name, count in casts.functions.items() if "mm" in name} == {
+        "aten::mm.dtype": 1,
+        "aten::addmm.dtype_out": 1,
+    }
+    assert not any("copy" in name or "add." in name for name in casts.functions)

@@ -14,17 +14,23 @@ from litespark.training.optim import MuonConfig, OptimizerConfig
 STATE_BYTES_PER_PARAMETER = 16
 # Muon has one moment and no second
 _MOMENT_BYTES = 4
-# beside its master a weight of a block in fp8 is held twice, one byte each, for the product forward and for that of the
-# gradient, or, where its layer is not in fp8, once in bf16
-_FP8_BYTES = 2
+# beside its master a weight of a block is held in bf16; in fp8 twice, one byte each, for the product forward and for
+# that of the gradient
+_CAST_BYTES = 2
 
 
 def training_state_bytes(
-    config: ModelSpec, shards: int = 1, optimizer: OptimizerConfig | None = None, fp8: Fp8Config | None = None
+    config: ModelSpec,
+    shards: int = 1,
+    optimizer: OptimizerConfig | None = None,
+    fp8: Fp8Config | None = None,
+    *,
+    keeps_casts: bool = False,
 ) -> int:
     """Bytes of weights, gradients and optimizer states on each of `shards` devices; activations come on top.
 
-    `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied.
+    `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied;
+    `keeps_casts`: those of all others are kept in bf16.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if isinstance(optimizer, MuonConfig):
@@ -33,9 +39,9 @@ def training_state_bytes(
         with torch.device("meta"):
             model = config.build(resolve(OpsConfig()), "none")
         whole -= _MOMENT_BYTES * sum(matrix.numel() for matrix in block_matrices(model))
-    if fp8 is not None and isinstance(config, TakesFp8):
-        blocks = config.num_layers - fp8.bf16_first - fp8.bf16_last
-        whole += _FP8_BYTES * blocks * sum(map(math.prod, config.linear_shapes().values()))
+    if isinstance(config, TakesFp8) and (keeps_casts or fp8 is not None):
+        others = 0 if fp8 is None or keeps_casts else fp8.bf16_first + fp8.bf16_last
+        whole += _CAST_BYTES * (config.num_layers - others) * sum(map(math.prod, config.linear_shapes().values()))
     return -(-whole // shards)
 
 

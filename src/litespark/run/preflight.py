@@ -144,7 +144,11 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
     on_cpu, there = not device_of(device).is_accelerator, device_of(device).memory_bytes
     shards = parts.strategy.roles(ranks.world_size).shard
-    needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
+    # where nothing compiles or shards, weights are cast once a step
+    keeps_casts = parts.ops.compile == "none" and parts.strategy.name != "fsdp"
+    keeps_casts = keeps_casts and activation_dtype(precision, device) == torch.bfloat16
+    fp8 = parts.fp8 if precision == "fp8" else None
+    needed = training_state_bytes(parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts)
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return

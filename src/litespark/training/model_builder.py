@@ -12,6 +12,7 @@ from litespark.models.init import initialise
 from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.linear.kept import accumulate_in_place
 from litespark.training.strategies import Precision, StrategyConfig, shard_model
 
 
@@ -43,6 +44,8 @@ class ModelBuilder:
         if self.strategy.name == "fsdp":
             assert mesh is not None
             shard_model(model, blocks, mesh, self.strategy, self.precision)
+        elif self.strategy.name == "single":
+            accumulate_in_place(model)  # DDP listens to gradients
         model.to_empty(device=device)
         initialise(model, self.spec, self.seed)
         if self.load_weights is not None:

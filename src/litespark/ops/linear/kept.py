@@ -19,9 +19,13 @@ class KeptLinear(nn.Linear):
 
     Who sets `keep` calls `renew_kept` after each optimizer step: fused optimizers leave no trace on a weight. It is
     also cast anew where its version shows another write, or it lies elsewhere. `torch.compile` casts as autocast does.
+
+    Where `accumulate` is set too, gradients after the first are added into `weight.grad` by their product itself. That
+    is for `backward` where nobody listens to the gradient, as DDP does; `torch.autograd.grad` would get none.
     """
 
     keep = False
+    accumulate = False
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -33,7 +37,9 @@ class KeptLinear(nn.Linear):
         # FSDP2 gathers weights in the dtype of autocast
         if not self.keep or dtype == self.weight.dtype or not autocasting(x) or torch.compiler.is_compiling():
             return super().forward(x)
-        return _Linear.apply(x, self.weight, self.cast(dtype))
+        if self._cast is None and not torch.is_grad_enabled():  # it may be in fp8 wherever it trains
+            return super().forward(x)
+        return _Linear.apply(x, self.weight, self.cast(dtype), self.accumulate)
 
     def cast(self, dtype: torch.dtype) -> Tensor:
         """The weight in `dtype`, the same tensor for as long as the weight is where it is."""
@@ -70,6 +76,13 @@ def keep_casts(model: nn.Module) -> list[KeptLinear]:
     return layers
 
 
+def accumulate_in_place(model: nn.Module) -> None:
+    """Let the layers of `model` that keep their casts add gradients into `weight.grad` themselves, see `KeptLinear`."""
+    for module in model.modules():
+        if isinstance(module, KeptLinear):
+            module.accumulate = True
+
+
 def renew_kept(layers: Iterable[KeptLinear], written: MutableMapping[Tensor, Tensor] | None) -> None:
     """After an optimizer step; `written` are the casts that the optimizer makes of its weights, if it makes any."""
     for layer in layers:
@@ -80,27 +93,37 @@ class _Linear(torch.autograd.Function):
     """x (..., K) · weightᵀ (K, N) in the dtype of `cast`, which is the weight's; the gradient is the weight's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, cast: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, cast: Tensor, accumulate: bool) -> Tensor:
         ctx.x_dtype, ctx.weight_dtype = x.dtype, weight.dtype
+        ctx.accumulated_by = weight if accumulate else None
         x = x.to(cast.dtype)
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, cast)
         return nn.functional.linear(x, cast)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, cast = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             of_x = torch.mm(flat, cast).view(*gradient.shape[:-1], -1).to(ctx.x_dtype)
         if x is not None:
-            of_weight = _weight_gradient(flat, x.reshape(flat.shape[0], -1), ctx.weight_dtype)
-        return of_x, of_weight, None
+            total = None if ctx.accumulated_by is None else ctx.accumulated_by.grad
+            of_weight = _weight_gradient(flat, x.reshape(flat.shape[0], -1), ctx.weight_dtype, total)
+        return of_x, of_weight, None, None
 
 
-def _weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """gradientᵀ (N, T) · x (T, K) in `dtype`; where the device has such a product it is not rounded on its way."""
-    if dtype == torch.float32 and device_of(x.device).is_nvidia:
-        return torch.mm(gradient.t(), x, out_dtype=dtype)
-    return torch.mm(gradient.t(), x).to(dtype)
+def _weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype, total: Tensor | None) -> Tensor | None:
+    """gradientᵀ (N, T) · x (T, K) in `dtype`; where the device has such a product it is not rounded on its way.
+
+    It is added to `total` where there is one, and nothing is returned.
+    """
+    wide = dtype == torch.float32 and device_of(x.device).is_nvidia
+    if total is None:
+        return torch.mm(gradient.t(), x, out_dtype=dtype) if wide else torch.mm(gradient.t(), x).to(dtype)
+    if wide:
+        torch.ops.aten.addmm.dtype_out(total, gradient.t(), x, dtype, out=total)
+    else:
+        total.add_(torch.mm(gradient.t(), x))
+    return None
