@@ -10,6 +10,7 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.linear.kept import KeptLinear
 from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
 
@@ -81,3 +82,17 @@ def test_as_many_layers_fit_as_their_state_has_room_for():
     assert layers_that_fit(whole, 2 * ten, share=0.5) == 10
     assert layers_that_fit(whole, 1) == 1
     assert layers_that_fit(whole, 100 * ten) == 40
+
+
+def test_weights_that_are_kept_in_bf16_are_counted():
+    model = Llama(config(), resolve(OpsConfig()))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    build_optimizer(model, AdamWConfig())
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(tokens, tokens)
+    kept = sum(module._cast.nbytes for module in model.modules() if isinstance(module, KeptLinear))
+    assert training_state_bytes(config(), keeps_casts=True) - training_state_bytes(config()) == kept > 0
+    both = training_state_bytes(config(), fp8=Fp8Config(bf16_first=1, bf16_last=0), keeps_casts=True)
+    assert both - training_state_bytes(config()) == kept, "in fp8 a weight is held twice, in half as many bytes"

@@ -30,7 +30,7 @@ def test_more_processes_than_gpus_are_refused(logs, card):
 
 def test_a_model_whose_state_exceeds_the_memory_is_refused_before_it_is_built(logs, card):
     card((8, 0), gibibytes=80)
-    needed = training_state_bytes(parts("model=llama8b").model) / 2**30
+    needed = training_state_bytes(parts("model=llama8b").model, keeps_casts=True) / 2**30
     with pytest.raises(ConfigError, match=rf"memory: .*llama8b .* take {needed:.1f} GiB .* A Card has 80.0 GiB"):
         preflight(parts(logs, "model=llama8b", "trainer.accelerator=auto"), ALONE)
 
