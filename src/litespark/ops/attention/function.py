@@ -13,6 +13,7 @@ from litespark.ops.attention import launchers
 from litespark.ops.attention.configurations import MOST_HEAD_DIM
 from litespark.ops.attention.documents import Documents, check_attention_shapes
 from litespark.ops.attention.sdpa import attention_sdpa
+from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import autocasting, compute_dtype
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -49,7 +50,7 @@ def attention_triton(
     return _forward(query, key, value, first_keys, last_queries, limit)[0]
 
 
-_forward = torch.library.custom_op("litespark::attention", launchers.forward, mutates_args=())
+_forward = CustomOp("litespark::attention", launchers.forward)
 
 
 @_forward.register_fake
@@ -58,7 +59,7 @@ def _(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
 
 
-_backward = torch.library.custom_op("litespark::attention_backward", launchers.backward, mutates_args=())
+_backward = CustomOp("litespark::attention_backward", launchers.backward)
 
 
 @_backward.register_fake

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.ops.custom_op import CustomOp
 from litespark.ops.linear_cross_entropy import chunks
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses, check_linear_cross_entropy
 from litespark.ops.precision import autocasting, compute_dtype
@@ -64,7 +65,7 @@ linear_cross_entropy_chunked_recompute = functools.partial(linear_cross_entropy_
 # ---------------------------------------------------------------- the sum, whose gradients are made on the way forward
 
 
-_sum = torch.library.custom_op("litespark::linear_cross_entropy_sum", chunks.loss_and_gradients, mutates_args=())
+_sum = CustomOp("litespark::linear_cross_entropy_sum", chunks.loss_and_gradients)
 
 
 @_sum.register_fake
@@ -96,10 +97,12 @@ def _scale_gradients(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor
 _sum.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
-@torch.library.custom_op("litespark::linear_cross_entropy_scale", mutates_args=())
-def _scale(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def _scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """x · factor in fp32, returned in `dtype`: one pass, and `x` stays for a second backward."""
     return chunks.scale_into(torch.empty_like(x, dtype=dtype), x, factor)
+
+
+_scale = CustomOp("litespark::linear_cross_entropy_scale", _scaled)
 
 
 @_scale.register_fake
@@ -110,7 +113,7 @@ def _(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 # ---------------------------------------------------------------- each token, with logits that are made again
 
 
-_tokens = torch.library.custom_op("litespark::linear_cross_entropy_tokens", chunks.token_losses, mutates_args=())
+_tokens = CustomOp("litespark::linear_cross_entropy_tokens", chunks.token_losses)
 
 
 @_tokens.register_fake
@@ -118,9 +121,7 @@ def _(hidden: Tensor, weight: Tensor, labels: Tensor, rows: str, dtype: torch.dt
     return (*chunks.empty_losses(hidden, dtype),)
 
 
-_tokens_backward = torch.library.custom_op(
-    "litespark::linear_cross_entropy_tokens_backward", chunks.token_gradients, mutates_args=()
-)
+_tokens_backward = CustomOp("litespark::linear_cross_entropy_tokens_backward", chunks.token_gradients)
 
 
 @_tokens_backward.register_fake

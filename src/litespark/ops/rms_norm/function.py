@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import compute_dtype
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
 from litespark.ops.rms_norm.limits import WIDEST
@@ -48,13 +49,15 @@ def _check(op: str, x: Tensor, update: Tensor, weight: Tensor) -> None:
         )
 
 
-@torch.library.custom_op("litespark::rms_norm", mutates_args=())
-def _norm(
+def _forward(
     x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The stream, empty without an update; its norm; 1 / root mean square of each row."""
     stream, y, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
     return x.new_empty(0) if stream is None else stream, y, inverse_rms
+
+
+_norm = CustomOp("litespark::rms_norm", _forward)
 
 
 @_norm.register_fake
@@ -64,8 +67,7 @@ def _(x: Tensor, update: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Ten
     return stream, x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:-1], dtype=torch.float32)
 
 
-@torch.library.custom_op("litespark::rms_norm_backward", mutates_args=())
-def _norm_backward(
+def _backward(
     y_gradient: Tensor,
     stream_gradient: Tensor | None,
     stream: Tensor,
@@ -78,6 +80,9 @@ def _norm_backward(
         y_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, other_dtype
     )
     return gradient, stream.new_empty(0) if second is None else second, weight_gradient
+
+
+_norm_backward = CustomOp("litespark::rms_norm_backward", _backward)
 
 
 @_norm_backward.register_fake

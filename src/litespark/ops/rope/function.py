@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.ops.custom_op import CustomOp
 from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
 
 
@@ -34,7 +35,7 @@ def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) ->
     return _rope_qkv(qkv, cos, sin, num_kv_heads)
 
 
-_rope_qkv = torch.library.custom_op("litespark::rope_qkv", rope_qkv_forward, mutates_args=())
+_rope_qkv = CustomOp("litespark::rope_qkv", rope_qkv_forward)
 
 
 @_rope_qkv.register_fake
@@ -45,7 +46,7 @@ def _(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor,
     return query, key, value
 
 
-_rope_qkv_backward = torch.library.custom_op("litespark::rope_qkv_backward", rope_qkv_backward, mutates_args=())
+_rope_qkv_backward = CustomOp("litespark::rope_qkv_backward", rope_qkv_backward)
 
 
 @_rope_qkv_backward.register_fake

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
+from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import autocasting, compute_dtype
 from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 
@@ -53,7 +54,7 @@ def _check(op: str, gate_up: Tensor) -> None:
 # ---------------------------------------------------------------- the product alone
 
 
-_swiglu = torch.library.custom_op("litespark::swiglu", swiglu_forward, mutates_args=())
+_swiglu = CustomOp("litespark::swiglu", swiglu_forward)
 
 
 @_swiglu.register_fake
@@ -61,11 +62,13 @@ def _(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
     return gate_up.new_empty(*gate_up.shape[:-1], gate_up.shape[-1] // 2, dtype=dtype)
 
 
-@torch.library.custom_op("litespark::swiglu_backward", mutates_args=())
-def _backward(gate_up: Tensor, product_gradient: Tensor, again: bool) -> tuple[Tensor, Tensor]:
+def _run_backward(gate_up: Tensor, product_gradient: Tensor, again: bool) -> tuple[Tensor, Tensor]:
     """The gradient of `gate_up`; and `again` the product in the dtype of its gradient, else nothing."""
     gradient, product = swiglu_backward(gate_up, product_gradient, product_gradient.dtype if again else None)
     return gradient, gate_up.new_empty(0) if product is None else product
+
+
+_backward = CustomOp("litespark::swiglu_backward", _run_backward)
 
 
 @_backward.register_fake
@@ -79,7 +82,7 @@ def _keep_swiglu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate_swiglu(ctx: Any, product_gradient: Tensor) -> tuple[Tensor, None]:
-    return _backward(*ctx.saved_tensors, product_gradient, again=False)[0], None
+    return _backward(*ctx.saved_tensors, product_gradient, False)[0], None
 
 
 _swiglu.register_autograd(_differentiate_swiglu, setup_context=_keep_swiglu)
@@ -88,9 +91,11 @@ _swiglu.register_autograd(_differentiate_swiglu, setup_context=_keep_swiglu)
 # ---------------------------------------------------------------- the product and the projection behind it
 
 
-@torch.library.custom_op("litespark::swiglu_linear", mutates_args=())
-def _swiglu_linear(gate_up: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def _run_linear(gate_up: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     return functional.linear(swiglu_forward(gate_up, dtype), weight.to(dtype))
+
+
+_swiglu_linear = CustomOp("litespark::swiglu_linear", _run_linear)
 
 
 @_swiglu_linear.register_fake
@@ -111,7 +116,7 @@ def _keep_swiglu_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 def _differentiate_swiglu_linear(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
     gate_up, weight = ctx.saved_tensors
     frozen = not ctx.needs_input_grad[1]  # which needs no product
-    gradient, product = _backward(gate_up, output_gradient @ weight.to(output_gradient.dtype), again=not frozen)
+    gradient, product = _backward(gate_up, output_gradient @ weight.to(output_gradient.dtype), not frozen)
     if frozen:
         return gradient, None, None
     rows = math.prod(gate_up.shape[:-1])  # torch.Size.numel() would fix sizes that the compiler keeps open
