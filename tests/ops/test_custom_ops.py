@@ -1,9 +1,11 @@
-"""What holds of every op over kernels of ours alike: bits, strides, the compiler, meta tensors and PyTorch's rules."""
+"""What holds of every op over kernels of ours alike: bits, strides, both forms, meta tensors and PyTorch's rules."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from torch._library.custom_ops import CustomOpDef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
@@ -50,11 +52,33 @@ def leaves_of(case: Case, device=DEVICE) -> list[torch.Tensor]:
     ]
 
 
+class _Watched(TorchDispatchMode):
+    """Sees every op and changes nothing."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
 @ALL
-def test_results_are_the_same_bits_each_time(op, name, number):
+def test_eager_calls_skip_the_dispatcher_and_give_the_bits_of_the_custom_op(op, name, number, monkeypatch):
     case = case_of(op, number)
-    first, second = (outputs_and_gradients(called(case, name), case.inputs) for _ in range(2))
-    assert all(torch.equal(first[each], second[each]) for each in first)
+    with _Watched():
+        expected = outputs_and_gradients(called(case, name), case.inputs)
+    monkeypatch.setattr(CustomOpDef, "__call__", lambda *_, **__: pytest.fail("dispatched as a custom op"))
+    found = outputs_and_gradients(called(case, name), case.inputs)
+    assert all(torch.equal(found[each], expected[each]) for each in expected)
+
+
+@pytest.mark.parametrize("mode", [nullcontext, _Watched], ids=["eager", "custom op"])
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op, name, number in USES if number == 0 and name != "torch"])
+def test_a_second_derivative_is_refused(op, name, mode):
+    case = case_of(op, 0)
+    leaves = leaves_of(case)
+    with mode():
+        total = sum(y.sin().sum() for y in as_tuple(called(case, name)(*leaves)))
+        first = torch.autograd.grad(total, [leaf for leaf in leaves if leaf.requires_grad], create_graph=True)
+        with pytest.raises(RuntimeError, match=r"differentiate twice|no autograd formula"):
+            sum(gradient.sum() for gradient in first).backward()
 
 
 def _between_nan(x, dim):

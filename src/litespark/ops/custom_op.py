@@ -39,13 +39,22 @@ class CustomOp:
             return output
 
         self._custom_op.register_autograd(differentiate, setup_context=setup_context)
-        methods = {"forward": staticmethod(forward), "backward": staticmethod(once_differentiable(differentiate))}
+        refuse_second = once_differentiable(differentiate)
+
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            # gradients are on where a graph of the backward pass is asked for
+            return (refuse_second if torch.is_grad_enabled() else differentiate)(ctx, *gradients)
+
+        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         # by the name of the op, under which a profile finds it
-        self._eager = type(self._name, (Function,), methods).apply
+        function: Any = type(self._name, (Function,), methods)
+        self._eager = function.apply
 
 
 def traced(*inputs: Any) -> bool:
     """Whether a call with `inputs` is seen by a compiler or a dispatch mode, or has tensors that are not plain ones."""
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-        return True
-    return any(isinstance(x, Tensor) and (type(x) not in (Tensor, nn.Parameter) or x.is_meta) for x in inputs)
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or any(map(_is_traced, inputs))
+
+
+def _is_traced(x: Any) -> bool:
+    return isinstance(x, Tensor) and (type(x) not in (Tensor, nn.Parameter) or x.is_meta)

@@ -71,6 +71,7 @@ def test_a_name_alone(name, expected):
         # products within the loss and the MLP are products, within attention and the optimizer not
         (GEMM, ["aten::mm", scope("loss")], [], "gemm"),
         (GEMM, ["aten::mm", "litespark::swiglu_backward"], [], "gemm"),
+        (REDUCE, ["aten::sum", "litespark::rms_normBackward"], [], "norm"),
         (GEMM, ["aten::bmm", "aten::matmul", scope("attention")], [], "attention"),
         (GEMM, ["aten::bmm", "BmmBackward0"], ["aten::bmm", scope("attention")], "attention"),
         (GEMM, ["aten::addmm", "Optimizer.step#Muon.step"], [], "optimizer"),

@@ -149,7 +149,8 @@ def _scoped(launched_by: Iterable[str]) -> str | None:
 
 
 def _own(name: str) -> str | None:
-    return own_names().get(name.removeprefix(_OWN))
+    # an eager op is a node of autograd by its name
+    return own_names().get(name.removeprefix(_OWN).removesuffix("Backward"))
 
 
 def _first(patterns: Mapping[str, re.Pattern[str]], name: str) -> str | None:

@@ -5,7 +5,7 @@ R rows, D hidden size, padded to a power of two by masks.
 
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -17,8 +17,8 @@ from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.kernels import bits_of, inverse_of, quantisations, quantise_rows, raise_to
 from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.precision import dtype_name
-from litespark.ops.rounding.kernels import highest_bits, rounded
-from litespark.ops.triton_support import Launches, Target, interpreting, on_device_of, on_meta, target_of
+from litespark.ops.rounding.kernels import INTERPRETED, highest_bits, rounded
+from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
 # wanted. It does not depend on the device, so that the order of additions does not either; about 512 for each of the
@@ -122,9 +122,10 @@ class Tiling(NamedTuple):
     num_warps: int  # of a program
 
 
+@cache
 def tiling(width: int, target: Target) -> Tiling:
     """Tiles of at least 2048 values, 16 values a thread (two 16-byte loads in bf16), at most 16 warps."""
-    block = max(16, triton.next_power_of_2(width))
+    block = max(16, 1 << (width - 1).bit_length())
     rows = max(1, 2048 // block)
     return Tiling(block, rows, min(16, block * rows // (16 * target.warp_size)))
 
@@ -141,7 +142,7 @@ def backward_stages(tile: Tiling, bytes_a_value: int, target: Target) -> int:
 
 def backward_programs(rows: int, tile: Tiling, target: Target) -> int:
     """How many programs share the `rows` in the backward pass."""
-    return min(BACKWARD_THREADS // (tile.num_warps * target.warp_size), triton.cdiv(rows, tile.rows))
+    return min(BACKWARD_THREADS // (tile.num_warps * target.warp_size), -(-rows // tile.rows))
 
 
 def rms_norm_forward(
@@ -164,7 +165,7 @@ def rms_norm_forward(
     update = None if update is None else as_rows(update)
     tile = tiling(width, target_of(x.device))
     with on_device_of(x):
-        rms_norm_forward_kernel[(triton.cdiv(x.shape[0], tile.rows),)](
+        rms_norm_forward_kernel[(-(-x.shape[0] // tile.rows),)](
             x, update, weight.contiguous(), stream, y if quantisation is None else y.view(torch.uint8), inverse_rms,
             *_noted(quantisation), x.shape[0], x.stride(0), 0 if update is None else update.stride(0), eps,
             WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, MANTISSA_BITS=_mantissa_bits(quantisation),
@@ -193,7 +194,7 @@ def rms_norm_backward(
     tile = tiling(width, target)
     read = sum(x.element_size() for x in (stream, y_gradient, stream_gradient) if x is not None)
     programs = backward_programs(stream.shape[0], tile, target)
-    steps = triton.cdiv(stream.shape[0], tile.rows * programs)
+    steps = -(-stream.shape[0] // (tile.rows * programs))
     partials = stream.new_empty(programs, width, dtype=torch.float32)
     with on_device_of(stream):
         rms_norm_backward_kernel[(programs,)](
@@ -201,7 +202,7 @@ def rms_norm_backward(
             second if second is None or quantisation is None else second.view(torch.uint8), partials,
             *_noted(quantisation), stream.shape[0],
             # the interpreter of Triton 3.6 makes an array of a number, and NumPy 2.4 does not count up to an array
-            tl.constexpr(steps) if interpreting() else steps,
+            tl.constexpr(steps) if INTERPRETED else steps,
             y_gradient.stride(0), 0 if stream_gradient is None else stream_gradient.stride(0), stream.stride(0),
             WIDTH=width, BLOCK=tile.block, ROWS=tile.rows,
             STAGES=backward_stages(tile, read, target), MANTISSA_BITS=_mantissa_bits(quantisation),
@@ -220,7 +221,7 @@ def _mantissa_bits(quantisation: Quantisation | None) -> int:
 
 def as_rows(x: Tensor) -> Tensor:
     """(R, D) with neighbouring values in a row: a view where the strides of `x` allow it, else a copy."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 

@@ -4,7 +4,7 @@ B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 import triton
@@ -142,6 +142,7 @@ def _strides(x: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if x is None else x.stride()[:3]
 
 
+@cache
 def configuration(query_heads: int, key_heads: int, head_dim: int, target: Target) -> tuple[int, int, int]:
     """BLOCK_HEADS, BLOCK_HALF and num_warps."""
     half = triton.next_power_of_2(head_dim // 2)

@@ -4,7 +4,7 @@ R rows, F intermediate size; a row of `gate_up` is 2F wide, gate first.
 """
 
 import itertools
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -99,9 +99,10 @@ class Tiling(NamedTuple):
     num_warps: int  # of the program
 
 
+@cache
 def tiling(width: int, target: Target) -> Tiling:
     """Programs of 2048 values, 16 values a thread: two 16-byte loads of gate and two of up in bf16."""
-    block = min(_TILE, max(16, triton.next_power_of_2(width)))
+    block = min(_TILE, max(16, 1 << (width - 1).bit_length()))
     return Tiling(block, _TILE // block, _TILE // (16 * target.warp_size))
 
 
@@ -143,7 +144,7 @@ def swiglu_backward(
 
 def _grid(rows: int, width: int, tile: Tiling) -> tuple[int, int]:
     # rows first: only that dimension of a grid may pass 65535
-    return triton.cdiv(rows, tile.rows), triton.cdiv(width, tile.block)
+    return -(-rows // tile.rows), -(-width // tile.block)
 
 
 # ---------------------------------------------------------------- compiling without a device
