@@ -128,7 +128,7 @@ class PrecisionConfig:
     name: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
     """`auto` takes the fastest that is right here, on a CPU by timing layers of the model; one line of the log says
     which, and why. A run that began on a CPU keeps it when it is resumed there."""
-    residual: Residual = "fp32"
+    residual: Residual = "bf16"
     """Dtype of the residual stream and of its gradient where activations are bf16, under every strategy."""
     fp8: Fp8Config = Fp8Config()
     """With fp8 only."""
