@@ -104,15 +104,27 @@ def test_a_failure_is_said_before_what_is_exact():
 def test_sizes_are_cut_to_memory_with_the_widths_of_the_run(op):
     found = cut(op, R3, 2**30)
     assert (found.hidden_size, found.head_dim, found.intermediate_size, found.vocab_size) == (3072, 128, 8192, 32000)
-    tiny = small(R3)
-    assert tiny.tokens < 100
+    tiny = small(op, R3)
+    assert tiny.tokens <= 2 * 112
     assert found.num_heads // found.num_kv_heads == tiny.num_heads // tiny.num_kv_heads == 3
     more = cut(op, R3, 2**40)
     assert (more.sequences, more.length, more.num_heads) == (4, 4096, 24)
 
 
-def test_attention_keeps_the_length_of_the_run_and_gives_up_heads_before_tokens():
+def test_attention_gives_up_length_before_a_second_sequence_and_a_second_key_value_head():
     found = cut("attention", R3, 2**30)
-    assert (found.sequences, found.length) == (1, 4096)
-    assert 5 * 4 * found.num_heads * found.length**2 <= 2**30
+    assert (found.sequences, found.num_kv_heads, found.num_heads) == (2, 2, 6)
+    assert 5 * 4 * found.sequences * found.num_heads * found.length**2 <= 2**30
+    assert (R3.length - found.length) % 128 == 0, "blocks at the end are as in the run"
+    assert cut("attention", replace(R3, length=4095), 2**30).length % 128 == 4095 % 128
+    short = cut("attention", replace(R3, length=512), 2**30)
+    assert (short.sequences, short.length, short.num_kv_heads) == (4, 512, 8)
     assert cut("attention", StepShapes(1, 2**20, 64, 8, 1, 64, 64, 128), 2**30).length < 2**20
+
+
+@pytest.mark.parametrize("op", ["rope", "linear_cross_entropy", "fp8", "swiglu"])
+def test_an_op_keeps_two_sequences_and_gives_up_whole_tiles(op):
+    found = cut(op, R3, 2**30)
+    assert found.sequences >= 2
+    assert (R3.length - found.length) % 64 == 0
+    assert cut(op, R3, 1).tokens == 1

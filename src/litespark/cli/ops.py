@@ -13,7 +13,7 @@ def verify(overrides: Overrides) -> int:
     """Check each fast op against its reference on this device.
 
     Exit code 0: every backend that the config asks for was run forward and backward beside its reference, at the
-    widths and lengths of the config, and is right. With `auto`, every backend that can run here is. Without a GPU,
+    widths of the config, and is right. With `auto`, every backend that can run here is. Without a GPU,
     Triton's interpreter runs the kernels at small sizes, which verifies their arithmetic and not the compiled code.
     """
     from litespark.run.composing import compose

@@ -32,58 +32,74 @@ class Backend:
     why_not: str | None = None
     # "module:function" of (place) that says what the backend is made of there, for the record; None: nothing
     detail: str | None = None
+    # "module:function" of (place) that names the structural cases that it has there, see `litespark.ops.structure`;
+    # None: none are known
+    structure: str | None = None
 
 
 _TRITON = "litespark.ops.triton_support:why_not"
 _NORM = "litespark.ops.rms_norm.limits:why_not"
 _LOSS = "litespark.ops.linear_cross_entropy"
+_FP8 = "litespark.ops.fp8"
+_NORM_CASES = "litespark.ops.rms_norm.kernels:structure"
+_ROPE_CASES = "litespark.ops.rope.kernels:structure"
+_SWIGLU_CASES = "litespark.ops.swiglu.kernels:structure"
+_ATTENTION = "litespark.ops.attention"
+_ATTENTION_CASES = f"{_ATTENTION}.structure:structure"
+_LOSS_CASES, _CHUNK_CASES = f"{_LOSS}.kernels:structure", f"{_LOSS}.chunked:structure"
 
 # the backends of each op, those expected to be fastest first: the order in which `auto` takes them where it cannot
 # measure
 BACKENDS: dict[str, dict[str, Backend]] = {
     "rms_norm": {
-        "triton": Backend("litespark.ops.rms_norm.function:rms_norm", _NORM),
+        "triton": Backend("litespark.ops.rms_norm.function:rms_norm", _NORM, structure=_NORM_CASES),
         "torch": Backend("litespark.ops.rms_norm.torch_native:rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:rms_norm"),
     },
     "add_rms_norm": {
-        "triton": Backend("litespark.ops.rms_norm.function:add_rms_norm", _NORM),
+        "triton": Backend("litespark.ops.rms_norm.function:add_rms_norm", _NORM, structure=_NORM_CASES),
         "torch": Backend("litespark.ops.rms_norm.torch_native:add_rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:add_rms_norm"),
     },
     "rope": {
-        "triton": Backend("litespark.ops.rope.function:rope_qkv_triton", _TRITON),
+        "triton": Backend("litespark.ops.rope.function:rope_qkv_triton", _TRITON, structure=_ROPE_CASES),
         REFERENCE: Backend("litespark.ops.rope.reference:rope_qkv"),
     },
     "swiglu": {
-        "triton": Backend("litespark.ops.swiglu.function:swiglu", _TRITON),
+        "triton": Backend("litespark.ops.swiglu.function:swiglu", _TRITON, structure=_SWIGLU_CASES),
         REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu"),
     },
     "swiglu_linear": {
-        "triton": Backend("litespark.ops.swiglu.function:swiglu_linear", _TRITON),
+        "triton": Backend("litespark.ops.swiglu.function:swiglu_linear", _TRITON, structure=_SWIGLU_CASES),
         REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu_linear"),
     },
     "attention": {
-        "varlen": Backend("litespark.ops.attention.varlen:attention_varlen", "litespark.ops.attention.varlen:why_not"),
-        "flex": Backend("litespark.ops.attention.flex:attention_flex", "litespark.ops.attention.flex:why_not"),
+        "varlen": Backend(
+            f"{_ATTENTION}.varlen:attention_varlen", f"{_ATTENTION}.varlen:why_not", structure=_ATTENTION_CASES
+        ),
+        "flex": Backend(f"{_ATTENTION}.flex:attention_flex", f"{_ATTENTION}.flex:why_not", structure=_ATTENTION_CASES),
         "triton": Backend(
-            "litespark.ops.attention.function:attention_triton", "litespark.ops.attention.configurations:why_not"
+            f"{_ATTENTION}.function:attention_triton",
+            f"{_ATTENTION}.configurations:why_not",
+            structure=f"{_ATTENTION}.structure:structure_triton",
         ),
         "sdpa": Backend(
-            "litespark.ops.attention.sdpa:attention_sdpa", detail="litespark.ops.attention.sdpa:named_kernel"
+            f"{_ATTENTION}.sdpa:attention_sdpa", detail=f"{_ATTENTION}.sdpa:named_kernel", structure=_ATTENTION_CASES
         ),
-        REFERENCE: Backend("litespark.ops.attention.reference:attention"),
+        REFERENCE: Backend(f"{_ATTENTION}.reference:attention"),
     },
     "linear_cross_entropy": {
-        "triton": Backend(f"{_LOSS}.function:linear_cross_entropy_triton", _TRITON),
-        "triton_recompute": Backend(f"{_LOSS}.function:linear_cross_entropy_triton_recompute", _TRITON),
-        "chunked": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked"),
-        "chunked_recompute": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked_recompute"),
+        "triton": Backend(f"{_LOSS}.function:linear_cross_entropy_triton", _TRITON, structure=_LOSS_CASES),
+        "triton_recompute": Backend(
+            f"{_LOSS}.function:linear_cross_entropy_triton_recompute", _TRITON, structure=_LOSS_CASES
+        ),
+        "chunked": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked", structure=_CHUNK_CASES),
+        "chunked_recompute": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked_recompute", structure=_CHUNK_CASES),
         REFERENCE: Backend(f"{_LOSS}.reference:linear_cross_entropy"),
     },
     # not one function but the pieces that blocks in fp8 are put together from
     "fp8": {
-        "triton": Backend("litespark.ops.fp8.fused:PIECES", "litespark.ops.fp8.limits:why_not"),
+        "triton": Backend(f"{_FP8}.fused:PIECES", f"{_FP8}.limits:why_not", structure=f"{_FP8}.fused:structure"),
         REFERENCE: Backend("litespark.ops.fp8.reference:PIECES"),
     },
 }
@@ -180,6 +196,12 @@ def detail(op: str, backend: str, place: Place) -> str | None:
     """What a backend is made of at `place`, in a few words; None where there is nothing to say."""
     detail = BACKENDS[op][backend].detail
     return None if detail is None else _at(detail)(place)
+
+
+def structure(op: str, backend: str, place: Place) -> set[str]:
+    """The structural cases that a backend has at `place`, by name; none where none are known."""
+    structure = BACKENDS[op][backend].structure
+    return set() if structure is None else _at(structure)(place)
 
 
 def _at(place: str) -> Any:

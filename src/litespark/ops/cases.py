@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.documents import Documents, document_index
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 from litespark.ops.shapes import Place, StepShapes
 
 IGNORE_INDEX = -100
 EPSILON = 1e-5
-_WHOLE_TILES = 64
+_WHOLE_TILES, _WHOLE_BLOCKS = 64, 128  # of rows, and of attention
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
     elif op == "rope":
         heads, head_dim = shapes.num_heads + 2 * shapes.num_kv_heads, shapes.head_dim
         positions = torch.arange(shapes.length, device=device).unsqueeze(0)
+        if shapes.documents:  # which begin anew
+            positions = positions - Documents(document_index(*tokens, device)).first_keys()
         cos, sin = rope_tables(positions, inverse_frequencies(head_dim, 10000.0).to(device))
         # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
         qkv = draw(*tokens, heads * head_dim).unflatten(-1, (heads, head_dim))
@@ -81,18 +84,22 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
 
 
 def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
-    """The same widths with fewer sequences, heads and, where that is not enough, tokens.
+    """The same widths, two sequences and two key/value heads with their groups where there are so many, and as many
+    tokens as there is room for.
 
-    `budget_bytes` bounds the activations of the fp32 reference, forward and backward, as estimated here.
+    `budget_bytes` bounds the activations of the fp32 reference, forward and backward, as estimated here. That bounds
+    its time as well: a gibibyte holds 44 M logits or 54 M scores, which at a hidden size of 4096 or a head_dim of 128
+    are about 1 TFLOP or 0.1 TFLOP. Sequences are shortened by whole tiles, so that the last one is as in the run.
     """
+    sequences = min(shapes.sequences, 2)
     if op == "attention":
-        group = shapes.num_heads // shapes.num_kv_heads
+        group, num_kv_heads = shapes.num_heads // shapes.num_kv_heads, min(shapes.num_kv_heads, 2)
         # scores, masked scores, their softmax, and the gradients of two of them
-        most = budget_bytes // (5 * 4)
-        length = min(shapes.length, max(1, int((most / group) ** 0.5)))
-        groups = max(1, most // (group * length**2))
-        num_kv_heads = min(shapes.num_kv_heads, groups)
-        sequences = min(shapes.sequences, max(1, groups // num_kv_heads))
+        most = budget_bytes // (5 * 4 * group)
+        length = _shortened(shapes.length, int((most / (sequences * num_kv_heads)) ** 0.5), _WHOLE_BLOCKS)
+        most //= length**2
+        num_kv_heads = min(shapes.num_kv_heads, max(num_kv_heads, most // sequences))
+        sequences = min(shapes.sequences, max(sequences, most // num_kv_heads))
         num_heads = num_kv_heads * group
         return replace(shapes, sequences=sequences, length=length, num_kv_heads=num_kv_heads, num_heads=num_heads)
     values_per_token = {
@@ -106,25 +113,42 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
         "fp8": 50 * max(shapes.intermediate_size, shapes.hidden_size),
     }[op]
     tokens = max(1, budget_bytes // (4 * values_per_token))
-    if op == "fp8" and tokens > _WHOLE_TILES:
-        tokens -= tokens % _WHOLE_TILES  # as those of most runs: other sizes are compiled anew
-    length = min(shapes.length, tokens)
+    length = _shortened(shapes.length, max(1, tokens // sequences), _WHOLE_TILES)
     return replace(shapes, length=length, sequences=min(shapes.sequences, max(1, tokens // length)))
 
 
-def small(shapes: StepShapes) -> StepShapes:
-    """Sizes that Triton's interpreter walks through in seconds: odd, and with heads grouped as they are."""
-    return StepShapes(
+def _shortened(length: int, most: int, tile: int) -> int:
+    """At most `most`, by whole tiles where that leaves any."""
+    shorter = length - max(0, -(-(length - most) // tile)) * tile
+    return shorter if shorter > 0 else min(length, max(1, most))
+
+
+def small(op: str, shapes: StepShapes) -> StepShapes:
+    """Sizes that Triton's interpreter walks through in seconds: odd, with two key/value heads and heads grouped as they
+    are, and where an op deals a width to blocks, with three of them.
+    """
+    num_kv_heads = min(shapes.num_kv_heads, 2)
+    odd = shapes.length % 16 != 0  # others are compiled, and codes written, in wide words
+    found = StepShapes(
         sequences=2,
         length=min(shapes.length, 37),
         hidden_size=min(shapes.hidden_size, 72),
-        num_heads=min(shapes.num_heads // shapes.num_kv_heads, 4),
-        num_kv_heads=1,
+        num_heads=min(shapes.num_heads // shapes.num_kv_heads, 3) * num_kv_heads,
+        num_kv_heads=num_kv_heads,
         head_dim=min(shapes.head_dim, 32),
         intermediate_size=min(shapes.intermediate_size, 88),
         vocab_size=min(shapes.vocab_size, 211),
         documents=shapes.documents,
     )
+    wider = {
+        "attention": {"length": min(shapes.length, 3 * 32 + (5 if odd else 16))},
+        "rope": {key: getattr(shapes, key) for key in ("num_heads", "num_kv_heads", "head_dim")}
+        | {"length": min(shapes.length, 9)},
+        "swiglu": {"intermediate_size": min(shapes.intermediate_size, 2048 + 88)},
+        "linear_cross_entropy": {"vocab_size": min(shapes.vocab_size, 2 * 8192 + 211)},
+        "fp8": {"length": min(shapes.length, 67 if odd else 72), "hidden_size": min(shapes.hidden_size, 128 + 72)},
+    }
+    return replace(found, **wider.get(op.removesuffix("_linear"), {}))
 
 
 def _attention(draw: Callable[..., Tensor], shapes: StepShapes, device: torch.device) -> list[Case]:
@@ -139,18 +163,11 @@ def _attention(draw: Callable[..., Tensor], shapes: StepShapes, device: torch.de
 
     cases = [case("attention", None)]
     if shapes.documents:
-        index = document_index(shapes.sequences, shapes.length, max(4, shapes.length // 4), device)
-        # with cu_seqlens, as a batch brings them
-        cases.append(case("attention within documents", Documents(index, Documents(index).cu_seqlens())))
+        index = document_index(shapes.sequences, shapes.length, device)
+        # with cu_seqlens as a batch brings them: to fixed sizes, by empty documents at the end
+        ends = pad(Documents(index).cu_seqlens(), (0, 2), value=index.numel())
+        cases.append(case("attention within documents", Documents(index, ends)))
     return cases
-
-
-def document_index(sequences: int, length: int, mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
-    """(sequences, length) int32 on `device`: the document of each token, of uneven lengths with that mean."""
-    generator = torch.Generator().manual_seed(seed)
-    opens = torch.rand(sequences, length, generator=generator) < 1 / mean_length
-    opens[:, 0] = False
-    return opens.cumsum(dim=1).to(torch.int32).to(device)
 
 
 def _losses(draw: Callable[..., Tensor], shapes: StepShapes, generator: torch.Generator) -> list[Case]:

@@ -1,5 +1,6 @@
 """Verifies a backend: forward and backward against the fp32 reference, on this device, at the run's own widths."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +12,21 @@ from torch import Tensor
 
 from litespark.device import device_of
 from litespark.ops import triton_support
-from litespark.ops.backend import REFERENCE, load
+from litespark.ops.backend import REFERENCE, load, structure
 from litespark.ops.cases import Case, cases, cut, small
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.verification import piece_trials, product_trials
 from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import Place, StepShapes
+from litespark.ops.structure import rows_at_once
 from litespark.ops.tolerance import Difference, Trial, differences
+
+log = logging.getLogger(__name__)
 
 # of the activations of the reference; see `cut`
 _MEMORY_BYTES = 2**30
 _SHORTEST_SEQUENCE = 16
+_ROW_MULTIPLE = 16  # of rows that are taken at once
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Verification:
     seconds: float
     differences: tuple[Difference, ...]  # of every output and gradient; empty where it raised
     error: str | None = None  # what it raised, or None
+    # structural cases that the backend has in the run, and not at the sizes that there was room for
+    without: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -50,7 +57,9 @@ class Verification:
             return f"{what}: FAILED, it raised {self.error}"
         worst = max(self.differences, key=_severity)
         verdict = "verified" if self.passed else "FAILED"
-        return f"{what}: {verdict}, {worst.tensor} is {worst.distance:.1e} away, at most {worst.bound:.1e} is allowed"
+        without = f"; not covered: {', '.join(self.without)}" if self.without else ""
+        how_far = f"{worst.tensor} is {worst.distance:.1e} away, at most {worst.bound:.1e} is allowed"
+        return f"{what}: {verdict}, {how_far}{without}"
 
 
 def failures(verifications: Sequence[Verification]) -> list[Verification]:
@@ -60,10 +69,16 @@ def failures(verifications: Sequence[Verification]) -> list[Verification]:
 def verify(op: str, backend: str, place: Place) -> list[Verification]:
     """Run every case of `op` with `backend` as a run at `place` does; one verification each.
 
-    Shapes are cut to what fits 1 GiB, and on a CPU to `small` sizes. Of fp8 everything is verified that the settings of
-    `place` may ask for; where there are none, everything that any may ask for.
+    Shapes are those of `sizes_for`. Of fp8 everything is verified that the settings of `place` may ask for; where there
+    are none, everything that any may ask for.
     """
-    return _verifications(op, backend, _trials(op, backend, _cut(op, place)), place)
+    sizes = sizes_for(op, backend, place)
+    if sizes.without:
+        log.warning("ops.%s=%s is verified without what it has in this run: %s", op, backend, ", ".join(sizes.without))
+    with rows_at_once(sizes.rows_at_once):
+        verifications = _verifications(op, backend, _trials(op, backend, sizes.place), sizes.place)
+    dealt = "" if sizes.rows_at_once is None else f", {sizes.rows_at_once} rows at once"
+    return [replace(it, sizes=it.sizes + dealt, without=sizes.without) for it in verifications]
 
 
 def why_wrong(op: str, backend: str, place: Place) -> str | None:
@@ -76,7 +91,7 @@ def verify_products(place: Place) -> list[Verification]:
     """Products of the device's fp8 units beside those of the same codes in fp32; none where they are not used."""
     if without_units(place.device) is not None or (place.fp8 is not None and place.fp8.simulate):
         return []
-    place = _cut("fp8", place)
+    place = sizes_for("fp8", REFERENCE, place).place
     return _verifications("fp8", "units", product_trials(place.shapes, place.device, place.dtype, place.fp8), place)
 
 
@@ -88,11 +103,28 @@ def verify_adamw(device: torch.device) -> list[Verification]:
     return _verifications("adamw", "triton", adamw_trials(device), place)
 
 
-def _cut(op: str, place: Place) -> Place:
+@dataclass(frozen=True)
+class Sizes:
+    """At which sizes an op is verified."""
+
+    place: Place
+    rows_at_once: int | None  # that it takes, see `litespark.ops.structure`; None: as many as in a run
+    without: tuple[str, ...]  # structural cases of the run that it does not come to
+
+
+def sizes_for(op: str, backend: str, place: Place) -> Sizes:
+    """What fits 1 GiB, and on a CPU `small` sizes; where a run deals its rows to more parts, three parts at least."""
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
-    shapes = replace(place.shapes, length=max(place.shapes.length, _SHORTEST_SEQUENCE))
+    place = replace(place, shapes=replace(place.shapes, length=max(place.shapes.length, _SHORTEST_SEQUENCE)))
     on_cpu = not device_of(place.device).is_accelerator
-    return replace(place, shapes=small(shapes) if on_cpu else cut(op, shapes, _MEMORY_BYTES))
+    there = replace(place, shapes=small(op, place.shapes) if on_cpu else cut(op, place.shapes, _MEMORY_BYTES))
+    wanted = structure(op, backend, place)
+    without = wanted - structure(op, backend, there)
+    rows = -(-(there.shapes.tokens // 3 + 1) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    with rows_at_once(rows):
+        fewer = wanted - structure(op, backend, there)
+    helps = len(fewer) < len(without)
+    return Sizes(there, rows if helps else None, tuple(sorted(fewer if helps else without)))
 
 
 def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:

@@ -210,7 +210,8 @@ def _verified(op: OpRecord) -> str:
     cases = [case for case in op.verifications if case.backend == op.used]
     failed = [f"{case.backend} failed ({case.case})" for case in op.verifications if not case.passed]
     outcome = _worst_of(cases) if cases else "it is the reference" if op.used == "reference" else "not verified"
-    return "; ".join([outcome, *failed])
+    missing = sorted({name for case in cases for name in case.without})
+    return "; ".join([outcome, *failed, *([f"not covered: {', '.join(missing)}"] if missing else [])])
 
 
 def _worst_of(cases: list[VerificationRecord]) -> str:

@@ -60,6 +60,7 @@ def log_choices(choices: list[Choice], device: torch.device) -> None:
 
 def op_record(choice: Choice) -> OpRecord:
     """What the run record keeps of a choice."""
+    apart = "op", "differences", "without"
     return OpRecord(
         op=choice.op,
         asked=choice.asked,
@@ -68,7 +69,8 @@ def op_record(choice: Choice) -> OpRecord:
         detail=choice.detail,
         verifications=[
             VerificationRecord(
-                **{key: value for key, value in vars(verification).items() if key not in ("op", "differences")},
+                **{key: value for key, value in vars(verification).items() if key not in apart},
+                without=list(verification.without),
                 passed=verification.passed,
                 differences=[DifferenceRecord(it.tensor, it.distance, it.bound) for it in verification.differences],
             )

@@ -27,6 +27,7 @@ class VerificationRecord:
     passed: bool
     differences: list[DifferenceRecord] = field(default_factory=list)
     error: str | None = None
+    without: list[str] = field(default_factory=list)  # structural cases of the run that it did not come to
 
 
 @part

@@ -31,7 +31,7 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     if not on_gpu:
         say("no GPU: Triton's interpreter runs the kernels, at small sizes; compiled kernels are not verified here")
     else:
-        say(f"on {device_of(device).name}, at the widths and lengths of {parts.model.name}")
+        say(f"on {device_of(device).name}, at the widths of {parts.model.name}")
     if parts.precision == "fp8" and not on_gpu:
         # as on a GPU, where what is not in fp8 is in bf16; that no CPU has fp8 units is no matter here
         in_fp8, place = True, place_of(parts, device, "bf16")

@@ -15,9 +15,9 @@ from litespark.benchmarks.ops.measure import matmuls
 from litespark.benchmarks.ops.rivals import difference_from_reference, liger
 from litespark.cli import main
 from litespark.metrics.records.ops import OpsRecord
-from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.documents import Documents, document_index
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, load
-from litespark.ops.cases import cases, document_index
+from litespark.ops.cases import cases
 from litespark.ops.rms_norm.reference import rms_norm
 from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
@@ -169,7 +169,7 @@ def test_operations_are_those_that_pytorch_counts_and_the_yardstick_has_as_many(
 
 
 def test_pairs_are_those_that_a_mask_shows():
-    index = document_index(3, 40, 7, CPU)
+    index = document_index(3, 40, CPU)
     assert pairs_within_documents(index) == int(Documents(index).visible().sum())
     whole = Documents(torch.zeros(SHAPES.sequences, SHAPES.length, dtype=torch.int32))
     assert pairs_within_sequences(SHAPES) == int(whole.visible().sum())

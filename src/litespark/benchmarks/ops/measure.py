@@ -71,7 +71,7 @@ def _rivals(op: str, place: Place) -> _Found:
         wrong = None
         if name == LIGER and not isinstance(function, str):
             try:
-                wrong = difference_from_reference(function, cases(op, small(place.shapes), place.device)[0], place)
+                wrong = difference_from_reference(function, cases(op, small(op, place.shapes), place.device)[0], place)
             except Exception as error:  # noqa: BLE001 (somebody else's kernels may raise anything)
                 wrong = said(error)
         reason = function if isinstance(function, str) else wrong

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+_BLOCKS = (128, 64, 32)  # of attention kernels
 
 
 class Documents:
@@ -102,6 +103,22 @@ class Documents:
 
     def _positions(self) -> Tensor:
         return torch.arange(self.index.shape[1], device=self.index.device, dtype=torch.int32)
+
+
+def document_index(sequences: int, length: int, device: torch.device, seed: int = 0) -> Tensor:
+    """(sequences, length) int32 on `device`: documents of uneven lengths, a quarter of a sequence in the mean.
+
+    Those of the first sequence lie in all ways in the blocks of a kernel: one of a single token, one that begins with a
+    block, one that ends in it, and long ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    opens = torch.rand(sequences, length, generator=generator) < 1 / max(4, length // 4)
+    block = next((block for block in _BLOCKS if 2 * block <= length), 1)
+    long = max(length // 4, 3 * _BLOCKS[0])
+    starts = torch.tensor([1, block, block + 3, *range(1 + long, length, long)])
+    opens[0] = torch.isin(torch.arange(length), starts)
+    opens[:, 0] = False
+    return opens.cumsum(dim=1).to(torch.int32).to(device)
 
 
 def causal_visible(queries: int, keys: int, device: torch.device, window: int | None = None) -> Tensor:

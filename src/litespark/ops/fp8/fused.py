@@ -7,6 +7,9 @@ from litespark.ops.fp8 import kernels
 from litespark.ops.fp8.operands import Matrix, Operand, Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
+from litespark.ops.rms_norm.kernels import structure as rms_norm_structure
+from litespark.ops.shapes import Place
+from litespark.ops.structure import far, in_parts
 from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 from litespark.ops.swiglu_fp8.kernels import swiglu_backward_cast, swiglu_cast
 
@@ -75,3 +78,13 @@ def _both_layouts(codes: Tensor, quantisation: Quantisation) -> Operand:
 
 
 PIECES = FusedPieces()
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases of all kernels, see `litespark.ops.structure`; tiles of a cast are square."""
+    shapes = place.shapes
+    cases = rms_norm_structure(place) | {f"rows {'' if kernels.whole(shapes.tokens) else 'not '}in whole words"}
+    sizes = {"tokens": shapes.tokens, "hidden size": shapes.hidden_size, "intermediate size": shapes.intermediate_size}
+    for tile, names in ((kernels.TILE, [*sizes]), (kernels.TRANSPOSED_TILE, ["tokens", "hidden size"])):
+        cases |= {case for name in names for case in in_parts(f"tile of {tile} of the {name}", sizes[name], tile)}
+    return cases | far(shapes.tokens * 2 * shapes.intermediate_size)

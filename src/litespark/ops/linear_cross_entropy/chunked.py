@@ -12,7 +12,9 @@ from torch import Tensor
 from litespark.ops.custom_op import CustomOp
 from litespark.ops.linear_cross_entropy import chunks
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses, check_linear_cross_entropy
+from litespark.ops.linear_cross_entropy.rows import bytes_per_logit
 from litespark.ops.precision import autocasting, compute_dtype
+from litespark.ops.shapes import Place
 
 
 def linear_cross_entropy_chunked(
@@ -60,6 +62,11 @@ def linear_cross_entropy_chunked(
 
 
 linear_cross_entropy_chunked_recompute = functools.partial(linear_cross_entropy_chunked, recompute=True)
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases, see `litespark.ops.structure`."""
+    return chunks.structure(place, bytes_per_logit(place.dtype))
 
 
 # ---------------------------------------------------------------- the sum, whose gradients are made on the way forward

@@ -22,6 +22,8 @@ from torch import Tensor
 from litespark.device import device_of
 from litespark.ops.linear_cross_entropy.rows import Losses, Settings
 from litespark.ops.precision import autocast_off
+from litespark.ops.shapes import Place
+from litespark.ops.structure import at_once, far, in_parts
 
 # A chunk has as many tokens as this many bytes of logits allow, since every further chunk reads and writes d weight in
 # fp32 once more, but never less than LEAST_ROWS, which keep a matrix product busy.
@@ -34,11 +36,21 @@ _ROW_ALIGNMENT = 128
 
 
 def rows_in_chunk(tokens: int, vocab_size: int, bytes_per_logit: int) -> int:
-    """Tokens in each chunk but the last: the fewest chunks that the rules above allow, of about equal size."""
+    """Tokens in each chunk but the last: the fewest chunks that the rules above allow, of about equal size.
+
+    Fewer within `litespark.ops.structure.rows_at_once`.
+    """
     most = max(CHUNK_BYTES // (vocab_size * bytes_per_logit), LEAST_ROWS)
     most = max(most // ROW_MULTIPLE, 1) * ROW_MULTIPLE
     chunks = max(-(-tokens // most), 1)
-    return max(-(-tokens // (chunks * ROW_MULTIPLE)), 1) * ROW_MULTIPLE
+    return at_once(max(-(-tokens // (chunks * ROW_MULTIPLE)), 1) * ROW_MULTIPLE)
+
+
+def structure(place: Place, bytes_per_logit: int) -> set[str]:
+    """The structural cases of a loss in chunks, see `litespark.ops.structure`."""
+    shapes = place.shapes
+    rows = rows_in_chunk(shapes.tokens, shapes.vocab_size, bytes_per_logit)
+    return in_parts("chunk", shapes.tokens, rows, most=3) | far(shapes.tokens * shapes.hidden_size)
 
 
 def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,9 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from litespark.ops.linear_cross_entropy import chunks
 from litespark.ops.linear_cross_entropy.rows import Losses, Settings
 from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import rounded
+from litespark.ops.shapes import Place
+from litespark.ops.structure import in_parts
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta
 
 # below every logit but -inf; finite, so that the difference of two maxima is never NaN
@@ -194,6 +197,13 @@ def configuration(columns: int, itemsize: int) -> tuple[int, int]:
 
 def bytes_per_logit(dtype: torch.dtype) -> int:
     return dtype.itemsize
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases, see `litespark.ops.structure`."""
+    columns, itemsize = place.shapes.vocab_size, place.dtype.itemsize
+    block, _ = configuration(columns, itemsize)
+    return chunks.structure(place, itemsize) | in_parts("block of ids", columns, block, most=3)
 
 
 # ---------------------------------------------------------------- compiling without a device

@@ -18,6 +18,8 @@ from litespark.ops.fp8.kernels import bits_of, inverse_of, quantisations, quanti
 from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import INTERPRETED, highest_bits, rounded
+from litespark.ops.shapes import Place
+from litespark.ops.structure import at_once, far, in_parts
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
@@ -141,8 +143,18 @@ def backward_stages(tile: Tiling, bytes_a_value: int, target: Target) -> int:
 
 
 def backward_programs(rows: int, tile: Tiling, target: Target) -> int:
-    """How many programs share the `rows` in the backward pass."""
-    return min(BACKWARD_THREADS // (tile.num_warps * target.warp_size), -(-rows // tile.rows))
+    """How many programs share the `rows` in the backward pass; fewer within `rows_at_once`."""
+    most = BACKWARD_THREADS // (tile.num_warps * target.warp_size)
+    return min(max(1, at_once(most * tile.rows) // tile.rows), -(-rows // tile.rows))
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases of both directions, see `litespark.ops.structure`."""
+    rows, width, target = place.shapes.tokens, place.shapes.hidden_size, target_of(place.device)
+    tile = tiling(width, target)
+    programs = backward_programs(rows, tile, target)
+    cases = in_parts("tile of rows", rows, tile.rows) | far(rows * width)
+    return cases | in_parts("tile of a program", -(-rows // tile.rows), programs, most=3)
 
 
 def rms_norm_forward(

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import rounded
+from litespark.ops.shapes import Place
+from litespark.ops.structure import far, in_parts
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # 64 threads a token, each with 8 values of either half of a head at a time (16 bytes in bf16): 24 + 8 + 8 heads of 128
@@ -148,6 +150,15 @@ def configuration(query_heads: int, key_heads: int, head_dim: int, target: Targe
     half = triton.next_power_of_2(head_dim // 2)
     heads = min(max(_TILE // half, 1), triton.next_power_of_2(max(query_heads, key_heads)))
     return heads, half, max(_THREADS // target.warp_size, 1)
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases, see `litespark.ops.structure`."""
+    shapes = place.shapes
+    block, _, _ = configuration(shapes.num_heads, shapes.num_kv_heads, shapes.head_dim, target_of(place.device))
+    sizes = {"query": shapes.num_heads, "key/value": shapes.num_kv_heads}
+    cases = {case for kind, heads in sizes.items() for case in in_parts(f"block of {kind} heads", heads, block, most=3)}
+    return cases | in_parts("sequence", shapes.sequences, 1) | far(shapes.tokens * shapes.num_heads * shapes.head_dim)
 
 
 # ---------------------------------------------------------------- compiling without a device

@@ -16,6 +16,8 @@ from triton.language.extra import libdevice
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rounding.kernels import INTERPRETED, rounded
+from litespark.ops.shapes import Place
+from litespark.ops.structure import far, in_parts
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # values of the product in one program
@@ -104,6 +106,17 @@ def tiling(width: int, target: Target) -> Tiling:
     """Programs of 2048 values, 16 values a thread: two 16-byte loads of gate and two of up in bf16."""
     block = min(_TILE, max(16, 1 << (width - 1).bit_length()))
     return Tiling(block, _TILE // block, _TILE // (16 * target.warp_size))
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases of both directions, see `litespark.ops.structure`."""
+    rows, width = place.shapes.tokens, place.shapes.intermediate_size
+    tile = tiling(width, target_of(place.device))
+    return (
+        in_parts("tile of rows", rows, tile.rows)
+        | in_parts("block of a row", width, tile.block)
+        | far(rows * 2 * width)
+    )
 
 
 def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
