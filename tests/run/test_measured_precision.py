@@ -11,10 +11,11 @@ import torch
 
 from litespark.launch import ALONE
 from litespark.mesh import Mesh
-from litespark.run import measured_precision
+from litespark.run import measured_precision, timed_layers
 from litespark.run.measured_precision import MARGIN, MeasuredPrecision, precision_of, with_measured_precision
 from litespark.run.preflight import Machine
 from litespark.run.record import RunRecord
+from litespark.run.timed_layers import TimedLayers
 from litespark.run.train import train
 from tests.run.composed import SMALL, config, parts
 
@@ -31,7 +32,7 @@ def never(*_):
 def memory(monkeypatch, tmp_path):
     """The file of its own that a test remembers in."""
     file = tmp_path / "ops.json"
-    monkeypatch.setattr(measured_precision, "default_cache", lambda: file)
+    monkeypatch.setattr(timed_layers, "default_cache", lambda: file)
     monkeypatch.setattr(measured_precision, "measured", measured)
     return file
 
@@ -42,8 +43,8 @@ def times(monkeypatch):
     asked = []
 
     def be(fp32: float, bf16: float, product: float = 1.0) -> list[int]:
-        def steps(cut, device):
-            asked.append(cut.model.num_layers)
+        def steps(layers):
+            asked.append(layers.cut.model.num_layers)
             return {"fp32": fp32, "bf16": bf16}
 
         monkeypatch.setattr(measured_precision, "_products", lambda device: {"fp32": 1.0, "bf16": product})
@@ -102,7 +103,7 @@ def test_each_precision_computes_in_its_own():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch.nn.Linear, "forward", watched)
         for name in ("fp32", "bf16"):
-            measured_precision._step(parts(*SMALL), CPU, name)()
+            TimedLayers(parts(*SMALL), CPU).step(name)()
     half = len(dtypes) // 2
     assert dtypes == [torch.float32] * half + [torch.bfloat16] * half
 
@@ -111,7 +112,7 @@ def test_layers_that_raise_leave_fp32(monkeypatch, memory):
     def broken(*_):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(measured_precision, "_ops", broken)
+    monkeypatch.setattr(TimedLayers, "_ops", broken)
     monkeypatch.setattr(measured_precision, "_products", lambda device: {"fp32": 1.0, "bf16": 1.0})
     choice = measured(parts(*SMALL), CPU)
     assert (choice.used, choice.reason) == ("fp32", "its layers could not be measured")

@@ -142,8 +142,9 @@ class OpsConfig:
     """The head and the loss."""
     fp8: str = REFERENCE
     """The pieces that blocks in fp8 are put together from; with precision=fp8 only."""
-    compile: Literal["none", "block", "model"] = "none"
-    """What `torch.compile` gets to see: nothing, each block by itself, or the whole model."""
+    compile: Literal["none", "auto", "block", "model"] = "none"
+    """What `torch.compile` gets to see: nothing, each block by itself, or the whole model. `auto` compiles the blocks
+    of a long run on a CPU where that pays, which it measures; one line of the log says so."""
     on_failed_verification: Literal["stop", "fallback"] = "stop"
     """A fast op asked for by name that differs from its reference stops the run, or is replaced by the reference;
     `auto` takes the next one in any case."""

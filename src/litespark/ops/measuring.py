@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
 from litespark.ops.verification import said
 
+Name = TypeVar("Name", bound=str)
 log = logging.getLogger(__name__)
 
 # of measuring one op, all of its backends together
@@ -45,8 +46,8 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
 
 
 def those_that_run(
-    names: Iterable[str], make: Callable[[str], Callable[[], object]], what: str = ""
-) -> dict[str, Callable[[], object]]:
+    names: Iterable[Name], make: Callable[[Name], Callable[[], object]], what: str = ""
+) -> dict[Name, Callable[[], object]]:
     """What is made of each name, called once; what raises (out of memory, a limit) is left out with a warning."""
     runs = {}
     for name in names:

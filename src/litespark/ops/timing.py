@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 
 from litespark.device import device_of
 
+Name = TypeVar("Name", bound=str)
 # the device is held up while the host queues a run, or the gaps between launches would count
 _LONGEST_HEAD_START = 0.02
 # larger than the last-level cache of any GPU, so that every repeat reads from memory
@@ -15,15 +17,15 @@ _LEAST_REPEATS, _MOST_REPEATS = 5, 100
 
 
 def interleaved_milliseconds(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[Name, Callable[[], object]],
     device: torch.device,
     *,
     seconds: float,
     least_repeats: int = _LEAST_REPEATS,
-) -> dict[str, list[float]]:
+) -> dict[Name, list[float]]:
     """Milliseconds of each repeat of each run, with the cache emptied before; all take about `seconds` together."""
     queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[Name, list[float]] = {name: [] for name in runs}
     flush = torch.empty(_FLUSH_BYTES if device_of(device).is_accelerator else 0, dtype=torch.uint8, device=device)
     end = time.perf_counter() + seconds
     for repeat in range(_MOST_REPEATS if runs else 0):

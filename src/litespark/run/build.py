@@ -96,7 +96,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         residual_dtype=residual_dtype(parts.residual, machine.precision, machine.device),
         load_weights=None if machine.weights is None else machine.weights.fill,
         fp8=parts.fp8 if machine.precision == "fp8" else None,
-        compile_mode=parts.ops.compile,
+        compile_mode=machine.compile_mode,
     )
     return TrainingModule(
         builder=builder,

@@ -98,7 +98,7 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
         reasons += _against_units(parts, device)
     if parts.strategy.name == "fsdp":
         reasons.append("precision=fp8: got strategy=fsdp, expected single or ddp; set strategy=ddp, or precision=bf16")
-    if parts.ops.compile != "none":
+    if parts.ops.compile not in ("none", "auto"):
         reasons.append(
             f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: torch.compile cannot look into "
             "its fused kernels; set ops.compile=none, or precision=bf16"

@@ -16,6 +16,7 @@ from litespark.data.prepare.prepare import Lookup, look_up
 from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
 from litespark.mesh import Mesh
+from litespark.models.compilation import CompileMode
 from litespark.models.spec import ModelSpec, idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 class Machine:
     """What the checks decided: the device of this rank, the precision, micro-batches per step (`accumulate`), the
     weights that a new run starts from, the data of a new run of one process (of several, rank 0 looks for it), and
-    what was measured to decide (`choices`); where the precision is measured that comes later, and it is fp32 here."""
+    what was measured to decide (`choices`); what is measured comes later, and is fp32 and not compiled here."""
 
     device: torch.device
     precision: Precision
@@ -43,6 +44,7 @@ class Machine:
     weights: InitialWeights | None = None
     found: Lookup | None = None
     mesh: Mesh = field(default_factory=Mesh, compare=False)
+    compile_mode: CompileMode = "none"
     choices: tuple[ChoiceRecord, ...] = ()
 
 
@@ -88,7 +90,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     if reason and ranks.rank == 0:
         log.info("precision=auto: %s, since %s", precision, reason)
-    return Machine(device, precision, accumulate, ranks, weights, data)
+    compile_mode = "none" if parts.ops.compile == "auto" else parts.ops.compile
+    return Machine(device, precision, accumulate, ranks, weights, data, compile_mode=compile_mode)
 
 
 def why_not_length(parts: Parts) -> str | None:

@@ -23,12 +23,13 @@ from litespark.device import out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter
 from litespark.ops.choice import FailedVerificationError
-from litespark.run.build import Run, build_run, check_vocabulary
+from litespark.run.build import Run, build_run, check_vocabulary, token_budget
 from litespark.run.config import ConfigError, Parts, overrides_given, parts_from
 from litespark.run.continue_command import Started, how_to_continue
 from litespark.run.finish import close, finish
 from litespark.run.folder import RECORD, config_from
 from litespark.run.initial_weights import check_tokenizer
+from litespark.run.measured_compile import with_measured_compile
 from litespark.run.measured_precision import with_measured_precision
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
@@ -83,7 +84,9 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     prepared = data.folder if isinstance(data, TokenDataModule) else None
     if prepared is not None:
         check_tokenizer(machine.weights, parts, prepared)
-    machine = with_measured_precision(parts, machine, None if resumed is None else resumed.record)
+    before, steps = None if resumed is None else resumed.record, token_budget(parts, data.manifest).planned_steps()
+    machine = with_measured_precision(parts, machine, before)
+    machine = with_measured_compile(parts, machine, steps, before)
     if resumed is None:
         folder = mesh.from_first(
             lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"

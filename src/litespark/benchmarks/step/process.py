@@ -24,9 +24,10 @@ from litespark.models.llama.model import Llama
 from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
-from litespark.run.build import check_vocabulary, construct_module
+from litespark.run.build import check_vocabulary, construct_module, token_budget
 from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
+from litespark.run.measured_compile import with_measured_compile
 from litespark.run.measured_precision import with_measured_precision
 from litespark.run.preflight import Machine, preflight
 from litespark.run.train import quieten
@@ -72,6 +73,7 @@ def prepare(parts: Parts, request: Request) -> tuple[Machine, SequenceDataModule
     """The machine and the data of the process, and the variant with its optimizer, ready for the first step."""
     quieten()
     machine = with_measured_precision(parts, preflight(parts, Ranks.from_environment()))
+    machine = with_measured_compile(parts, machine, token_budget(parts).planned_steps())
     device_of(machine.device).use()
     torch.manual_seed(parts.seed)
     data = build_data_module(parts.data, seed=parts.seed)
