@@ -132,7 +132,7 @@ def test_the_learning_rate_that_is_logged_is_the_one_of_the_schedule_and_of_the_
     run = fit(tmp_path, steps=8, optimizer=AdamWConfig(lr=0.25), schedule=schedule)
     logged = [row[names.LEARNING_RATE] for row in rows_of(run)]
     assert logged == pytest.approx([0.25 * schedule.factor(step, 8) for step in range(1, 9)])
-    assert [group["lr"] for group in run.trainer.optimizers[0].param_groups] == [logged[-1]] * 2
+    assert [float(group["lr"]) for group in run.trainer.optimizers[0].param_groups] == [logged[-1]] * 2
 
 
 def test_a_run_ends_where_the_tokens_seen_reach_the_budget_and_its_schedule_with_it(tmp_path, monkeypatch):

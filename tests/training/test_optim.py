@@ -72,7 +72,7 @@ def test_each_parameter_is_in_one_group_and_muon_has_the_matrices_of_the_blocks(
     for name, group in found.items():
         assert (group["weight_decay"], bool(group["fused"])) == (0.0 if "norm" in name else 0.3, fused), name
         if name not in muon:
-            assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-6)
+            assert (float(group["lr"]), group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-6)
 
 
 @ALL
@@ -95,12 +95,12 @@ def test_what_has_no_optimizer_is_refused():
 
 def test_the_learning_rate_of_each_keeps_its_share():
     optimizer = build_optimizer(llama(), MuonConfig(lr=0.1, matrix_lr=0.4))
-    assert {("rows" in group): group["lr"] for group in optimizer.param_groups} == {True: 0.4, False: 0.1}
+    assert {("rows" in group): float(group["lr"]) for group in optimizer.param_groups} == {True: 0.4, False: 0.1}
     set_learning_rate(optimizer, 0.05)
-    assert {("rows" in group): group["lr"] for group in optimizer.param_groups} == {True: 0.2, False: 0.05}
+    assert {("rows" in group): float(group["lr"]) for group in optimizer.param_groups} == {True: 0.2, False: 0.05}
     optimizer = build_optimizer(llama(), MuonConfig(lr=0.1))
     set_learning_rate(optimizer, 0.03)
-    assert {group["lr"] for group in optimizer.param_groups} == {0.03}
+    assert {float(group["lr"]) for group in optimizer.param_groups} == {0.03}
 
 
 # ------------------------------------------------------------------ Muon

@@ -139,9 +139,10 @@ class TrainingModule(pl.LightningModule):
         result = self.step.finish(optimizer)
         taken = result.skipped == 0
         self._window_sums += torch.where(taken, self.step.sums, 0.0)
-        self._norm = result.norm
+        self._norm.copy_(result.norm)
         in_a_row = (self._skips[1] + 1) * result.skipped
-        self._skips = torch.stack([self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)])
+        longest = torch.maximum(self._skips[2], in_a_row)
+        self._skips.copy_(torch.stack([self._skips[0] + result.skipped, in_a_row, longest]))
         tokens, supervised, pairs, stop = self.mesh.sum([*self._host_counts, int(self.stop_requested)])
         self._host_counts = [0, 0, 0]
         self.last_step = (tokens, supervised, pairs)
@@ -163,7 +164,7 @@ class TrainingModule(pl.LightningModule):
         """The metrics of the steps since the last call; reads the device once, so call it only where you log."""
         window = [self._window_sums, self._skips, self._norm.reshape(1)]
         loss, tokens, skipped, _, longest, norm = torch.cat([of.to(self._window_sums.dtype) for of in window]).tolist()
-        self._window_sums = torch.zeros_like(self._window_sums)
+        self._window_sums.zero_()
         self._skips[2] = self._skips[1]
         self.skipped_steps, self._longest_row = int(skipped), int(longest)
         return {

@@ -41,8 +41,8 @@ class OptimizerStep:
     first one made, the process keeps the memory that its tensors free (`Device.keep_freed_memory`).
 
     Attributes:
-        sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the step that is being made, or of the
-            last one, then over all ranks.
+        sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the last step over all ranks. Before
+            the end of a step the loss so far of this rank, and no divisor. The memory is the same in every step.
     """
 
     def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, mesh: Mesh | None = None) -> None:
@@ -51,6 +51,7 @@ class OptimizerStep:
         self.mesh = mesh or Mesh()
         device_of(device).keep_freed_memory()
         self.sums = torch.zeros(2, dtype=device_of(device).sum_dtype, device=device)
+        self._divisor = 0
         self._finished = False
 
     def take(
@@ -73,9 +74,10 @@ class OptimizerStep:
         return result
 
     def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
-        """The summed loss () of one micro-batch, for backward; it and its divisor are added to `sums`."""
+        """The summed loss () of one micro-batch, for backward; it is added to `sums`."""
         if self._finished:
-            self.sums, self._finished = torch.zeros_like(self.sums), False
+            self.sums.zero_()
+            self._divisor, self._finished = 0, False
         loss, divisor = self.task.loss(model, batch), self.task.divisor(batch)
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
             got = type(loss).__name__
@@ -91,11 +93,13 @@ class OptimizerStep:
                 "batch that waits for no device; return batch.supervised_count or the like"
             )
         self.sums[0] += loss.detach()
-        self.sums[1] += divisor
+        self._divisor += divisor
         return loss
 
     def finish(self, optimizer: Optimizer) -> StepGradients:
         """Normalise, clip and guard the gradients of all micro-batches since the last step; a collective."""
+        # the one number of a step that the host knows: what comes before and after takes its scalars from tensors
+        self.sums[1].fill_(self._divisor)
         self.mesh.sum_on_device(self.sums)
         self._finished = True
         loss, divisor = self.sums
@@ -121,8 +125,10 @@ def finish_gradients(
     factor = torch.where(finite, factor, torch.ones_like(factor)).float()
     skipped = (~finite).float()
     if all(group.get("fused") for group in optimizer.param_groups):
-        optimizer.grad_scale = factor.reciprocal()  # type: ignore[attr-defined]
-        optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        for name, value in {"grad_scale": factor.reciprocal(), "found_inf": skipped}.items():
+            if getattr(optimizer, name, None) is None:
+                setattr(optimizer, name, torch.empty_like(value))
+            getattr(optimizer, name).copy_(value)
     elif finite.item():  # the plain optimizers cannot skip on the device
         torch._foreach_mul_(gradients, factor)
     else:

@@ -36,7 +36,7 @@ class LitesparkTraining:
 
     def step(self, batch: StepBatch) -> Tensor:
         self.optimizer_step.take(self.model, self.optimizer, batch.batches, batch.learning_rate, self._context)
-        return self.optimizer_step.sums[0]
+        return self.optimizer_step.sums[0].clone()
 
     def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
         device = self.machine.device

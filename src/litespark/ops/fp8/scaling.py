@@ -89,21 +89,21 @@ class Scaling:
     def finish_step(self, mesh: Mesh) -> None:
         """After each optimizer step: take its largest values into the history and renew the scales; a collective.
 
+        Codes that are kept, those of weights, are to be made anew: the scale that made them is gone.
+
         A value that is not finite is left out: the step was skipped, and it would spoil the scale for a whole history.
         """
         mesh.max_on_device(self.amax)
         noted = self.amax.view(torch.float32)
         latest = torch.where(torch.isfinite(noted), noted, self.history[0])
-        self.history = torch.cat([latest.unsqueeze(0), self.history[:-1]])
+        # in place, as all that a step keeps: a CUDA graph holds its address
+        self.history.copy_(torch.cat([latest.unsqueeze(0), self.history[:-1]]))
         # a margin that leads beyond fp32 would make scales NaN, and so all that comes after
         highest = (self.history.amax(dim=0) * 2.0**self.margin).clamp(max=torch.finfo(torch.float32).max)
-        # a new tensor: codes that are kept from this step, those of weights, go on with the scale that made them
-        scale = self.scale.clone()
         for format, places in self._places.items():
             scales = power_of_two_scale(highest[places], format)
             # nothing was seen, or nothing but zeros: the scale stays
-            scale[places] = torch.where(highest[places] > 0, scales, scale[places])
-        self.scale = _apart(scale)
+            self.scale[places] = torch.where(highest[places] > 0, scales, self.scale[places])
         self.known = list(map(operator.or_, self.known, self._noted))
         self._noted = [False] * len(self.names)
         self.amax.zero_()

@@ -23,14 +23,28 @@ AdamWKernel = Literal["auto", "triton", "torch"]
 def fused_adamw(
     kernel: AdamWKernel, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float
 ) -> AdamW:
-    """AdamW over `groups`; `auto` takes Triton's kernel where it can run, unless in Triton's interpreter."""
+    """AdamW over `groups`; `auto` takes Triton's kernel where it can run, unless in Triton's interpreter.
+
+    The rate becomes a tensor where a step can read one: no number of a step is then baked into a CUDA graph of it.
+    """
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    rate = _rate_tensor(lr, parameters[0].device) if parameters else lr
     if kernel != "torch":
-        reason = _why_not_triton([parameter for group in groups for parameter in group["params"]], kernel)
+        reason = _why_not_triton(parameters, kernel)
         if reason is None:
-            return TritonAdamW(groups, lr, betas, eps)
+            return TritonAdamW(groups, rate, betas, eps)
         if kernel == "triton":
             raise ValueError(f"optim.adamw_kernel: got triton, which cannot run here: {reason}; expected auto or torch")
-    return AdamW(groups, lr, betas, eps, fused=True)
+    if isinstance(rate, Tensor) and device_of(rate.device).is_accelerator:
+        rate = rate.float()  # PyTorch's kernel reads no other there
+    return AdamW(groups, rate, betas, eps, fused=True)
+
+
+def _rate_tensor(rate: float, device: torch.device) -> float | Tensor:
+    there = device_of(device)
+    if device.type == "meta" or (there.is_accelerator and not there.is_nvidia_or_amd):
+        return rate
+    return torch.tensor(rate, dtype=torch.float64, device=device)
 
 
 def why_not_triton(device: torch.device, kernel: AdamWKernel) -> str | None:
