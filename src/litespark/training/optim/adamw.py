@@ -28,7 +28,7 @@ def fused_adamw(
     The rate becomes a tensor where a step can read one: no number of a step is then baked into a CUDA graph of it.
     """
     parameters = [parameter for group in groups for parameter in group["params"]]
-    rate = _rate_tensor(lr, parameters[0].device) if parameters else lr
+    rate = _rate_tensor(lr, parameters[0]) if parameters else lr
     if kernel != "torch":
         reason = _why_not_triton(parameters, kernel)
         if reason is None:
@@ -40,11 +40,11 @@ def fused_adamw(
     return AdamW(groups, rate, betas, eps, fused=True)
 
 
-def _rate_tensor(rate: float, device: torch.device) -> float | Tensor:
-    there = device_of(device)
-    if device.type == "meta" or (there.is_accelerator and not there.is_nvidia_or_amd):
+def _rate_tensor(rate: float, parameter: Tensor) -> float | Tensor:
+    there = device_of(parameter.device)
+    if parameter.is_meta or (there.is_accelerator and not there.is_nvidia_or_amd):
         return rate
-    return torch.tensor(rate, dtype=torch.float64, device=device)
+    return torch.tensor(rate, dtype=torch.float64, device=parameter.device)
 
 
 def why_not_triton(device: torch.device, kernel: AdamWKernel) -> str | None:
