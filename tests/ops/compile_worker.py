@@ -10,8 +10,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from litespark.ops.compilation import Attempt, Resources, attempt, compilations
+from litespark.ops.instructions import Accesses, Code
 from litespark.ops.triton_support import TARGETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,7 +42,13 @@ def compile_in_worker(folder: Path, modules: list[str], targets: list[str], *, e
         begun = next((line["begun"] for line in reversed(lines) if "begun" in line), "nothing yet")
         raise AssertionError(f"the worker ended with {ended.returncode} at: {begun}\n{ended.stderr[-4000:]}")
     made = (line for line in lines if "begun" not in line)
-    return [Attempt(**(line | {"resources": line["resources"] and Resources(**line["resources"])})) for line in made]
+    return [_attempt(line) for line in made]
+
+
+def _attempt(line: dict[str, Any]) -> Attempt:
+    resources = line["resources"] and Resources(**line["resources"])
+    accesses = {name: Accesses(**line["code"][name]) for name in ("loads", "stores")} if line["code"] else {}
+    return Attempt(**line | {"resources": resources, "code": line["code"] and Code(**line["code"] | accesses)})
 
 
 def main(file: str, how_many: str, targets: str, modules: str) -> None:

@@ -10,17 +10,21 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import math
 import pkgutil
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
+from litespark.ops.instructions import Code, read
 from litespark.ops.triton_support import INTERPRET, TARGETS, Launches, Target, interpreting, recording
 
 # columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
@@ -41,6 +45,9 @@ class Compilation:
     constants: Mapping[str, Any]
     attributes: Mapping[str, Any]  # argument -> what the compiler may assume of it, such as multiples of 16
     options: Mapping[str, int]  # warps, and where the launch states them stages, and whether a · b + c is rounded once
+    # for one thread of this launch: of the smallest tensor that has at least half as many as the largest (of SwiGLU, a
+    # value of the product); None where tensors are handed over by their addresses
+    values: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,16 @@ class Attempt:
     resources: Resources | None  # None where it did not compile
     error: str | None  # of the compiler where it did not compile
     seconds: float
+    num_warps: int = 4  # of a program
+    values: float | None = None  # see `Compilation`
+    code: Code | None = None  # None where it did not compile, and for AMD's devices
+
+    @property
+    def instructions_a_value(self) -> float | None:
+        """Of a kernel without loops; None elsewhere, since how often a loop goes round is in no text."""
+        if self.code is None or self.code.loops or not self.values:
+            return None
+        return self.code.instructions / self.values
 
     def misfit(self) -> str | None:
         """Why it cannot be launched on its target; None where it can."""
@@ -177,6 +194,7 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
             {name: attributes for name, attributes in assumed.items() if attributes},
             {"num_warps": 4} | {name: left[name] for name in _OPTIONS if name in left},
         )
+        made = replace(made, values=_values(bound.values(), grid, made.options["num_warps"] * target.warp_size))
         if not any(replace(made, name=earlier.name) == earlier for earlier in recorded):
             recorded.append(made)
 
@@ -190,19 +208,30 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
     return recorded
 
 
+def _values(arguments: Iterable[Any], grid: tuple[int, ...], threads: int) -> float | None:
+    sizes = [argument.numel() for argument in arguments if isinstance(argument, torch.Tensor)]
+    if not sizes:
+        return None
+    values = min(size for size in sizes if 2 * size >= max(sizes)) / (math.prod(grid) * threads)
+    return values if values >= 1 else None
+
+
 def attempt(compilation: Compilation, target: Target) -> Attempt:
     """Compile one configuration; what the compiler raises becomes part of the result."""
-    start, resources, error = time.perf_counter(), None, None
+    start, resources, code, error = time.perf_counter(), None, None, None
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where ptxas fails, Triton prints the whole program
-            resources = _compiled(compilation, target)
+            resources, code = _compiled(compilation, target)
     except Exception as raised:  # noqa: BLE001 compilers raise what they like, and one kernel must not hide the others
         error = f"{type(raised).__name__}: {str(raised).strip()}"
     seconds = time.perf_counter() - start
-    return Attempt(compilation.kernel.__name__, compilation.name, target.name, resources, error, seconds)
+    return Attempt(
+        compilation.kernel.__name__, compilation.name, target.name, resources, error, seconds,
+        compilation.options["num_warps"], compilation.values, code,
+    )  # fmt: skip
 
 
-def _compiled(compilation: Compilation, target: Target) -> Resources:
+def _compiled(compilation: Compilation, target: Target) -> tuple[Resources, Code | None]:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -215,24 +244,28 @@ def _compiled(compilation: Compilation, target: Target) -> Resources:
         options=dict(compilation.options),
     )
     asm = compiled.asm
-    registers, stack = _cuda_needs(asm["cubin"]) if target.backend == "cuda" else _amd_needs(asm["amdgcn"])
+    code = None
+    if target.backend == "cuda":
+        needs = _printed("cuobjdump", "--dump-resource-usage", asm["cubin"])
+        # a line for the kernel and one for each of its functions that is not inlined
+        registers, stack = _most(r"REG:(\d+)", needs), _most(r"STACK:(\d+)", needs)
+        code = read(_printed("nvdisasm", "-c", asm["cubin"]))
+    else:
+        registers, stack = _amd_needs(asm["amdgcn"])
     columns = getattr(compiled.metadata, "tmem_size", None) or 0
-    return Resources(registers, stack, int(compiled.metadata.shared), int(columns))
+    return Resources(registers, stack, int(compiled.metadata.shared), int(columns)), code
 
 
-def _cuda_needs(binary: bytes) -> tuple[int | None, int | None]:
-    """Registers and stack of a cubin, by NVIDIA's tool, which Triton's package brings: Triton itself tells them only of
-    a kernel that it has loaded onto a device."""
+def _printed(tool: str, option: str, binary: bytes) -> str:
+    """What one of NVIDIA's tools, which Triton's package brings, prints of a cubin: Triton itself tells registers only
+    of a kernel that it has loaded onto a device."""
     import triton
 
-    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
         file.flush()
-        words = [str(cuobjdump), "--dump-resource-usage", file.name]
-        text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    # a line for the kernel and one for each of its functions that is not inlined
-    return _most(r"REG:(\d+)", text), _most(r"STACK:(\d+)", text)
+        return subprocess.run([str(program), option, file.name], capture_output=True, text=True, check=True).stdout
 
 
 def _amd_needs(assembly: str) -> tuple[int | None, int | None]:

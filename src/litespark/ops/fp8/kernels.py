@@ -46,13 +46,12 @@ _LEAST_EXPONENT, _GREATEST_EXPONENT = tl.constexpr(LEAST_EXPONENT), tl.constexpr
 
 
 @triton.jit
-def place_of_tile(rows, width, TILE: tl.constexpr):
-    """(TILE / 4,) fours of rows and (TILE,) columns of this program's tile; neighbours share rows.
+def place_of_tile(ACROSS: tl.constexpr, TILE: tl.constexpr):
+    """(TILE / 4,) fours of rows and (TILE,) columns of this program's tile, of which ACROSS share their rows.
 
-    In one dimension: only the first of a grid may pass 65535."""
-    across = tl.cdiv(width, TILE)
-    four = (tl.program_id(0) // across) * (TILE // FOUR) + tl.arange(0, TILE // FOUR)
-    return four, (tl.program_id(0) % across) * TILE + tl.arange(0, TILE)
+    In one dimension: only the first of a grid may pass 65535. To divide by a constant takes few instructions."""
+    four = (tl.program_id(0) // ACROSS) * (TILE // FOUR) + tl.arange(0, TILE // FOUR)
+    return four, (tl.program_id(0) % ACROSS) * TILE + tl.arange(0, TILE)
 
 
 @triton.jit
@@ -158,15 +157,6 @@ def quantise_fours(
 
 
 @triton.jit
-def quantise_rows(values, inverse_scale, place, inside, counts, MANTISSA_BITS: tl.constexpr):
-    """Codes (R, C) alone of a tile of any shape into `place`, and counts; `values` are fp32 and 0 outside."""
-    x = scaled(values, inverse_scale)
-    if counts is not None:
-        add_counts(counts, saturated(x, MANTISSA_BITS), underflowed(x, MANTISSA_BITS))
-    tl.store(place, fp8_codes(x, MANTISSA_BITS), mask=inside)
-
-
-@triton.jit
 def bits_of(values):
     """`litespark.ops.fp8.formats.amax_bits` of each value."""
     return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
@@ -176,9 +166,9 @@ def bits_of(values):
 
 
 @triton.jit
-def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
+def amax_kernel(x, amax, rows, width, x_stride, ACROSS: tl.constexpr, TILE: tl.constexpr):
     """Raise `amax` () to the bits of the largest value."""
-    four, column = place_of_tile(rows, width, TILE)
+    four, column = place_of_tile(ACROSS, TILE)
     first, second, third, fourth = load_fours(x, four, column, rows, width, x_stride)
     left = tl.maximum(bits_of(first), bits_of(second))
     raise_to(amax, highest_bits(tl.maximum(left, tl.maximum(bits_of(third), bits_of(fourth)))))
@@ -189,10 +179,10 @@ def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])
 def cast_kernel(
     x, row_codes, column_codes, bits, scale, amax, counts, rows, width, x_stride,
-    MANTISSA_BITS: tl.constexpr, WHOLE: tl.constexpr, TILE: tl.constexpr,
+    MANTISSA_BITS: tl.constexpr, WHOLE: tl.constexpr, ACROSS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One scale for all: from `scale`, or, if there are `bits` (of the largest value), from them and into `scale`."""
-    four, column = place_of_tile(rows, width, TILE)
+    four, column = place_of_tile(ACROSS, TILE)
     values = load_fours(x, four, column, rows, width, x_stride)
     if bits is not None:
         factor = scale_of(tl.load(bits), MANTISSA_BITS)
@@ -207,9 +197,11 @@ def cast_kernel(
 
 
 @triton.jit
-def transpose_kernel(row_codes, column_codes, rows, width, WHOLE: tl.constexpr, TILE: tl.constexpr):
+def transpose_kernel(
+    row_codes, column_codes, rows, width, WHOLE: tl.constexpr, ACROSS: tl.constexpr, TILE: tl.constexpr
+):
     """Codes (R, C) once more as (C, R)."""
-    four, column = place_of_tile(rows, width, TILE)
+    four, column = place_of_tile(ACROSS, TILE)
     row = four.to(tl.int64) * FOUR
     place = row_codes + row[:, None] * width + column[None, :]
     inside = (column < width)[None, :]
@@ -241,11 +233,14 @@ def cast(x: Tensor, quantisation: Quantisation) -> Operand:
         return operand
     with on_device_of(x):
         if bits is not None:
-            amax_kernel[tiles(rows, width)](x, bits, rows, width, x.stride(0), TILE=TILE, num_warps=NUM_WARPS)
+            amax_kernel[tiles(rows, width)](
+                x, bits, rows, width, x.stride(0), ACROSS=across(width), TILE=TILE, num_warps=NUM_WARPS
+            )
         cast_kernel[tiles(rows, width)](
             x, as_bytes(operand.rows), as_bytes(operand.columns), bits, scale, quantisation.amax, quantisation.counts,
             rows, width, x.stride(0),
-            MANTISSA_BITS=quantisation.format.mantissa_bits, WHOLE=whole(rows), TILE=TILE, num_warps=NUM_WARPS,
+            MANTISSA_BITS=quantisation.format.mantissa_bits, WHOLE=whole(rows), ACROSS=across(width), TILE=TILE,
+            num_warps=NUM_WARPS,
         )  # fmt: skip
     return operand
 
@@ -256,9 +251,9 @@ def transpose(operand: Operand) -> None:
     assert operand.columns is not None
     rows, width = operand.rows.values.shape
     with on_device_of(operand.rows.values):
-        transpose_kernel[(triton.cdiv(rows, TRANSPOSED_TILE) * triton.cdiv(width, TRANSPOSED_TILE),)](
+        transpose_kernel[tiles(rows, width, TRANSPOSED_TILE)](
             as_bytes(operand.rows), as_bytes(operand.columns), rows, width,
-            WHOLE=whole(rows), TILE=TRANSPOSED_TILE, num_warps=TRANSPOSED_WARPS,
+            WHOLE=whole(rows), ACROSS=across(width, TRANSPOSED_TILE), TILE=TRANSPOSED_TILE, num_warps=TRANSPOSED_WARPS,
         )  # fmt: skip
 
 
@@ -282,9 +277,14 @@ def whole(rows: int) -> bool:
     return rows % WORDS_MULTIPLE == 0
 
 
-def tiles(rows: int, width: int) -> tuple[int]:
+def across(width: int, tile: int = TILE) -> int:
+    """How many tiles share their rows."""
+    return triton.cdiv(width, tile)
+
+
+def tiles(rows: int, width: int, tile: int = TILE) -> tuple[int]:
     """The grid of a kernel that works on tiles of a tensor (rows, width)."""
-    return (triton.cdiv(rows, TILE) * triton.cdiv(width, TILE),)
+    return (triton.cdiv(rows, tile) * across(width, tile),)
 
 
 # ---------------------------------------------------------------- compiling without a device

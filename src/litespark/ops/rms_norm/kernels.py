@@ -14,10 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2
-from litespark.ops.fp8.kernels import bits_of, inverse_of, quantisations, quantise_rows, raise_to
+from litespark.ops.fp8.kernels import bits_of, inverse_of, quantisations, raise_to
 from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.precision import dtype_name
-from litespark.ops.rounding.kernels import INTERPRETED, highest_bits, rounded
+from litespark.ops.rounding.kernels import INTERPRETED, highest_bits, quantise_rows, rounded
 from litespark.ops.shapes import Place
 from litespark.ops.structure import at_once, far, in_parts
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of

@@ -110,3 +110,12 @@ def add_counts(counts, saturated_values, underflowed_values):
         tl.atomic_add(counts, many.to(tl.int64), sem="relaxed")
     if few > 0:
         tl.atomic_add(counts + 1, few.to(tl.int64), sem="relaxed")
+
+
+@triton.jit
+def quantise_rows(values, inverse_scale, place, inside, counts, MANTISSA_BITS: tl.constexpr):
+    """Codes (R, C) alone of a tile of any shape into `place`, and counts; `values` are fp32 and 0 outside."""
+    x = scaled(values, inverse_scale)
+    if counts is not None:
+        add_counts(counts, saturated(x, MANTISSA_BITS), underflowed(x, MANTISSA_BITS))
+    tl.store(place, fp8_codes(x, MANTISSA_BITS), mask=inside)
