@@ -4,6 +4,7 @@
 target. Planted faults are caught.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,39 @@ STACK_BYTES_ALLOWED = {
     "attention_query_gradient_kernel bf16 Dh256 documents configuration 0": 8,
     "attention_query_gradient_kernel fp32 Dh256 documents configuration 0": 24,
 }
+# kernel -> what its usual configuration may take on sm_90 at most: registers, instructions a value where it has no
+# loop, barriers in one time round a loop; what was counted, and a little more
+CEILINGS = {
+    "amax_kernel": (32, 6.0, 0),
+    "attention_forward_kernel": (255, None, 2),
+    "attention_key_value_gradient_kernel": (255, None, 2),
+    "attention_query_gradient_kernel": (255, None, 2),
+    "cast_kernel": (64, 12.5, 0),
+    "gradient_kernel": (40, None, 0),
+    "losses_kernel": (64, None, 0),
+    "rms_norm_backward_kernel": (104, None, 3),
+    "rms_norm_forward_kernel": (40, 20.0, 0),
+    "rope_kernel": (64, 11.0, 0),
+    "swiglu_backward_kernel": (64, 25.0, 0),
+    "swiglu_forward_kernel": (40, 13.0, 0),
+    "swiglu_fp8_backward_kernel": (168, 42.0, 0),
+    "swiglu_fp8_forward_kernel": (64, 21.0, 0),
+    "transpose_kernel": (40, 6.0, 0),
+}
+# kernel -> share of its bytes that may go in loads and stores of less than 16 bytes; an eighth, such as labels, where
+# it is not named
+NARROW = {
+    # addresses of tensors
+    "adamw_kernel": 0.5,
+    # label, maximum and sum of a row
+    "gradient_kernel": 0.5,
+    "losses_kernel": 0.25,
+    # eight codes of a row a thread
+    "cast_kernel": 0.5,
+    "swiglu_fp8_backward_kernel": 0.5,
+    "swiglu_fp8_forward_kernel": 0.5,
+}
+ASYNCHRONOUS = {name for name in CEILINGS if name.startswith("attention")} | {"rms_norm_backward_kernel"}
 SOUND, FAULTY, ENDING, CASTING = (f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "casting"))
 
 
@@ -55,11 +89,38 @@ def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> 
     return found
 
 
+def code_complaints(attempts: list[Attempt]) -> list[str]:
+    """What is wrong with the machine code of usual configurations on sm_90."""
+    found = []
+    for made in attempts:
+        if made.target != "sm_90" or made.code is None or made.resources is None:
+            continue
+        name, code = made.kernel, made.code
+        for what, moved in (("loads", code.loads), ("stores", code.stores)):
+            narrow = moved.narrow_bytes / max(1, moved.narrow_bytes + moved.wide_bytes)
+            if narrow > NARROW.get(name, 1 / 8):
+                found.append(f"{name} moves {narrow:.0%} of its bytes in {what} of less than 16 bytes")
+        if code.local_in_loops:
+            found.append(f"{name} uses local memory in a loop")
+        if name.startswith("attention") and not code.products.get("HGMMA"):
+            found.append(f"{name} multiplies without HGMMA")
+        if name in ASYNCHRONOUS and not code.asynchronous:
+            found.append(f"{name} loads nothing past the registers")
+        figures = made.resources.registers, made.instructions_a_value, code.barriers
+        names = "registers", "instructions a value", "barriers a loop"
+        for what, figure, ceiling in zip(names, figures, CEILINGS.get(name, (255, None, 255)), strict=True):
+            if figure is not None and ceiling is not None and figure > ceiling:
+                found.append(f"{name} has {figure:.3g} {what}, more than {ceiling}")
+    return found
+
+
 def test_the_most_usual_configuration_of_each_kernel_fits_the_targets_that_differ_most(tmp_path):
     attempts = compile_in_worker(tmp_path, list(OPS.values()), list(USUAL_TARGETS), every=False)
     kernels = {target: {made.kernel for made in attempts if made.target == target} for target in USUAL_TARGETS}
     assert kernels["sm_90"] > kernels["gfx942"] > set()
     assert complaints(attempts, STACK_BYTES_ALLOWED) == []
+    assert kernels["sm_90"] >= CEILINGS.keys()
+    assert code_complaints(attempts) == []
 
 
 @pytest.mark.slow
@@ -114,6 +175,31 @@ def test_spilled_registers_on_sm_90_are_caught_beyond_what_is_allowed(toys):
     assert complaints([made], {}) == [f"matmul spilling has {stack} bytes of stack on sm_90, allowed are 0"]
     assert complaints([made], {"matmul spilling": stack - 1})
     assert complaints([made], {"matmul spilling": stack}) == []
+
+
+def test_machine_code_that_grows_or_lacks_what_it_should_have_is_caught(toys):
+    sound = toys["matmul bf16", "sm_90"]
+    assert code_complaints([sound]) == []
+    assert sound.code.products.keys() == {"HGMMA"}
+    assert sound.code.loops == 1
+    unaligned = replace(toys["matmul unaligned", "sm_90"], kernel="attention_forward_kernel")
+    assert "attention_forward_kernel moves 100% of its bytes in loads of less than 16 bytes" in code_complaints(
+        [unaligned]
+    )
+    code = replace(sound.code, local_in_loops=1, products={"HMMA": 8}, asynchronous=0, loops=0, barriers=3)
+    grown = replace(
+        sound, kernel="attention_forward_kernel", code=code, resources=replace(sound.resources, registers=256)
+    )
+    assert code_complaints([grown]) == [
+        "attention_forward_kernel uses local memory in a loop",
+        "attention_forward_kernel multiplies without HGMMA",
+        "attention_forward_kernel loads nothing past the registers",
+        "attention_forward_kernel has 256 registers, more than 255",
+        "attention_forward_kernel has 3 barriers a loop, more than 2",
+    ]
+    many = replace(toys["copy bf16", "sm_90"], kernel="cast_kernel")
+    many = replace(many, values=many.code.instructions / 20)
+    assert code_complaints([many]) == ["cast_kernel has 20 instructions a value, more than 12.5"]
 
 
 def test_a_compiler_that_ends_the_process_is_caught_by_name(tmp_path):
