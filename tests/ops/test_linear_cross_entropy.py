@@ -196,7 +196,8 @@ def test_the_gradient_of_the_weight_is_summed_in_fp32(op):
     with torch.autocast(DEVICE.type, torch.bfloat16):
         loss = op(hidden, weight, labels)
         (found,) = torch.autograd.grad(loss, weight)
-    assert relative_distance(found, expected) < 3e-4
+    # PyTorch has no product of bf16 into fp32 on a CPU: there the product of each chunk is rounded once
+    assert relative_distance(found, expected) < (3e-4 if DEVICE.type == "cuda" else 2e-3)
 
 
 # ---------------------------------------------------------------- memory and work

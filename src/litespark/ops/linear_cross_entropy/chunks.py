@@ -173,13 +173,13 @@ def _empty_weight_gradient(weight: Tensor, needed: bool, tokens: int) -> Tensor:
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
     """total += a · b, or total = a · b the first time, which need not be read."""
     beta, there = 0 if first else 1, device_of(a.device)
-    if total.dtype == a.dtype or not there.is_accelerator:
-        # a CPU multiplies bf16 no faster than fp32, unless it has instructions for it
+    if total.dtype == a.dtype or (a.dtype == torch.float16 and not there.is_accelerator):
+        # a CPU's products of fp16 are slow, and rounded on the way
         torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=beta, out=total)
     elif there.is_nvidia:
         # bf16 in, fp32 out
         torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=beta, out=total)
-    elif first:  # each chunk's product is rounded once on devices for which PyTorch has no such product
+    elif first:  # each chunk's product is rounded once where PyTorch has no such product
         total.copy_(torch.mm(a, b))
     else:
         total.add_(torch.mm(a, b))

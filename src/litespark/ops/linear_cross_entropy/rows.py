@@ -8,6 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from litespark.device import device_of
+
+# of logits in fp32, half of a usual second-level cache
+_CACHE_BYTES = 2**20
+
 
 class Settings(NamedTuple):
     """The options of the op as `litespark.ops.linear_cross_entropy.reference` defines them; 0 is none."""
@@ -18,7 +23,8 @@ class Settings(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of each row; (N,) each. Where the label is ignored, 0 and False; its maximum and sum may be anything finite.
+    """Of each row; (N,) each. Where the label is ignored, 0 and False; its maximum may be anything finite, its sum
+    anything positive and finite.
 
     loss: -log p(label) + z_loss · logsumexp²; infinite where the label is no token id.
     maximum: of the logits, after the soft cap. sum_exp: Σ exp(logit - maximum).
@@ -32,22 +38,32 @@ class Losses(NamedTuple):
 
 
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
-    """Losses of whole rows (N, V); with a gradient, d loss / d logits has replaced the logits."""
+    """Losses of whole rows (N, V); with a gradient, d loss / d logits has replaced the logits, and `correct` is not
+    found out: it is False."""
+    parts = zip(_in_cache(logits), _in_cache(logits, labels), strict=True)
+    return Losses(*map(torch.cat, zip(*(_losses(*part, settings, with_gradient) for part in parts), strict=True)))
+
+
+def _losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
     x = _capped(_wide(logits), settings)
-    maximum, best = x.max(dim=1)
-    # a row of -inf has no finite maximum to subtract
-    sum_exp = (x - maximum.clamp(min=torch.finfo(x.dtype).min).unsqueeze(1)).exp().sum(dim=1)
+    # which id is the likeliest takes as long again
+    maximum, best = (x.amax(dim=1), None) if with_gradient else x.max(dim=1)
     column, inside = _label_column(labels, x.shape[1])
     label_logit = torch.where(inside, x.gather(1, column.unsqueeze(1)).squeeze(1), float("-inf"))
     counts = labels != settings.ignore_index
+    correct = torch.zeros_like(counts) if best is None else counts & (best == labels)
+    slope = _slope(x, settings)
+    # a row of -inf has no finite maximum to subtract
+    shift = maximum.clamp(min=torch.finfo(x.dtype).min)
+    exponentials = _exponentials_(x, shift, counts) if with_gradient else (x - shift.unsqueeze(1)).exp_()
+    sum_exp = torch.where(counts, exponentials.sum(dim=1), 1)
     loss = maximum - label_logit + sum_exp.log()
     if settings.z_loss:
         loss = loss + settings.z_loss * (maximum + sum_exp.log()).square()
     if with_gradient:
-        del x  # before another wide copy is made
-        gradient_(logits, labels, maximum, sum_exp, None, settings)
+        _write_gradient(logits, exponentials, slope, labels, maximum, sum_exp, None, settings)
     # selected, not multiplied: an ignored row may hold anything
-    return Losses(torch.where(counts, loss, 0), maximum, sum_exp, counts & (best == labels))
+    return Losses(torch.where(counts, loss, 0), maximum, sum_exp, correct)
 
 
 def gradient_(
@@ -58,15 +74,26 @@ def gradient_(
     d nats / d logit = p - [id = label] with p = exp(logit - maximum) / sum_exp, d logsumexp² / d logit =
     2 · logsumexp · p, and the soft cap contributes the factor 1 - tanh².
     """
-    x = _capped(_wide(logits), settings)
-    slope = 1 - (x / settings.softcap).square() if settings.softcap else None
+    upstream = torch.ones_like(sum_exp) if upstream is None else upstream
+    of_rows = (_in_cache(logits, rows) for rows in (labels, maximum, sum_exp, upstream))
+    for part, ids, most, total, factor in zip(_in_cache(logits), *of_rows, strict=True):
+        x = _capped(_wide(part), settings)
+        slope = _slope(x, settings)
+        exponentials = _exponentials_(x, most, ids != settings.ignore_index)
+        _write_gradient(part, exponentials, slope, ids, most, total, factor, settings)
+
+
+def _write_gradient(
+    logits: Tensor, exponentials: Tensor, slope: Tensor | None, labels: Tensor, maximum: Tensor, sum_exp: Tensor,
+    upstream: Tensor | None, settings: Settings,
+) -> None:  # fmt: skip
+    """The gradient of `gradient_` into `logits`, from exp(logit - maximum), which it may overwrite."""
     counts = labels != settings.ignore_index
-    upstream = counts.to(x.dtype) if upstream is None else torch.where(counts, upstream, 0)
-    factor = upstream / torch.where(counts, sum_exp, 1)
+    upstream = counts.to(sum_exp.dtype) if upstream is None else torch.where(counts, upstream, 0)
+    factor = upstream / sum_exp
     if settings.z_loss:
         factor = factor * (1 + 2 * settings.z_loss * (maximum + sum_exp.log()))
-    # exp(-inf) is 0: an ignored row is zeroed whatever finite values it holds, without a pass of its own
-    x.sub_(torch.where(counts, maximum, float("inf")).unsqueeze(1)).exp_().mul_(factor.unsqueeze(1))
+    x = exponentials.mul_(factor.unsqueeze(1))
     column, inside = _label_column(labels, x.shape[1])
     column = column.unsqueeze(1)
     x.scatter_(1, column, x.gather(1, column) - torch.where(inside, upstream, 0).unsqueeze(1))
@@ -74,6 +101,24 @@ def gradient_(
         x.mul_(slope)
     if x is not logits:
         logits.copy_(x)
+
+
+def _exponentials_(x: Tensor, maximum: Tensor, counts: Tensor) -> Tensor:
+    """exp(x - maximum) replaces x. exp(-inf) is 0: an ignored row is zeroed whatever finite values it holds, without a
+    pass of its own."""
+    return x.sub_(torch.where(counts, maximum, float("inf")).unsqueeze(1)).exp_()
+
+
+def _slope(capped: Tensor, settings: Settings) -> Tensor | None:
+    return 1 - (capped / settings.softcap).square() if settings.softcap else None
+
+
+def _in_cache(logits: Tensor, rows: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Parts of the logits, or of (N,) `rows` beside them, between whose passes a processor's cache keeps them."""
+    rows = logits if rows is None else rows
+    if device_of(logits.device).is_accelerator:  # launches cost more there
+        return (rows,)
+    return rows.split(max(1, _CACHE_BYTES // (4 * logits.shape[1])))
 
 
 def bytes_per_logit(dtype: torch.dtype) -> int:
