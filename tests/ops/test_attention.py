@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask
 
-from litespark.ops.attention import flex, varlen
+from litespark.ops.attention import flex, on_cpu, varlen
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.flex import attention_flex, block_mask
 from litespark.ops.attention.reference import attention
@@ -92,10 +92,11 @@ def within(backend, documents=None, window=None):
 # the dtypes in which outputs and gradients are compared here
 DTYPES = {
     "sdpa": (torch.float32, torch.bfloat16),
+    "cpu": (torch.bfloat16,),
     "varlen": (torch.bfloat16, torch.float16),
     "flex": (torch.float32, torch.bfloat16, torch.float16) if HAS_GPU else (),
 }
-BACKENDS = pytest.mark.parametrize("name", ["sdpa", "varlen", "flex", "triton"])
+BACKENDS = pytest.mark.parametrize("name", ["sdpa", "cpu", "varlen", "flex", "triton"])
 
 
 @pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, dtypes in DTYPES.items() for dtype in dtypes])
@@ -115,6 +116,18 @@ def test_outputs_of_flex_attention_equal_the_reference_without_a_gpu_too(length,
     low = attention_flex(**{name: x.bfloat16() for name, x in inputs.items()}, documents=found, window=window)
     assert low.dtype == torch.bfloat16
     assert relative_distance(low, expected) < LOW_PRECISION_BOUND
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_backward_pass_for_cpus_joins_blocks_of_queries(documents, compiled, monkeypatch):
+    monkeypatch.setattr(on_cpu, "_QUERIES", 8)
+    found = packed(True) if documents else None
+    op = within(on_cpu.attention_cpu, found)
+    if compiled:
+        torch.compiler.reset()
+        op = torch.compile(op, fullgraph=True, backend="aot_eager")
+    assert_op_matches(op, within(attention, found), draw(kv_heads=2), torch.bfloat16)
 
 
 @BACKENDS

@@ -38,7 +38,7 @@ def _assert_backend_matches(backend, inputs, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("backend", ["triton", "torch", "cpu"])
 # a failure is not made smaller: that takes minutes in the interpreter
 @settings(max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(rows=st.integers(1, 40), width=st.integers(1, 70))
@@ -53,7 +53,7 @@ def test_widths_of_real_models(width, dtype):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 17), (17,)])
-@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("backend", ["triton", "torch", "cpu"])
 def test_any_leading_dimensions(backend, shape):
     _assert_backend_matches(backend, _inputs(*shape), torch.float32)
 
@@ -65,7 +65,7 @@ def test_a_program_of_the_backward_pass_walks_many_tiles(monkeypatch):
     _assert_backend_matches("triton", inputs, torch.float32)
 
 
-@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("backend", ["triton", "torch", "cpu"])
 @pytest.mark.parametrize("wide", [("x",), ("update",), ("weight",), ("x", "weight")], ids=" and ".join)
 def test_inputs_of_two_dtypes(wide, backend):
     dtype = torch.bfloat16
@@ -87,7 +87,7 @@ def test_inputs_of_two_dtypes(wide, backend):
     assert all(x.grad.dtype == x.dtype for x in given.values())
 
 
-@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("backend", ["triton", "torch", "cpu"])
 def test_under_autocast_the_norm_is_in_low_precision_and_the_stream_is_not(backend):
     x, update, weight = (each.requires_grad_() for each in _inputs(4, 24).values())
     narrow = update.detach().bfloat16().requires_grad_()

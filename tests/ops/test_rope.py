@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from litespark.ops.backend import load
 from litespark.ops.rope import reference
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
@@ -61,6 +62,17 @@ def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = _inputs(batch, length, heads, num_kv_heads, 2 * half, device, sequences=batch if per_sequence else 1)
     assert_op_matches(_of(rope_qkv_triton, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("used", [(0,), (1, 2), (0, 1, 2)])
+def test_the_backend_for_cpus_equals_the_reference(dtype, used, device):
+    inputs = _inputs(2, 5, 4, 2, 16, device)
+
+    def some(op):
+        return lambda *given: tuple(op(*given, 2)[index] for index in used)
+
+    assert_op_matches(some(load("rope", "cpu")), some(reference.rope_qkv), inputs, dtype)
 
 
 def test_results_are_contiguous_and_nothing_of_the_size_of_qkv_is_kept(device):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from litespark.ops.backend import load
 from litespark.ops.swiglu.function import swiglu, swiglu_linear
 from litespark.ops.swiglu.reference import swiglu as swiglu_reference
 from litespark.ops.swiglu.reference import swiglu_linear as swiglu_linear_reference
@@ -30,6 +31,12 @@ def test_outputs_and_gradients_equal_the_reference(dtype, rows, intermediate_siz
     assert_op_matches(swiglu, swiglu_reference, _inputs(rows, 2 * intermediate_size), dtype)
     inputs = _inputs(rows, 2 * intermediate_size, width=width)
     assert_op_matches(swiglu_linear, swiglu_linear_reference, inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(90, 70), (2, 3, 800), (3000,)])
+def test_the_backend_for_cpus_equals_the_reference(dtype, shape):
+    assert_op_matches(load("swiglu", "cpu"), swiglu_reference, _inputs(*shape), dtype)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 10), (10,), (2, 2 * 5461), (300, 34)])

@@ -38,6 +38,7 @@ class Backend:
 
 
 _TRITON = "litespark.ops.triton_support:why_not"
+_CPU = "litespark.ops.on_cpu:why_not"
 _NORM = "litespark.ops.rms_norm.limits:why_not"
 _LOSS = "litespark.ops.linear_cross_entropy"
 _FP8 = "litespark.ops.fp8"
@@ -53,20 +54,24 @@ _LOSS_CASES, _CHUNK_CASES = f"{_LOSS}.kernels:structure", f"{_LOSS}.chunked:stru
 BACKENDS: dict[str, dict[str, Backend]] = {
     "rms_norm": {
         "triton": Backend("litespark.ops.rms_norm.function:rms_norm", _NORM, structure=_NORM_CASES),
+        "cpu": Backend("litespark.ops.rms_norm.on_cpu:rms_norm", _CPU),
         "torch": Backend("litespark.ops.rms_norm.torch_native:rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:rms_norm"),
     },
     "add_rms_norm": {
         "triton": Backend("litespark.ops.rms_norm.function:add_rms_norm", _NORM, structure=_NORM_CASES),
+        "cpu": Backend("litespark.ops.rms_norm.on_cpu:add_rms_norm", _CPU),
         "torch": Backend("litespark.ops.rms_norm.torch_native:add_rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:add_rms_norm"),
     },
     "rope": {
         "triton": Backend("litespark.ops.rope.function:rope_qkv_triton", _TRITON, structure=_ROPE_CASES),
+        "cpu": Backend("litespark.ops.rope.on_cpu:rope_qkv", _CPU),
         REFERENCE: Backend("litespark.ops.rope.reference:rope_qkv"),
     },
     "swiglu": {
         "triton": Backend("litespark.ops.swiglu.function:swiglu", _TRITON, structure=_SWIGLU_CASES),
+        "cpu": Backend("litespark.ops.swiglu.on_cpu:swiglu", _CPU),
         REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu"),
     },
     "swiglu_linear": {
@@ -82,6 +87,9 @@ BACKENDS: dict[str, dict[str, Backend]] = {
             f"{_ATTENTION}.function:attention_triton",
             f"{_ATTENTION}.configurations:why_not",
             structure=f"{_ATTENTION}.structure:structure_triton",
+        ),
+        "cpu": Backend(
+            f"{_ATTENTION}.on_cpu:attention_cpu", f"{_ATTENTION}.on_cpu:why_not", structure=_ATTENTION_CASES
         ),
         "sdpa": Backend(
             f"{_ATTENTION}.sdpa:attention_sdpa", detail=f"{_ATTENTION}.sdpa:named_kernel", structure=_ATTENTION_CASES
