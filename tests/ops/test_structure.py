@@ -218,8 +218,10 @@ def test_a_fault_in_later_chunks_is_caught_at_the_sizes_of_a_gpu(monkeypatch):
     assert failures(verify("linear_cross_entropy", "chunked", place))
 
 
-def test_every_fast_backend_but_those_of_pytorch_names_its_cases():
+def test_every_fast_backend_but_those_of_pytorchs_operations_names_its_cases():
     place = Place(GPU, torch.bfloat16, R3, autocast=True)
     for op, backends in BACKENDS.items():
         for backend in backends:
-            assert bool(structure(op, backend, place)) is (backend not in (REFERENCE, "torch")), (op, backend)
+            # attention for CPUs walks over blocks by itself
+            of_pytorch = backend in (REFERENCE, "torch") or (backend == "cpu" and op != "attention")
+            assert bool(structure(op, backend, place)) is not of_pytorch, (op, backend)
