@@ -78,7 +78,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert sdpa.verified
     assert sdpa.kernel in ("flash", "math")
     assert by_name["attention"].auto in {variant.name for variant in by_name["attention"].timed()}
-    assert {each.name for each in record.optimizer} == {"fused, scaled in the kernel", "foreach"}
+    assert {each.name for each in record.optimizer} == {"PyTorch's fused kernel", "foreach"}
     # no speed of a CPU is held against a goal
     assert {(goal.verdict, goal.value) for goal in record.goals} == {("not measured", None)}
     said = capsys.readouterr().out
