@@ -205,3 +205,8 @@ def test_on_nvidia_gradients_leave_the_product_in_fp32_and_are_added_by_it():
         "aten::addmm.dtype_out": 1,
     }
     assert not any("copy" in name or "add." in name for name in casts.functions)
+
+
+def test_casts_are_kept_of_weights_without_memory_too_which_traffic_is_counted_with():
+    with FakeTensorMode():
+        assert len(keep_casts(Llama(small_llama(), resolve(OpsConfig())))) == 4

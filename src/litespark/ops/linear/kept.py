@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 
 from litespark.device import device_of
 from litespark.ops.precision import autocasting, compute_dtype
@@ -70,7 +71,7 @@ class KeptLinear(nn.Linear):
 def keep_casts(model: nn.Module) -> list[KeptLinear]:
     """Let the layers of `model` keep their casts from now on; for `renew_kept`. Not where their weights are sharded."""
     layers = [module for module in model.modules() if isinstance(module, KeptLinear)]
-    layers = [layer for layer in layers if type(layer.weight) is nn.Parameter]
+    layers = [layer for layer in layers if not isinstance(layer.weight, DTensor)]
     for layer in layers:
         layer.keep = True
     return layers
