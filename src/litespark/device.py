@@ -246,6 +246,16 @@ def device_of(place: torch.device) -> Device:
     return _KINDS.get(place.type, Accelerator)(place)
 
 
+@contextmanager
+def standing_in(kind: type[Device]) -> Iterator[None]:
+    """Within it a `kind` answers for the CPU: code does what it would do on another device, on tensors without memory."""
+    usual, _KINDS["cpu"] = _KINDS["cpu"], kind
+    try:
+        yield
+    finally:
+        _KINDS["cpu"] = usual
+
+
 def find(asked: str, index: int | None = None) -> torch.device:
     """The device that `trainer.accelerator` (auto, cpu, gpu, mps, xpu) means here, the current one or of an index; a
     NoDeviceError where it is not here, or there are fewer.

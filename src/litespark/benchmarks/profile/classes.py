@@ -105,6 +105,11 @@ def within(kernel_class: str) -> str:
     return _WITHIN + kernel_class
 
 
+def in_a_module(launched_by: Iterable[str]) -> bool:
+    """Whether the forward pass of a module is around a launch."""
+    return any(label.startswith(_WITHIN) for label in launched_by)
+
+
 def class_of(name: str, launched_by: Sequence[str] = (), forward: Sequence[str] = ()) -> str:
     """The class of a kernel, or of an op's own time; `launched_by` and `forward` as in `Busy`."""
     around = (*launched_by, *forward)

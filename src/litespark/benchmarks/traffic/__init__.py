@@ -1,0 +1,1 @@
+"""Counts what a training step moves, launches and keeps, without running it: the same on every machine."""
