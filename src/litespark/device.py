@@ -248,7 +248,7 @@ def device_of(place: torch.device) -> Device:
 
 @contextmanager
 def standing_in(kind: type[Device]) -> Iterator[None]:
-    """Within it a `kind` answers for the CPU: code does what it would do on another device, on tensors without memory."""
+    """Within it a `kind` answers for the CPU: code does what it would do elsewhere, on tensors without memory."""
     usual, _KINDS["cpu"] = _KINDS["cpu"], kind
     try:
         yield

@@ -34,6 +34,7 @@ OP_CLASSES = {
     "fp8": "copies",
     "swiglu_fp8": "activation",
     "linear": "gemm",
+    "adamw": "optimizer",
 }
 
 _SCOPE, _WITHIN = "litespark.class=", "litespark.within="

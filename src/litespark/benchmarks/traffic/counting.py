@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from litespark.benchmarks.profile.classes import class_of, in_a_module
 from litespark.benchmarks.traffic.launches import Launch, intercepted
 from litespark.metrics.records.traffic import Counts
+from litespark.ops.adamw import function as adamw
 
 # casts of weights to what products take and of their gradients back, and sums of gradients
 WEIGHTS = "weights"
@@ -46,14 +48,14 @@ _PRODUCTS = {"mm": 0, "bmm": 0, "_scaled_mm": 0, "addmm": 1, "baddbmm": 1}
 
 @dataclass
 class Phase:
-    """A micro-batch, or what follows the last one in a step: traffic by class, and bytes kept from forward to backward."""
+    """A micro-batch, or what follows the last one in a step: by class, and bytes kept from forward to backward."""
 
     classes: defaultdict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
     saved: int = 0
 
 
 class TrafficMode(TorchDispatchMode):
-    """Within `counting` its `phases` grow: one for each micro-batch, which its backward pass ends, and one for the rest.
+    """Within `counting` its `phases` grow: one for each micro-batch, up to the end of its backward, and the rest.
 
     `parameters` are those of the model, whose casts are a class of their own; a micro-batch has `tokens`, of which
     attention sees `pairs`.
@@ -85,7 +87,7 @@ class TrafficMode(TorchDispatchMode):
 
         Tensor.backward = backward  # type: ignore[method-assign, assignment]
         try:
-            with intercepted(self._launched), self:
+            with mock.patch.object(adamw, "adamw_update", self._updated), intercepted(self._launched), self:
                 yield
         finally:
             Tensor.backward = usual  # type: ignore[method-assign]
@@ -152,6 +154,16 @@ class TrafficMode(TorchDispatchMode):
         self._blank -= {_storage(tensor) for tensor in launch.writes}
         self._add(launch.kernel, Counts(_bytes(reads), _bytes(launch.writes), launches=1), reads)
 
+    def _updated(self, updates: Sequence[adamw.Update], *_: Any) -> None:
+        """In place of the launcher of AdamW, whose kernel gets a table of addresses, from which no tensor can be told.
+
+        It launches once for all gradients of one dtype; what cannot be read in 16 bytes is small and few.
+        """
+        read = [tensor for update in updates for tensor in update[:4]]
+        written = [tensor for update in updates for tensor in (update.weight, *update[2:]) if tensor is not None]
+        launches = len({update.gradient.dtype for update in updates})
+        self._add("adamw_kernel", Counts(_bytes(read), _bytes(written), launches=launches))
+
     def _keep(self, made: list[Tensor]) -> None:
         for storage in (tensor.untyped_storage() for tensor in ([] if self._backward else made)):
             self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
@@ -201,7 +213,7 @@ def _mutated(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     arguments = func._schema.arguments
     given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
     names = [one.name for one in arguments if one.alias_info is not None and one.alias_info.is_write]
-    if given.get("grad_scale", func) is None:  # a fused optimizer writes gradients only to undo a scale
+    if "grads" in names and given.get("grad_scale") is None:  # a fused optimizer writes them only to undo a scale
         names.remove("grads")
     return _tensors([given.get(name) for name in names])
 

@@ -122,7 +122,7 @@ class _Reader:
         """The arguments of a call that it accesses, and how."""
         if isinstance(call.func, ast.Attribute) and call.func.attr in _ACCESSES:
             yield call.args[0], _ACCESSES[call.func.attr]
-        called = self.kernel.fn.__globals__.get(call.func.id) if isinstance(call.func, ast.Name) else None
+        called: Any = self.kernel.fn.__globals__.get(call.func.id) if isinstance(call.func, ast.Name) else None
         if hasattr(called, "fn"):
             inner = accesses(called)
             names = list(inspect.signature(called.fn).parameters)

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
@@ -25,21 +26,21 @@ from litespark.data.batch import TokenBatch
 from litespark.device import Device, standing_in
 from litespark.launch import Ranks
 from litespark.models.llama.model import Llama
-from litespark.models.spec import TakesFp8
+from litespark.models.spec import HasResidual, TakesFp8
 from litespark.ops.backend import AUTO, BACKENDS, OpsConfig, resolve
 from litespark.ops.choice import reason_against, refusals
 from litespark.ops.triton_support import TARGETS, recording
 from litespark.planning.op_costs import pairs_within_sequences
 from litespark.run.build import token_budget
 from litespark.run.config import ConfigError, Parts
-from litespark.run.precision import precision_of, step_shapes
+from litespark.run.measured_precision import precision_of
+from litespark.run.precision import step_shapes
 from litespark.run.preflight import Machine, idle_of, place_of
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
+from litespark.training.strategies import Precision, residual_dtype
 
-_CPU = torch.device("cpu")
-# steps before the one that is counted: the first makes the states of the optimizer, and of fp8 the first scales
-_WARMUP = 1
+COUNTED = torch.device("cpu")
 # the first micro-batch makes gradients, a later one adds to them
 _MICRO_BATCHES = 2
 
@@ -63,7 +64,7 @@ def as_on_gpu() -> Iterator[None]:
             kinds = [*module._foreach_supported_types, FakeTensor]
             stack.enter_context(mock.patch.object(module, "_foreach_supported_types", kinds))
         stack.enter_context(
-            mock.patch.object(_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"])
+            mock.patch.object(optimizer, "_get_foreach_kernels_supported_devices", return_value=["cpu"])
         )
         for context in (warnings.catch_warnings(), standing_in(CountedDevice), recording(TARGETS["sm_90"])):
             stack.enter_context(context)
@@ -73,33 +74,36 @@ def as_on_gpu() -> Iterator[None]:
 
 
 def counted(parts: Parts, setup: HuggingFaceSetup | None = None) -> list[Phase]:
-    """Of one step of ours, or of a Hugging Face model: its first micro-batch, a later one, and the optimizer's part."""
+    """Of one step of ours, or of a Hugging Face model: its first micro-batch, a later one, and what follows the last.
+
+    It is the second step: the first makes the states of the optimizer, and of fp8 the first scales.
+    """
     with as_on_gpu():
         training = _huggingface(parts, setup) if setup is not None else _ours(parts)
         batch = StepBatch([_batch(parts) for _ in range(_MICRO_BATCHES)], parts.optim.lr)
         (part, *_) = batch.batches
         mode = TrafficMode(training.model.parameters(), tokens=part.token_count, pairs=part.attention_pairs)
         with annotated(training.model), mode.counting():
-            for _ in range(_WARMUP + 1):
-                mode.restart()
-                training.step(batch)
+            training.step(StepBatch(batch.batches[:1], batch.learning_rate))
+            mode.restart()
+            training.step(batch)
         return mode.phases
 
 
-def precision_as_on_gpu(parts: Parts) -> str:
+def precision_as_on_gpu(parts: Parts) -> Precision:
     """The precision of a config on an H200."""
     with standing_in(CountedDevice):
-        return precision_of(parts, _CPU)
+        return precision_of(parts, COUNTED)
 
 
 def ops_as_on_gpu(parts: Parts) -> OpsConfig:
     """The backends that a config names, and in place of `auto` those that are expected to be the fastest on an H200."""
     with standing_in(CountedDevice):
         machine = _machine(parts)
-        place, idle = place_of(parts, _CPU, machine.precision), idle_of(parts, machine.precision)
+        place, idle = place_of(parts, COUNTED, machine.precision), idle_of(parts, machine.precision)
         if refused := refusals(parts.ops, place, idle):
             raise ConfigError("\n".join(refused))
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for op, asked in parts.ops.backends().items():
             able = [name for name in BACKENDS[op] if reason_against(op, name, place) is None]
             # cuDNN's kernels, which take no mask
@@ -109,7 +113,7 @@ def ops_as_on_gpu(parts: Parts) -> OpsConfig:
 
 
 def _machine(parts: Parts) -> Machine:
-    return Machine(_CPU, precision_of(parts, _CPU), _MICRO_BATCHES, Ranks(1, 0, 0, 1))
+    return Machine(COUNTED, precision_of(parts, COUNTED), _MICRO_BATCHES, Ranks(1, 0, 0, 1))
 
 
 def _ours(parts: Parts) -> Training:
@@ -132,14 +136,16 @@ def _ours(parts: Parts) -> Training:
 
 def _builder(parts: Parts, machine: Machine) -> ModelBuilder:
     fp8 = parts.fp8 if machine.precision == "fp8" else None
-    return ModelBuilder(
-        parts.model, resolve(ops_as_on_gpu(parts)), 0, recompute=parts.recompute, precision=machine.precision, fp8=fp8
-    )
+    stream = residual_dtype(parts.residual, machine.precision, COUNTED)
+    ops = resolve(ops_as_on_gpu(parts))
+    return ModelBuilder(parts.model, ops, 0, parts.recompute, residual_dtype=stream, fp8=fp8)
 
 
 def _built(builder: ModelBuilder) -> nn.Module:
     """The model as it stands before values are drawn: on fake tensors `ModelBuilder.build` cannot leave meta."""
     model = builder.spec.build(builder.ops, builder.recompute)
+    if isinstance(model, HasResidual):
+        model.residual_dtype = builder.residual_dtype
     if builder.fp8 is not None:
         assert isinstance(builder.spec, TakesFp8)
         builder.spec.enable_fp8(model, builder.fp8, builder.ops.fp8)

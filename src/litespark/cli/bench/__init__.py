@@ -1,7 +1,7 @@
 """`litespark bench WHAT`: the measurements, each with arguments of its own."""
 
-from litespark.cli.bench.parts import data, ops, profile
+from litespark.cli.bench.parts import data, ops, profile, traffic
 from litespark.cli.bench.steps import ablation, step
 from litespark.cli.bench.training import parity, selection, to_loss
 
-BENCHES = (ablation, data, ops, parity, profile, selection, step, to_loss)
+BENCHES = (ablation, data, ops, parity, profile, selection, step, to_loss, traffic)

@@ -1,4 +1,4 @@
-"""`litespark bench data`, `ops` and `profile`: the parts of training, each by itself."""
+"""`litespark bench data`, `ops`, `profile` and `traffic`: the parts of training, each by itself."""
 
 from typing import Annotated
 
@@ -68,4 +68,22 @@ def profile(
     given = recording(context, output, publish)
     record, path = bench_profile(overrides, variant=variant, steps=steps, layers=layers, **given)
     show(publish, [table(record)], path, figure(record))
+    return 0
+
+
+def traffic(
+    context: Context,
+    overrides: Overrides,
+    *,
+    variant: Annotated[list[str], Option(default_factory=list, help="Count this one; give it again for more; all")],
+    gap: Annotated[float, Option(help="Microseconds between two kernels, for the bound")] = 0.0,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Count the bytes, kernels and kept activations of a step, without a device."""
+    from litespark.benchmarks.traffic.session import bench_traffic
+    from litespark.reports.traffic import Rates, tables
+
+    record, path = bench_traffic(overrides, variants=variant, **recording(context, output, publish))
+    show(publish, tables(record, Rates(gap=1e-6 * gap)), path)
     return 0

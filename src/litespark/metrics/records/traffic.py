@@ -1,4 +1,4 @@
-"""The record of `litespark bench traffic`: what a step moves, launches, multiplies and keeps, counted and not measured."""
+"""The record of `litespark bench traffic`: what a step moves, launches, multiplies and keeps: counts."""
 
 from dataclasses import field
 from typing import Literal, get_args
@@ -99,5 +99,3 @@ class TrafficRecord(Record):
 
     def asked(self) -> tuple[object, ...]:
         return (self.provenance.config_hash,)
-
-

@@ -30,7 +30,10 @@ def adamw_step(
         lr: a tensor () is read on the device.
         grad_scale, found_inf: () fp32 or None: gradients are divided by the one; where the other is 1 nothing changes.
     """
-    torch._foreach_add_(list(steps), 1.0 if found_inf is None else 1.0 - found_inf)
+    if found_inf is None:
+        torch._foreach_add_(list(steps), 1.0)
+    else:  # a list, since one tensor would be read by the host as a number
+        torch._foreach_add_(list(steps), [1.0 - found_inf] * len(steps))
     # powers of the decays in double precision, as PyTorch has them on CPUs
     taken = torch.stack(list(steps)).double()
     beta1, beta2 = betas
