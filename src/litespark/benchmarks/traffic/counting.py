@@ -4,7 +4,7 @@ The rules:
 - A view, an allocation and a question move nothing.
 - Any other op of PyTorch is one kernel. It reads each distinct part of its inputs once and writes its outputs once; one
   in place does both. A look-up reads as much as it takes, and memory that nobody has written is not read.
-- Our custom ops are looked into, down to the launches of kernels, see `launches`.
+- Our custom ops are looked into, down to the launches of kernels, see `litespark.ops.launches`.
 - Products and attention have FLOPs, and nothing else. Of attention the causal pairs count, and five products backward.
 """
 
@@ -26,9 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litespark.benchmarks.profile.classes import class_of, in_a_module
-from litespark.benchmarks.traffic.launches import Launch, intercepted
 from litespark.metrics.records.traffic import Counts
 from litespark.ops.adamw import function as adamw
+from litespark.ops.launches import Launch, intercepted
 
 # casts of weights to what products take and of their gradients back, and sums of gradients
 WEIGHTS = "weights"

@@ -62,7 +62,7 @@ def described(kernel: Any, *arguments: Any, **options: Any) -> Launch:
         raise ValueError(
             f"{kernel.fn.__name__}: got the tensors {', '.join(unknown)}, expected a tl.load, tl.store or atomic "
             "operation on each, in it or in the kernels that it calls; leave out the argument that is not used, or "
-            "teach litespark.benchmarks.traffic.launches the access"
+            "teach litespark.ops.launches the access"
         )
     reads = [tensor for name, tensor in tensors.items() if "r" in does[name]]
     return Launch(kernel.fn.__name__, reads, [tensor for name, tensor in tensors.items() if "w" in does[name]])
