@@ -37,15 +37,11 @@ class ModelBuilder:
     def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> nn.Module:
         """The model on `device`, the same values however `strategy=fsdp` shards it over the one-dimensional `mesh`."""
         with torch.device("meta"):
-            model = self.spec.build(self.ops, self.recompute)
-        if isinstance(model, HasResidual):
-            model.residual_dtype = self.residual_dtype
+            model = self.unwritten()
         blocks = self.spec.units(model)
         if self.strategy.name == "fsdp":
             assert mesh is not None
             shard_model(model, blocks, mesh, self.strategy, self.precision)
-        elif self.strategy.name == "single":
-            accumulate_in_place(model)  # DDP listens to gradients
         model.to_empty(device=device)
         initialise(model, self.spec, self.seed)
         if self.load_weights is not None:
@@ -54,4 +50,13 @@ class ModelBuilder:
             assert isinstance(self.spec, TakesFp8)
             self.spec.enable_fp8(model, self.fp8, self.ops.fp8)
         compile_model(model, blocks, self.compile_mode)
+        return model
+
+    def unwritten(self) -> nn.Module:
+        """The model with weights that nobody has written, where tensors are made now, in one piece and without fp8."""
+        model = self.spec.build(self.ops, self.recompute)
+        if isinstance(model, HasResidual):
+            model.residual_dtype = self.residual_dtype
+        if self.strategy.name == "single":
+            accumulate_in_place(model)  # DDP listens to gradients
         return model

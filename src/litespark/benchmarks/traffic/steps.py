@@ -26,7 +26,7 @@ from litespark.data.batch import TokenBatch
 from litespark.device import Device, standing_in
 from litespark.launch import Ranks
 from litespark.models.llama.model import Llama
-from litespark.models.spec import HasResidual, TakesFp8
+from litespark.models.spec import TakesFp8
 from litespark.ops.backend import AUTO, BACKENDS, OpsConfig, resolve
 from litespark.ops.choice import reason_against, refusals
 from litespark.ops.triton_support import TARGETS, recording
@@ -143,9 +143,7 @@ def _builder(parts: Parts, machine: Machine) -> ModelBuilder:
 
 def _built(builder: ModelBuilder) -> nn.Module:
     """The model as it stands before values are drawn: on fake tensors `ModelBuilder.build` cannot leave meta."""
-    model = builder.spec.build(builder.ops, builder.recompute)
-    if isinstance(model, HasResidual):
-        model.residual_dtype = builder.residual_dtype
+    model = builder.unwritten()
     if builder.fp8 is not None:
         assert isinstance(builder.spec, TakesFp8)
         builder.spec.enable_fp8(model, builder.fp8, builder.ops.fp8)
