@@ -60,7 +60,7 @@ def test_what_a_record_does_not_hold_is_named():
 def test_a_layer_at_r3_moves_what_ideal_fused_ops_move():
     record = TrafficRecord.read(R3)
     shapes = step_shapes(compose_parts(record.provenance.overrides))
-    place = Place(torch.device("cpu"), torch.bfloat16, shapes, True, None, torch.float32)
+    place = Place(torch.device("cpu"), torch.bfloat16, shapes, True, None, torch.bfloat16)
     # our kernel copies the values beside rotating queries and keys, which an ideal one leaves where they are
     values_copied = 2 * 2 * shapes.tokens * shapes.num_kv_heads * shapes.head_dim
     for op, kernel_class, more in (("swiglu", "activation", 0), ("rope", "rope", values_copied)):
