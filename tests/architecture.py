@@ -253,7 +253,7 @@ def named_families(root: Path) -> list[str]:
 
 
 def is_kernel_file(module: Module) -> bool:
-    return re.fullmatch(r"litespark\.ops\.(triton_support|compilation|\w+\.kernels)", module.name) is not None
+    return re.fullmatch(r"litespark\.ops\.(triton_support|compilation|launches|\w+\.kernels)", module.name) is not None
 
 
 def unshapely_files(root: Path) -> list[str]:
