@@ -13,18 +13,21 @@ import pytest
 
 from litespark.metrics.records.base import RecordError, parse
 from litespark.metrics.records.index import AnyRecord, read_record
+from litespark.metrics.records.traffic import TrafficRecord
 from litespark.metrics.records.training import RunFailure
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
 from tests.metrics import ablation_records, data_records, step_records, training_records
 from tests.metrics.records.hand_made import NOON, fp8_record, make_record, ops_record, profile_record
 from tests.properties import given, settings, st
 
+COUNTED = Path(__file__).resolve().parents[3] / "results" / "counted"
 MADE = {
     "run": lambda: make_record(fp8=fp8_record(), target=TargetRecord(1.0)),
     "ops": ops_record,
     "step": lambda: step_records.record(step_records.standard(), step_records.ours()),
     "ablation": ablation_records.record,
     "profile": profile_record,
+    "traffic": lambda: TrafficRecord.read(sorted(COUNTED.glob("*_bench-traffic_tiny_*.json"))[-1]),
     "data": data_records.data_record,
     "equal": training_records.equal_tokens,
     "target": training_records.to_target,
@@ -84,6 +87,9 @@ FAULTS = [
     ("ablation", "variants.0.rounds.0.step_ms.0", ..., r"baseline\.rounds\[0\]\.step_ms: got 3 times"),
     # profile
     ("profile", "classes.1.milliseconds", 6.001, r"classes: got 10\.001000 ms together, expected 10\.000000"),
+    # traffic
+    ("traffic", "variants.0.classes.0.layer.read", 1.5, r"layer\.read: got 1\.5"),
+    ("traffic", "variants.0.classes.0.phase", "last", "phase: got 'last'"),
     # data
     ("data", "preparation.1.tokens", 1009, r"got \[999, 1000\] tokens without EOS"),
     # variants × seeds
