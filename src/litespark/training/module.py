@@ -211,6 +211,9 @@ class TrainingModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters, the scales of fp8 and the random state of every rank; a collective."""
         assert self.model is not None
+        for state in checkpoint.get("optimizer_states", ()):
+            for group in state.get("param_groups", ()):  # none but on the first rank, under FSDP2
+                group["lr"] = float(group["lr"])  # a tensor, or not where it was loaded
         checkpoint["litespark"] = {
             "tokens_seen": self.tokens_seen,
             "steps_taken": self.steps_taken,
