@@ -29,7 +29,7 @@ TINY = (
     "model.num_kv_heads=1 model.intermediate_size=64 "
     "data.seq_len=32 data.micro_batch_size=4 data.validation_sequences=8 "
     "trainer.global_batch_size=8 trainer.log_every=1 "
-    "budget.tokens=null metrics.probe_seconds=0 callbacks.report=false callbacks.sample_tokens=4"
+    "precision=fp32 budget.tokens=null metrics.probe_seconds=0 callbacks.report=false callbacks.sample_tokens=4"
 ).split()
 
 

@@ -97,7 +97,7 @@ def test_weights_in_fp8_count_in_the_memory_that_a_run_needs(card, logs):
     card(gibibytes=between)
     with pytest.raises(ConfigError, match=r"memory: .* A Card has"):
         preflight(parts(*LARGE, "precision=fp8", "trainer.accelerator=auto", logs), ALONE)
-    preflight(parts(*LARGE, "precision=bf16", "trainer.accelerator=auto", logs), ALONE)
+    preflight(parts(*LARGE, "precision=fp32", "trainer.accelerator=auto", logs), ALONE)
 
 
 @pytest.mark.parametrize(
@@ -143,5 +143,5 @@ def test_one_line_says_what_auto_took_and_why(card, caplog, logs):
         (said,) = [record.getMessage() for record in caplog.records if "precision" in record.getMessage()]
         assert f"precision=auto: {line}" in said
     caplog.clear()
-    preflight(parts(*LARGE, "precision=bf16", "trainer.accelerator=auto", logs), ALONE)
+    preflight(parts(*LARGE, "precision=fp32", "trainer.accelerator=auto", logs), ALONE)
     assert "precision" not in caplog.text

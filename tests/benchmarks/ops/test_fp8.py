@@ -4,13 +4,14 @@ import sys
 import types
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from litespark.benchmarks.ops import contenders, fp8_runs
 from litespark.benchmarks.ops import fp8 as bench
-from litespark.benchmarks.ops import fp8_runs
 from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.fp8_runs import CASTS, NORM, SWIGLU, WEIGHTS, Fp8Runs
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
@@ -72,6 +73,8 @@ def simulated(monkeypatch):
     monkeypatch.setattr(bench, "without_units", lambda device: None)
     monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (PIECES, None, True))
     monkeypatch.setattr(bench, "WIDTHS", (16, 32))
+    once = partial(contenders.interleaved_milliseconds, least_repeats=1)
+    monkeypatch.setattr(contenders, "interleaved_milliseconds", once)
 
 
 def measured(place=PLACE):
@@ -199,6 +202,7 @@ def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, m
         return product(left, right, dtype, simulate=True, fast=fast)
 
     monkeypatch.setattr(fp8_runs, "product", failing)
+    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (Pieces(), None, True))
     cases, _, pays = measured()
     assert (pays[-1].recipe, pays[-1].width) == ("tensorwise", None)
     assert pays[-1].reason == "it did not run at the largest width that was measured, 32"

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from litespark.ops import on_cpu
@@ -53,6 +54,7 @@ class _Attention(torch.autograd.Function):
         return scaled_dot_product_attention(query, key, value, visible, is_causal=visible is None).transpose(1, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """With P = softmax(scale · Q Kᵀ): dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP - rows of Σ P ∘ dP), dQ = scale · dS K,
         dK = scale · dSᵀ Q; a block of queries at a time, over the keys up to its last one."""

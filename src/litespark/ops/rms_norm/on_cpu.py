@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from litespark.ops.precision import autocast_off, compute_dtype
 from litespark.ops.rms_norm.torch_native import rms_norm_torch
@@ -33,6 +34,7 @@ class _RMSNorm(torch.autograd.Function):
         return (values * scale).mul_(weight).to(dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """With r = 1 / root mean square: dw = Σ r · (g ∘ x) over rows, dx = r · (g ∘ w) - r³ / D · ⟨g ∘ x, w⟩ · x."""
         x, weight, scale = ctx.saved_tensors

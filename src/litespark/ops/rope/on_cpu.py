@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from litespark.ops.rope import reference
 
@@ -30,6 +31,7 @@ class _Rope(torch.autograd.Function):
         return query, key, value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         gradient = cos.new_empty(ctx.shape, dtype=ctx.dtype)

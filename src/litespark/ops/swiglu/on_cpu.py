@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from litespark.ops.swiglu import reference
@@ -25,6 +26,7 @@ class _SwiGLU(torch.autograd.Function):
         return activated * up
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         gate_up, activated = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
