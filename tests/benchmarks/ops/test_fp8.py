@@ -16,7 +16,6 @@ from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.fp8_runs import CASTS, NORM, SWIGLU, WEIGHTS, Fp8Runs
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.models.llama.config import LlamaConfig
-from litespark.ops.fp8.fused import PIECES
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
 from litespark.ops.fp8.reference import Pieces
@@ -63,7 +62,7 @@ class Counted(Pieces):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """As on a device with fp8 units, for which the simulation stands in, and the fused pieces in the interpreter."""
+    """As on a device with fp8 units, for which the simulation stands in, and the reference for the fused pieces."""
 
     def multiplied(left, right, dtype, *, simulate, fast):
         assert not simulate
@@ -71,7 +70,7 @@ def simulated(monkeypatch):
 
     monkeypatch.setattr(fp8_runs, "product", multiplied)
     monkeypatch.setattr(bench, "without_units", lambda device: None)
-    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (PIECES, None, True))
+    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (Pieces(), None, True))
     monkeypatch.setattr(bench, "WIDTHS", (16, 32))
     once = partial(contenders.interleaved_milliseconds, least_repeats=1)
     monkeypatch.setattr(contenders, "interleaved_milliseconds", once)
@@ -202,7 +201,6 @@ def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, m
         return product(left, right, dtype, simulate=True, fast=fast)
 
     monkeypatch.setattr(fp8_runs, "product", failing)
-    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (Pieces(), None, True))
     cases, _, pays = measured()
     assert (pays[-1].recipe, pays[-1].width) == ("tensorwise", None)
     assert pays[-1].reason == "it did not run at the largest width that was measured, 32"
