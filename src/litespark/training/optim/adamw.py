@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 from litespark.device import device_of
 from litespark.ops import triton_support
+from litespark.training.optim.finite import local_part
 
 if TYPE_CHECKING:
     from litespark.training.optim.settings import OptimizerConfig
@@ -119,14 +119,10 @@ class TritonAdamW(AdamW):
                 continue
             updates = []
             for parameter, *others in zip(parameters, gradients, averages, squares, strict=True):
-                weight, gradient, average, square = map(_local, (parameter, *others))
+                weight, gradient, average, square = map(local_part, (parameter, *others))
                 if gradient.stride() != weight.stride():
                     gradient = torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
                 updates.append(Update(weight, gradient, average, square, self.copies.get(parameter)))
             settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             adamw_step(updates, steps, tables, **settings, grad_scale=scale, found_inf=skipped)
         return result
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

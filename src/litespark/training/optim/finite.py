@@ -1,9 +1,14 @@
-"""Which weights and optimizer states are not finite, in one pass over them."""
+"""What this rank holds of weights and optimizer states, and which of them are not finite, in one pass over them."""
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor that may be sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def not_finite(model: nn.Module, optimizer: Optimizer) -> list[str]:
@@ -17,7 +22,7 @@ def not_finite(model: nn.Module, optimizer: Optimizer) -> list[str]:
         for name_of, tensor in {name: parameter, **of_states}.items():
             if not isinstance(tensor, Tensor):
                 continue
-            local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+            local = local_part(tensor).detach()
             if local.is_floating_point() and local.numel():
                 names.append(name_of)
                 # both are NaN where a value is; no memory is taken, as isfinite would

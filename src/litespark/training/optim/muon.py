@@ -21,6 +21,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim._muon import DEFAULT_A, DEFAULT_B, DEFAULT_C, EPS, _adjust_lr, _zeropower_via_newtonschulz
 
 from litespark.models.spec import HasMatrices
+from litespark.training.optim.finite import local_part
 
 MOMENTUM = "momentum_buffer"
 
@@ -74,7 +75,7 @@ class MuonWithAdamW(Optimizer):
         state = self.state[parameter]
         if MOMENTUM not in state:
             state[MOMENTUM] = torch.zeros_like(parameter)
-        weight, gradient, average = _local(parameter), _local(gradient), _local(state[MOMENTUM])
+        weight, gradient, average = local_part(parameter), local_part(gradient), local_part(state[MOMENTUM])
         if self.grad_scale is not None:
             gradient = gradient / self.grad_scale
         momentum, lr = group["momentum"], group["lr"]
@@ -101,10 +102,6 @@ class MuonWithAdamW(Optimizer):
             old.copy_(new)
         else:
             torch.where(self.found_inf > 0, old, new, out=old)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _first_row(parameter: Tensor) -> int:
