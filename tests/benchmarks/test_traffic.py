@@ -109,6 +109,18 @@ def test_views_are_free_in_place_counts_twice_and_a_look_up_reads_what_it_takes(
     assert (counts.read, counts.written, counts.launches) == (row_bytes + 5 * 8 + row_bytes, 2 * row_bytes, 2)
 
 
+def test_freed_memory_that_nobody_wrote_is_not_mistaken_for_new_one():
+    with as_on_gpu():
+        mode = TrafficMode([], tokens=1, pairs=1)
+        with mode.counting():
+            blank = [torch.empty(1) for _ in range(100)]
+            blank.clear()
+            mode.restart()
+            constants = [torch.tensor(float(value)) for value in range(100)]
+    counts = sum(mode.phases[0].classes.values(), Counts())
+    assert counts.read == 4 * len(constants)
+
+
 def test_the_bound_takes_the_longer_of_bytes_and_flops_and_the_gaps():
     record = TrafficRecord.read(R3)
     slow, fast = (bound(record, ours(record), Rates(bytes=rate)) for rate in (4.3e12, 1e30))

@@ -66,7 +66,8 @@ class TrafficMode(TorchDispatchMode):
         self.phases = [Phase()]
         self._tokens, self._pairs = tokens, pairs
         self._parameters = {_storage(parameter) for parameter in parameters}
-        self._blank: set[int] = set()  # storages that nobody has written
+        # storages that nobody has written; the reference keeps the address of a freed one from being another's
+        self._blank: dict[int, StorageWeakRef] = {}
         self._made: dict[int, tuple[StorageWeakRef, int]] = {}  # storages of the forward pass, and their bytes
         self._labels: list[str] = []  # annotations, and ops of ours that are looked into, the outermost first
         self._of_node: dict[int, list[str]] = {}  # sequence number of a node of autograd -> labels of its forward op
@@ -134,7 +135,7 @@ class TrafficMode(TorchDispatchMode):
         # ops inside ours are called by no host of their own
         calls = int(not any(label.startswith("litespark::") for label in self._labels))
         if op in _ALLOCATES or not (new or mutated):
-            self._blank |= {_storage(tensor) for tensor in new}
+            self._blank |= {_storage(tensor): StorageWeakRef(tensor.untyped_storage()) for tensor in new}
             self._add(func._schema.name, Counts(calls=calls))
             return
         unread = {*_ids(inputs if op in _ONLY_LIKE else []), *_ids(mutated if op in _OVERWRITES else [])}
@@ -145,13 +146,13 @@ class TrafficMode(TorchDispatchMode):
             taken = max(_bytes(new), reads[1].numel() * reads[0].element_size())
             read -= max(0, _bytes(reads[:1]) - taken)
         written = [*new, *mutated]
-        self._blank -= {_storage(tensor) for tensor in written}
+        self._write(written)
         counts = Counts(read, _bytes(written), calls, 1, self._flops(op, inputs))
         self._add(func._schema.name, counts, reads if op in _CASTS else [])
 
     def _launched(self, launch: Launch) -> None:
         reads = [tensor for tensor in launch.reads if _storage(tensor) not in self._blank]
-        self._blank -= {_storage(tensor) for tensor in launch.writes}
+        self._write(launch.writes)
         self._add(launch.kernel, Counts(_bytes(reads), _bytes(launch.writes), launches=1), reads)
 
     def _updated(self, updates: Sequence[adamw.Update], *_: Any) -> None:
@@ -163,6 +164,10 @@ class TrafficMode(TorchDispatchMode):
         written = [tensor for update in updates for tensor in (update.weight, *update[2:]) if tensor is not None]
         launches = len({update.gradient.dtype for update in updates})
         self._add("adamw_kernel", Counts(_bytes(read), _bytes(written), launches=launches))
+
+    def _write(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            self._blank.pop(_storage(tensor), None)
 
     def _keep(self, made: list[Tensor]) -> None:
         for storage in (tensor.untyped_storage() for tensor in ([] if self._backward else made)):
