@@ -184,12 +184,12 @@ def test_offsets_beyond_31_bits(batch, length, strides):
         far.append(view.copy_(x))
     assert far[0].stride(0) * (batch - 1) + far[0].stride(1) * (length - 1) >= 2**31
     window = 0 if batch > 1 else 2
-    output, lse = launchers.forward(*inputs.values(), None, None, window)
+    output, lse = launchers.forward(*inputs.values(), None, None, window, 0)
     grad_output = torch.ones_like(output)
-    expected = launchers.backward(grad_output, *inputs.values(), output, lse, None, None, window)
-    far_output, far_lse = launchers.forward(*far, None, None, window)
+    expected = launchers.backward(grad_output, *inputs.values(), output, lse, None, None, window, 0)
+    far_output, far_lse = launchers.forward(*far, None, None, window, 0)
     assert torch.equal(far_output, output)
-    found = launchers.backward(grad_output, *far, far_output, far_lse, None, None, window)
+    found = launchers.backward(grad_output, *far, far_output, far_lse, None, None, window, 0)
     assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from litespark.ops import triton_support, verification
+from litespark.ops.attention.configurations import candidates
 from litespark.ops.attention.structure import of_documents
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, structure
 from litespark.ops.cases import cases
@@ -64,6 +65,8 @@ def test_every_structural_case_of_what_is_shipped_is_verified(overrides):
     for place in (replace(on_gpu, shapes=shapes), Place(GPU, torch.float32, shapes), Place(CPU, torch.float32, shapes)):
         for op, backends in BACKENDS.items():
             for backend in backends:
+                if backend == "triton_2" and len(candidates(TARGETS["sm_90"], shapes.head_dim, place.dtype)) < 2:
+                    continue
                 sizes = sizes_for(op, backend, place)
                 assert sizes.without == (), f"{op}={backend}"
                 assert products(op, sizes.place.shapes) < 3e12

@@ -86,7 +86,15 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         "triton": Backend(
             f"{_ATTENTION}.function:attention_triton",
             f"{_ATTENTION}.configurations:why_not",
+            detail=f"{_ATTENTION}.configurations:blocks",
             structure=f"{_ATTENTION}.structure:structure_triton",
+        ),
+        # the same kernels with other blocks
+        "triton_2": Backend(
+            f"{_ATTENTION}.function:attention_triton_2",
+            f"{_ATTENTION}.configurations:why_not_2",
+            detail=f"{_ATTENTION}.configurations:blocks_2",
+            structure=f"{_ATTENTION}.structure:structure_triton_2",
         ),
         "cpu": Backend(
             f"{_ATTENTION}.on_cpu:attention_cpu", f"{_ATTENTION}.on_cpu:why_not", structure=_ATTENTION_CASES

@@ -3,6 +3,7 @@
 B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +21,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attention_triton(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None, *,
+    number: int = 0,
+) -> Tensor:  # fmt: skip
     """See `litespark.ops.attention.reference.attention`; fp32, bf16 or fp16, heads up to 256 wide.
+
+    `number` is that of the configuration of the kernels, see `litespark.ops.attention.configurations`.
 
     FlashAttention-2 (Dao, arXiv:2307.08691): what is not visible is not read beyond the blocks at its border. Gradients
     are the same in every run. Keys from a cache (T > S) go to `attention_sdpa`.
@@ -47,7 +51,10 @@ def attention_triton(
     if documents is not None:
         first_keys, last_queries = documents.first_keys(), documents.last_queries()
     limit = 0 if window is None or window >= key.shape[1] else window
-    return _forward(query, key, value, first_keys, last_queries, limit)[0]
+    return _forward(query, key, value, first_keys, last_queries, limit, number)[0]
+
+
+attention_triton_2 = partial(attention_triton, number=1)
 
 
 _forward = CustomOp("litespark::attention", launchers.forward)
@@ -68,14 +75,14 @@ def _(grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, first_keys, last_queries, window = inputs
+    query, key, value, first_keys, last_queries, window, number = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(query, key, value, *output, first_keys, last_queries)
-    ctx.window = window
+    ctx.window, ctx.number = window, number
 
 
 def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return *_backward(grad_output, *ctx.saved_tensors, ctx.window), None, None, None
+    return *_backward(grad_output, *ctx.saved_tensors, ctx.window, ctx.number), None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -361,7 +361,7 @@ def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, d
 
     def launch() -> None:
         with configured(configuration):
-            launchers.forward(query, key, key, bounds, bounds, 0)
-            launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0)
+            launchers.forward(query, key, key, bounds, bounds, 0, 0)
+            launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0, 0)
 
     yield f"{dtype_name(dtype)} Dh{head_dim} {label}", launch

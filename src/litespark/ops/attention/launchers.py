@@ -18,19 +18,20 @@ from litespark.ops.triton_support import on_device_of
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int
-) -> tuple[Tensor, Tensor]:
+    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int,
+    number: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Output (B, S, H, Dh) and the base-2 logarithm of each query's sum of exponentials (B, H, S) in fp32.
 
     `first_keys` as in `Documents`, None: all of a sequence is one document; `last_queries` is for the backward pass;
-    `window` 0: a query sees all keys before it.
+    `window` 0: a query sees all keys before it; `number` is that of the configuration.
     """
     batch, length, heads, head_dim = query.shape
     query, key, value = (_readable(x) for x in (query, key, value))
     output, lse = query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
     if output.numel() == 0:
         return output, lse
-    launch = configuration_for(query.device, head_dim, query.dtype).forward
+    launch = configuration_for(query.device, head_dim, query.dtype, number).forward
     with on_device_of(query):
         attention_forward_kernel[(_blocks(length, launch.queries) * heads * batch,)](
             query, key, value, output, lse,
@@ -44,7 +45,7 @@ def forward(
 
 def backward(
     grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor,
-    first_keys: Tensor | None, last_queries: Tensor | None, window: int,
+    first_keys: Tensor | None, last_queries: Tensor | None, window: int, number: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
     batch, length, heads, head_dim = query.shape
@@ -54,7 +55,7 @@ def backward(
     if output.numel() == 0:
         return grad_query, grad_key, grad_value
     delta = torch.empty_like(lse)
-    configuration = configuration_for(query.device, head_dim, query.dtype)
+    configuration = configuration_for(query.device, head_dim, query.dtype, number)
     numbers = (window, _scale(head_dim), 1 / math.sqrt(head_dim))
     strides = (*_strides(query), *_strides(key), *_strides(value), *_strides(grad_output))
     documents = first_keys is not None

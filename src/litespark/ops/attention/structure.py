@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import astuple
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,15 +22,18 @@ def structure(place: Place) -> set[str]:
     return _structure(place.shapes, {_BLOCK if device_of(place.device).is_accelerator else _BLOCK_OF_CPU})
 
 
-def structure_triton(place: Place) -> set[str]:
-    """Of our kernels, with their blocks of queries and of keys."""
-    configuration = configuration_for(place.device, place.shapes.head_dim, place.dtype)
+def structure_triton(place: Place, number: int = 0) -> set[str]:
+    """Of our kernels in the configuration of that number, with its blocks of queries and of keys."""
+    configuration = configuration_for(place.device, place.shapes.head_dim, place.dtype, number)
     launches = configuration.forward, configuration.query_gradient, configuration.key_value_gradient
     cases = _structure(place.shapes, {size for launch in launches for size in astuple(launch)[:2]})
     # lengths that 16 divides are compiled by themselves
     return cases | (
         {"a length that 16 divides"} if not place.shapes.length % 16 else {"a length that 16 does not divide"}
     )
+
+
+structure_triton_2 = partial(structure_triton, number=1)
 
 
 def _structure(shapes: StepShapes, blocks: set[int]) -> set[str]:
