@@ -13,7 +13,7 @@ from litespark.models.compilation import compile_model
 from litespark.models.init import initialise
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.linear.kept import KeptLinear, _weight_gradient, accumulate_in_place, keep_casts
+from litespark.ops.linear.kept import KeptLinear, accumulate_in_place, keep_casts, weight_gradient
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
@@ -197,9 +197,9 @@ def test_gradients_are_accumulated_in_place_where_nobody_listens_to_them(strateg
 def test_on_nvidia_gradients_leave_the_product_in_fp32_and_are_added_by_it():
     with FakeTensorMode(), Casts() as casts:
         gradient, x = (torch.empty(64, width, dtype=torch.bfloat16, device="cuda") for width in (32, 48))
-        total = _weight_gradient(gradient, x, torch.float32, None)
+        total = weight_gradient(gradient, x, torch.float32, None)
         assert (total.shape, total.dtype) == ((32, 48), torch.float32)
-        assert _weight_gradient(gradient, x, torch.float32, total) is None
+        assert weight_gradient(gradient, x, torch.float32, total) is None
     assert {name: count for name, count in casts.functions.items() if "mm" in name} == {
         "aten::mm.dtype": 1,
         "aten::addmm.dtype_out": 1,

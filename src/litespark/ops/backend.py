@@ -6,6 +6,7 @@ A backend's module is imported only when it is asked for, so that `import litesp
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -120,6 +121,9 @@ BACKENDS: dict[str, dict[str, Backend]] = {
     },
 }
 
+# what the halves of a block do: with the first three, one of the others
+_JOINED = ("rms_norm", "add_rms_norm", "rope", "swiglu", "swiglu_linear")
+
 
 @dataclass(frozen=True)
 class Ops:
@@ -133,6 +137,14 @@ class Ops:
     attention: Callable[..., Tensor]
     linear_cross_entropy: Callable[..., Tensor | TokenLosses]
     fp8: Pieces
+
+    @cached_property
+    def halves(self) -> dict[str, Any]:
+        """The MLP's op -> `litespark.ops.linear.halves`, if that op, the norms and the rotation are Triton's."""
+        triton = {op for op in _JOINED if _is(getattr(self, op), BACKENDS[op]["triton"].function)}
+        if not triton >= {*_JOINED[:3]}:
+            return {}
+        return dict.fromkeys(triton - {*_JOINED[:3]}, importlib.import_module("litespark.ops.linear.halves"))
 
 
 @settings("ops")
@@ -224,3 +236,8 @@ def structure(op: str, backend: str, place: Place) -> set[str]:
 def _at(place: str) -> Any:
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _is(function: Any, place: str) -> bool:
+    """Whether `function` is the one at `place`, which is not imported for the question."""
+    return function.__module__ == place.partition(":")[0] and function is _at(place)

@@ -8,6 +8,7 @@ V vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
+from litespark.ops.custom_op import traced
 from litespark.ops.linear.function import norm_linear, projection_mlp
 from litespark.ops.linear.kept import KeptLinear
 from litespark.ops.linear.state import BlockLinears, Fp8State
@@ -141,6 +143,7 @@ class Block(nn.Module):
         self.attention = Attention(config, layer, ops)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps, ops)
         self.mlp = MLP(config, ops, recompute)
+        self.ops = ops
         self.fp8: BlockLinears | None = None
 
     def forward(self, x: Tensor, update: Tensor | None, context: Context) -> tuple[Tensor, Tensor]:
@@ -148,6 +151,10 @@ class Block(nn.Module):
         # generation multiplies a row or a few, which fp8 does not make faster
         if self.fp8 is not None and self.fp8.in_fp8 and context.cache is None:
             return self._forward_fp8(x, update, context, self.fp8)
+        if context.cache is None and not traced(x) and self._as_built():
+            halves = self.ops.halves.get("swiglu_linear" if self.mlp.recompute == "swiglu" else "swiglu")
+            if halves is not None:
+                return self._forward_in_halves(x, update, context, halves)
         x, normed = self.attention_norm(x, update)
         x, normed = self.mlp_norm(x, self.attention(normed, context))
         return x, self.mlp(normed)
@@ -161,6 +168,34 @@ class Block(nn.Module):
         attended = self.attention.attend(qkv, context)
         norm, recompute = self.mlp_norm, self.mlp.recompute == "swiglu"
         return projection_mlp(x, attended, norm.weight, norm.eps, linears, recompute=recompute)
+
+    def _forward_in_halves(
+        self, x: Tensor, update: Tensor | None, context: Context, halves: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The same for what nothing traces, with few calls and nodes of autograd."""
+        attention, mlp, norm = self.attention, self.mlp, self.attention_norm
+        x, query, key, value = halves.norm_qkv_rope(
+            x, update, norm.weight, norm.eps, attention.qkv, context.cos, context.sin, attention.num_kv_heads
+        )
+        attended, norm = attention.ops.attention(query, key, value, context.documents), self.mlp_norm
+        linears = attention.output, mlp.gate_up, mlp.down
+        recompute = mlp.recompute == "swiglu"
+        return halves.projection_mlp(x, attended, norm.weight, norm.eps, linears, recompute=recompute)
+
+    def _as_built(self) -> bool:
+        """Whether all parts of the block are of the kinds that it was built from, and no hook waits to be called."""
+        attention, mlp = self.attention, self.mlp
+        if type(attention) is not Attention or type(mlp) is not MLP:
+            return False
+        linears = (attention.qkv, attention.output, mlp.gate_up, mlp.down)
+        parts = (*linears, attention, mlp, self.attention_norm, self.mlp_norm)
+        return all(type(linear) is KeptLinear for linear in linears) and not any(map(_hooked, parts))
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 class Llama(nn.Module):

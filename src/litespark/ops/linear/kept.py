@@ -35,12 +35,19 @@ class KeptLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = compute_dtype(x)
+        if self._keeps(x, dtype) and not torch.compiler.is_compiling():
+            return _Linear.apply(x, self.weight, self.cast(dtype), self.accumulate)
+        return super().forward(x)
+
+    def operand(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The weight as it is multiplied with `x` in `dtype`, for who multiplies it: kept where `forward` keeps it."""
+        return self.cast(dtype) if self._keeps(x, dtype) else self.weight.to(dtype)
+
+    def _keeps(self, x: Tensor, dtype: torch.dtype) -> bool:
         # FSDP2 gathers weights in the dtype of autocast
-        if not self.keep or dtype == self.weight.dtype or not autocasting(x) or torch.compiler.is_compiling():
-            return super().forward(x)
-        if self._cast is None and not torch.is_grad_enabled():  # it may be in fp8 wherever it trains
-            return super().forward(x)
-        return _Linear.apply(x, self.weight, self.cast(dtype), self.accumulate)
+        if not self.keep or dtype == self.weight.dtype or not autocasting(x):
+            return False
+        return self._cast is not None or torch.is_grad_enabled()  # it may be in fp8 wherever it trains
 
     def cast(self, dtype: torch.dtype) -> Tensor:
         """The weight in `dtype`, the same tensor for as long as the weight is where it is."""
@@ -111,16 +118,16 @@ class _Linear(torch.autograd.Function):
             of_x = torch.mm(flat, cast).view(*gradient.shape[:-1], -1).to(ctx.x_dtype)
         if x is not None:
             total = None if ctx.accumulated_by is None else ctx.accumulated_by.grad
-            of_weight = _weight_gradient(flat, x.reshape(flat.shape[0], -1), ctx.weight_dtype, total)
+            of_weight = weight_gradient(flat, x.reshape(flat.shape[0], -1), ctx.weight_dtype, total)
         return of_x, of_weight, None, None
 
 
-def _weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype, total: Tensor | None) -> Tensor | None:
+def weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype, total: Tensor | None) -> Tensor | None:
     """gradientᵀ (N, T) · x (T, K) in `dtype`; where the device has such a product it is not rounded on its way.
 
     It is added to `total` where there is one, and nothing is returned.
     """
-    wide = dtype == torch.float32 and device_of(x.device).is_nvidia
+    wide = x.dtype != dtype == torch.float32 and device_of(x.device).is_nvidia
     if total is None:
         return torch.mm(gradient.t(), x, out_dtype=dtype) if wide else torch.mm(gradient.t(), x).to(dtype)
     if wide:

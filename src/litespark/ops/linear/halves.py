@@ -1,0 +1,178 @@
+"""The two halves of a block around its attention, each one autograd function over our Triton launchers.
+
+They do what norm, products, rotation and SwiGLU do one by one, with the same launches, the same things kept and the
+same bits. Where nothing traces a step, what an op costs the host is mostly its node of autograd, the views around it
+and the questions that it asks; here a block has two nodes and asks once. `function` has the same halves in fp8.
+
+B batch, S sequence length, T = B·S tokens, D hidden size, H query heads, K key/value heads, Dh head dim.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from litespark.ops.linear.kept import KeptLinear, weight_gradient
+from litespark.ops.precision import compute_dtype
+from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
+from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
+from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
+
+
+def norm_qkv_rope(
+    x: Tensor,
+    update: Tensor | None,
+    norm_weight: Tensor,
+    eps: float,
+    qkv: KeptLinear,
+    cos: Tensor,
+    sin: Tensor,
+    num_kv_heads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Stream = x + update (B, S, D), and query (B, S, H, Dh), key and value (B, S, K, Dh) of its RMSNorm, rotated."""
+    dtype = compute_dtype(x)
+    settings = eps, dtype, qkv.operand(x, dtype), qkv.accumulate, cos, sin, num_kv_heads
+    return _NormQkvRope.apply(settings, x, update, norm_weight, qkv.weight)
+
+
+def projection_mlp(
+    stream: Tensor,
+    attended: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    linears: tuple[KeptLinear, KeptLinear, KeptLinear],
+    *,
+    recompute: bool,
+) -> tuple[Tensor, Tensor]:
+    """Stream' = stream + attended (B, S, H, Dh) · outputᵀ, and the MLP of its RMSNorm (B, S, D), not yet added.
+
+    `linears` are output, gate_up and down. `recompute`: make the product of gate and up once more in the backward pass
+    instead of keeping it.
+    """
+    dtype = compute_dtype(stream)
+    settings = eps, dtype, [linear.operand(stream, dtype) for linear in linears], linears[0].accumulate, recompute
+    return _ProjectionMLP.apply(settings, stream, attended, norm_weight, *(linear.weight for linear in linears))
+
+
+class _NormQkvRope(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, settings: Any, x: Tensor, update: Tensor | None, norm_weight: Tensor, weight: Tensor
+    ) -> tuple[Tensor, ...]:
+        eps, dtype, cast, accumulate, cos, sin, num_kv_heads = settings
+        batch, length, _ = x.shape
+        stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
+        qkv = torch.mm(normed, cast.t()).view(batch, length, -1, 2 * cos.shape[-1])
+        ctx.dtypes = x.dtype, None if update is None else update.dtype
+        ctx.weight, ctx.accumulate, ctx.heads = weight, accumulate, qkv.shape
+        learn = ctx.needs_input_grad[4]
+        ctx.save_for_backward(stream, norm_weight, inverse_rms, normed if learn else None, cast, cos, sin)
+        return x if update is None else stream.view(x.shape), *rope_qkv_forward(qkv, cos, sin, num_kv_heads)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, stream_gradient: Tensor, of_query: Tensor, of_key: Tensor, of_value: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        stream, norm_weight, inverse_rms, normed, cast, cos, sin = ctx.saved_tensors
+        of_qkv = rope_qkv_backward(of_query, of_key, of_value, cos, sin, ctx.heads, cast.dtype).view(
+            stream.shape[0], -1
+        )
+        of_normed = torch.mm(of_qkv, cast)
+        of_weight = _of_weight(ctx.weight, of_qkv, normed, ctx.accumulate)
+        del of_qkv, normed, of_query, of_key, of_value
+        saved = stream, norm_weight, inverse_rms
+        of_x, of_update, of_norm = _norm_gradients(of_normed, stream_gradient, *saved, *ctx.dtypes)
+        return None, of_x, of_update, of_norm, of_weight
+
+
+class _ProjectionMLP(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, settings: Any, x: Tensor, attended: Tensor, norm_weight: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        eps, dtype, casts, accumulate, recompute = settings
+        output, gate_up, down = casts
+        ctx.x_dtype, ctx.shape, ctx.weights, ctx.accumulate = x.dtype, attended.shape, weights, accumulate
+        attended = attended.reshape(-1, output.shape[1])
+        update = torch.mm(attended, output.t())
+        stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
+        gates = torch.mm(normed, gate_up.t())
+        activated = swiglu_forward(gates, dtype)
+        update = torch.mm(activated, down.t())
+        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:]
+        kept = (
+            attended if learn_output else None,
+            normed if learn_gate_up else None,
+            activated if learn_down and not recompute else None,
+        )
+        ctx.again = learn_down and recompute
+        ctx.save_for_backward(stream, norm_weight, inverse_rms, gates, *kept, *casts)
+        return stream.view(x.shape), update.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, stream_gradient: Tensor, update_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        stream, norm_weight, inverse_rms, gates, attended, normed, activated, output, gate_up, down = ctx.saved_tensors
+        dtype = output.dtype
+        update_gradient = update_gradient.reshape(stream.shape)
+        of_activated = torch.mm(update_gradient, down)
+        of_gates, again = swiglu_backward(gates, of_activated, dtype if ctx.again else None)
+        activated = again if activated is None else activated
+        of_down = _of_weight(ctx.weights[2], update_gradient, activated, ctx.accumulate)
+        # the largest of the pass are let go as soon as they are multiplied
+        del gates, of_activated, again, activated
+        of_normed = torch.mm(of_gates, gate_up)
+        of_gate_up = _of_weight(ctx.weights[1], of_gates, normed, ctx.accumulate)
+        del of_gates, normed
+        saved = stream, norm_weight, inverse_rms
+        of_x, of_projected, of_norm = _norm_gradients(of_normed, stream_gradient, *saved, ctx.x_dtype, dtype)
+        assert of_projected is not None
+        of_projected = of_projected.view(stream.shape)
+        of_attended = torch.mm(of_projected, output).view(ctx.shape)
+        of_output = _of_weight(ctx.weights[0], of_projected, attended, ctx.accumulate)
+        return None, of_x, of_attended, of_norm, of_output, of_gate_up, of_down
+
+
+def _norm(
+    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The stream and its norm (T, D), and what the norm keeps of each row."""
+    flat = x.reshape(-1, x.shape[-1])
+    if update is None:
+        _, normed, inverse_rms = rms_norm_forward(flat, None, weight, eps, x.dtype, dtype)
+        return flat, normed, inverse_rms
+    stream_dtype = x.dtype if x.dtype == update.dtype else torch.promote_types(x.dtype, update.dtype)
+    stream, normed, inverse_rms = rms_norm_forward(flat, update.reshape(flat.shape), weight, eps, stream_dtype, dtype)
+    assert stream is not None
+    return stream, normed, inverse_rms
+
+
+def _norm_gradients(
+    of_normed: Tensor,
+    stream_gradient: Tensor,
+    stream: Tensor,
+    weight: Tensor,
+    inverse_rms: Tensor,
+    x_dtype: torch.dtype,
+    update_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The gradients of x and of the update in their dtypes, one tensor where these are equal; the weight's."""
+    shape = stream_gradient.shape
+    other = x_dtype if x_dtype != stream.dtype else update_dtype or x_dtype
+    gradient, second, of_weight = rms_norm_backward(
+        of_normed, stream_gradient.reshape(stream.shape), stream, weight, inverse_rms, stream.dtype, other
+    )
+    gradient = gradient.view(shape)
+    rounded = gradient if second is None else second.view(shape)
+    of_update = None if update_dtype is None else gradient if update_dtype == stream.dtype else rounded
+    return gradient if x_dtype == stream.dtype else rounded, of_update, of_weight
+
+
+def _of_weight(weight: Tensor, gradient: Tensor, inputs: Tensor | None, accumulate: bool) -> Tensor | None:
+    """None for a frozen weight, whose input was not kept, and for one that the product was added into."""
+    if inputs is None:
+        return None
+    cast = inputs.dtype != weight.dtype
+    return weight_gradient(gradient, inputs, weight.dtype, weight.grad if accumulate and cast else None)
