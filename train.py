@@ -3,6 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
+from litespark.light_torchmetrics import import_lightly
 from litespark.run.job import run_job, start
 from litespark.threads import decide_threads
 
@@ -15,4 +16,5 @@ def main(config: DictConfig) -> str:
 
 if __name__ == "__main__":
     decide_threads()  # before torch is imported, which a job does
+    import_lightly()
     start(main)

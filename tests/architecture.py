@@ -39,15 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "atomic": set(),
     "terminal": set(),
     "override_text": set(),
-    "threads": {"launch"},  # this and the next two: without torch
+    "threads": {"launch"},  # this and the next three: without torch
+    "light_torchmetrics": set(),
     "launch": set(),
     "parent": set(),
     "child_process": {"parent", "threads"},
     "": set(),  # litespark/__init__.py
 }
-# single files without anything of ours: what numbers may be, whole files, advice to paste, what is written to, and the
-# names of what lies in the folder of a run
-FOR_ALL = {"ranges", "atomic", "override_text", "run.folder", "terminal", "config.settings", "config.spelling"}
+# single files without anything of ours: what numbers may be, whole files, advice to paste, what is written to, what is
+# imported lightly, and the names of what lies in the folder of a run
+FOR_ALL = {"ranges", "atomic", "override_text", "run.folder", "terminal", "config.settings", "config.spelling"} | {
+    "light_torchmetrics"
+}
 # as those, with torch, so a command imports it late
 OVER_TORCH = {"device", "mesh"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

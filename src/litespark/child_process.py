@@ -23,6 +23,7 @@ from typing import Any, Literal
 import psutil
 
 from litespark.atomic import write_whole
+from litespark.light_torchmetrics import import_lightly
 from litespark.parent import end_with_parent
 from litespark.threads import decide_threads
 
@@ -180,6 +181,7 @@ def main(target: str, *words: str) -> None:
     """See the head of the module."""
     end_with_parent()  # one that goes on would hold the device
     decide_threads()  # before torch is imported
+    import_lightly()
     module, colon, name = target.partition(":")
     if not colon:
         sys.argv = [target, *words]

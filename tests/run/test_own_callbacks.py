@@ -8,7 +8,6 @@ import pytest
 
 from litespark.cli import main
 from litespark.reports.runs import load_run
-from litespark.run import finish
 from litespark.run.build import own_callbacks
 from litespark.run.checkout import repository
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
@@ -171,7 +170,7 @@ def test_a_report_that_fails_leaves_a_finished_run(mypkg, monkeypatch, capfd):
     def full(folder):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(finish, "write_report", full)
+    monkeypatch.setattr("litespark.reports.report.write_report", full)
     words = [*(word for word in SMALL if "report" not in word), f"paths.logs={mypkg}/logs"]
     assert main(["train", *words, "budget.steps=2"]) == 0
     assert load_run(mypkg / "logs" / "runs" / "small").record.status == "finished"

@@ -44,9 +44,11 @@ COMMANDS: dict[str, Any] = {name: command for name, command in _COMMAND.commands
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for what a user can mend or a check that failed, 2 for usage."""
+    from litespark.light_torchmetrics import import_lightly
     from litespark.threads import decide_threads
 
     decide_threads()  # before a command imports torch
+    import_lightly()
     decide_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = " ".join(["litespark", *words[: 2 if words[:1] == ["bench"] else 1]])

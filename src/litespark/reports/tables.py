@@ -1,16 +1,21 @@
 """The tables of a run's report, with a unit for each figure and a reason for each that is absent, in pictures too."""
 
+from __future__ import annotations
+
 import math
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from litespark.metrics import names
 from litespark.metrics.throughput import shared_machine
 from litespark.reports.quantities import ABSENT, count, duration, is_measured, joules, percent, plain, rate, scaled
-from litespark.reports.runs import Run
 from litespark.reports.table import Column, Fact, Table, facts, texts
 from litespark.run.record import RunRecord
 from litespark.run.record_ops import OpRecord, VerificationRecord
+
+if TYPE_CHECKING:  # pandas is not in every start
+    from litespark.reports.runs import Run
 
 MILESTONES = 8
 TOO_SHORT = "the run ended before it could be measured"

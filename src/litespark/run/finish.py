@@ -18,7 +18,6 @@ from litespark.metrics import names
 from litespark.metrics.records.base import finite_or_none
 from litespark.models.generate import CANNOT, generate
 from litespark.models.spec import Generates
-from litespark.reports.report import write_report
 from litespark.reports.tables import no_bits_per_byte, shared_by
 from litespark.run.build import Run
 from litespark.run.config import Parts
@@ -64,7 +63,10 @@ def finish(parts: Parts, run: Run) -> None:
         logger.finalize("success")
     report = None
     try:
-        report = write_report(run.folder) if parts.callbacks.report else None
+        if parts.callbacks.report:
+            from litespark.reports.report import write_report  # pandas is not in every start
+
+            report = write_report(run.folder)
     except (OSError, ValueError, RuntimeError) as error:  # the run is finished, and stays so
         log.error("no report: %s. `litespark report %s` makes it again", error, run.folder)
     log.info("%s", _closing_words(run, report))
