@@ -1,4 +1,4 @@
-"""The tables of the benchmarks of data, profiles and ops: what was measured, and which goals were met."""
+"""The tables of the benchmarks of data and of profiles."""
 
 import re
 from dataclasses import replace

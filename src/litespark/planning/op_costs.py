@@ -7,8 +7,6 @@ from torch import Tensor
 
 from litespark.ops.shapes import Place, StepShapes
 
-MEMORY_BOUND = ("rms_norm", "add_rms_norm", "rope", "swiglu")
-
 
 @dataclass(frozen=True)
 class OpCost:

@@ -1,4 +1,4 @@
-"""`litespark bench ops` for a reader: each backend of each op beside PyTorch and Liger, and the goals."""
+"""`litespark bench ops` for a reader: each backend of each op beside PyTorch and Liger."""
 
 from litespark.metrics.records.ops import BF16, CaseRecord, OpFigures, OpsRecord, TimeRecord, VariantRecord
 from litespark.ops.backend import REFERENCE
@@ -25,10 +25,8 @@ def tables(record: OpsRecord) -> list[Table]:
             Column("bytes a parameter", "{:.1f}".format),
         ]
         made.append(Table(columns, rows, f"optimizer step ({record.optimizer_parameters} parameters)"))
-    goals = [(goal.op, goal.goal, goal.value, goal.verdict, goal.reason) for goal in record.goals]
     failures = [f"{failure.op} FAILED: {failure.error}" for failure in record.failures]
-    columns = [*texts("op", "goal"), Column("reached", _MS), *texts("verdict", "of, or why")]
-    return [*made, Table(columns, goals, notes=failures)]
+    return [*made, *([Table([], [], notes=failures)] if failures else [])]
 
 
 def _case(case: CaseRecord) -> Table:

@@ -51,7 +51,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert bench(tmp_path) == 0
     (record,) = records(tmp_path)
     (path,) = (tmp_path / "results").glob("*/*_bench-ops_tiny_fp32.json")
-    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/4"
+    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/5"
     assert record.complete
     assert record.ops == [*BACKENDS, "optimizer"]
     assert record.copy_bytes_per_second > 0
@@ -71,18 +71,15 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
             else:
                 assert 0 < variant.forward.p10_ms <= variant.forward.median_ms <= variant.forward.p90_ms
                 assert variant.forward_backward.repeats >= 5
-        assert REFERENCE in {variant.name for variant in case.timed()}
+        assert REFERENCE in {variant.name for variant in case.variants if variant.forward_backward}
     assert [each.name for each in by_name["sum of losses"].yardsticks] == ["three matrix products"]
     assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole sequences"]
     sdpa = next(each for each in by_name["attention"].variants if each.name == "sdpa")
     assert sdpa.verified
     assert sdpa.kernel in ("flash", "math")
-    assert by_name["attention"].auto in {variant.name for variant in by_name["attention"].timed()}
     assert {each.name for each in record.optimizer} == {"PyTorch's fused kernel", "foreach"}
-    # no speed of a CPU is held against a goal
-    assert {(goal.verdict, goal.value) for goal in record.goals} == {("not measured", None)}
     said = capsys.readouterr().out
-    for shown in ("attention within documents", "why absent", "bytes a parameter", "not measured", str(path)):
+    for shown in ("attention within documents", "why absent", "bytes a parameter", str(path)):
         assert shown in said
 
 
@@ -133,7 +130,7 @@ def test_a_backend_that_is_wrong_or_raises_gets_no_figure_and_the_others_do(tmp_
     assert narrow.reason == "at these sizes it raised RuntimeError: this sequence is too long"
     assert record.red == [broken]
     assert "broken" in capsys.readouterr().out
-    assert REFERENCE in [each.name for each in record.cases[0].timed()]
+    assert variants[REFERENCE].forward_backward is not None
 
 
 def test_bad_arguments_are_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys):
@@ -222,7 +219,7 @@ def test_absent_rivals_are_named_with_the_reason(monkeypatch, installed_liger):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu_fast_backends_memory_and_verdicts_are_there(tmp_path, capsys):
+def test_on_a_gpu_fast_backends_and_memory_are_there(tmp_path, capsys):
     more = ("trainer.accelerator=gpu", "precision=bf16", "data.seq_len=256", "model.hidden_size=256",
             "model.num_heads=4", "model.num_kv_heads=2", "model.intermediate_size=512")  # fmt: skip
     assert bench(tmp_path, *more, *(word for op in ("rms_norm", "attention") for word in ("--op", op))) == 0
@@ -231,4 +228,3 @@ def test_on_a_gpu_fast_backends_memory_and_verdicts_are_there(tmp_path, capsys):
         timed = {variant.name for variant in case.variants if variant.forward is not None}
         assert {"triton", REFERENCE, "torch.compile"} <= timed, capsys.readouterr().out
         assert all(variant.peak_memory_mib > 0 for variant in case.variants if variant.name in timed)
-    assert {goal.verdict for goal in record.goals if goal.op in ("rms_norm", "attention")} <= {"met", "not met"}

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litespark.benchmarks.ops import goals
 from litespark.benchmarks.ops.contenders import Contender, Run, measure_case
 from litespark.benchmarks.ops.rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
 from litespark.metrics.records.ops import CaseRecord
@@ -17,10 +16,14 @@ from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.cases import Case, cases, small
 from litespark.ops.choice import reason_against
-from litespark.ops.measuring import Step, measure
+from litespark.ops.measuring import Step
 from litespark.ops.shapes import Place
 from litespark.ops.verification import said, why_wrong
 from litespark.planning.op_costs import OpCost, op_cost, pairs_within_documents, pairs_within_sequences
+
+# what is timed beside the backends
+WHOLE_SEQUENCES = "sdpa over whole sequences"
+MATMULS = "three matrix products"
 
 
 def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> list[CaseRecord]:
@@ -40,7 +43,6 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
         measure_case(record, contenders, yardsticks, place.device, seconds)
         if op == "attention":
             _name_kernel(record, step)
-            record.auto = _taken_by_auto(record, place)
     return records
 
 
@@ -90,7 +92,7 @@ def _cases(op: str, place: Place) -> list[tuple[Case, OpCost, dict[str, Callable
     whole = Step(first, place).both(attention_sdpa)
     return [
         (first, op_cost(op, place, pairs_within_sequences(place.shapes)), {}),
-        (within, op_cost(op, place, pairs_within_documents(within.documents.index)), {goals.WHOLE_SEQUENCES: whole}),
+        (within, op_cost(op, place, pairs_within_documents(within.documents.index)), {WHOLE_SEQUENCES: whole}),
     ]
 
 
@@ -109,15 +111,7 @@ def matmuls(op: str, place: Place) -> dict[str, Callable[[], object]]:
         torch.randn(size, generator=generator, device=place.device).to(place.dtype)
         for size in ((shapes.tokens, inputs), (outputs, inputs), (shapes.tokens, outputs))
     )
-    return {goals.MATMULS: lambda: (x @ weight.T, gradient @ weight, gradient.T @ x)}
-
-
-def _taken_by_auto(case: CaseRecord, place: Place) -> str | None:
-    """What `auto` takes among the backends that have a time, measured as `auto` does; None where nothing can run."""
-    within = case.case == goals.ATTENTION_WITHIN_DOCUMENTS
-    there = replace(place, shapes=replace(place.shapes, documents=within))
-    times = measure(case.op, [variant.name for variant in case.timed()], there)
-    return min(times, key=times.__getitem__, default=None)
+    return {MATMULS: lambda: (x @ weight.T, gradient @ weight, gradient.T @ x)}
 
 
 def _name_kernel(record: CaseRecord, step: Step) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from litespark.benchmarks.ops.fp8 import measure_fp8
-from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op
 from litespark.benchmarks.ops.optimizer import measure_optimizer
 from litespark.benchmarks.rates import copy_bandwidth
@@ -65,7 +64,6 @@ def bench_ops(
         except Exception as error:  # noqa: BLE001 (the others are still to be measured)
             record.failures.append(FailureRecord(op, said(error)))
             say(f"{op}: {traceback.format_exc()}")
-        record.goals = goals(record)
         record.write(path)
     return record, path
 
@@ -88,7 +86,6 @@ def _new(
         seq_len=place.shapes.length,
         seconds=seconds or _SECONDS[device_of(device).is_accelerator],
         ops=[op for op in EVERYTHING if op in ops or not ops],
-        layers=parts.llama.num_layers,
     )
     return record, place
 

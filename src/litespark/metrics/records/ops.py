@@ -1,4 +1,4 @@
-"""The record of `litespark bench ops`: every time that was taken, what it is held against, and the goals."""
+"""The record of `litespark bench ops`: every time that was taken, and what it is held against."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ class YardstickRecord:
 
 @record
 class CaseRecord:
-    """One use of one op and the least work that it can do (see `Work`); `auto` is the backend that it takes here."""
+    """One use of one op and the least work that it can do (see `OpCost`)."""
 
     op: str
     case: str
@@ -80,12 +80,6 @@ class CaseRecord:
     copy_bytes_per_second: MeasuredPositive = None
     variants: list[VariantRecord] = field(default_factory=list)
     yardsticks: list[YardstickRecord] = field(default_factory=list)
-    auto: str | None = None
-
-    def timed(self) -> list[VariantRecord]:
-        """Our backends that have a time, the fastest in training first."""
-        variants = [variant for variant in self.variants if not variant.rival and variant.forward_backward is not None]
-        return sorted(variants, key=lambda variant: median(variant.forward_backward))
 
     def figures(self, variant: VariantRecord) -> OpFigures:
         """Shares of the copy bandwidth and TFLOP/s; a backward pass too short to be told from noise has none."""
@@ -147,18 +141,6 @@ class FailureRecord:
     error: str
 
 
-@part
-class GoalRecord:
-    """A goal, what came of it and why."""
-
-    op: str
-    goal: str
-    threshold: float
-    value: Measured
-    verdict: Literal["met", "not met", "not measured"]
-    reason: str | None = None
-
-
 @record
 class OpsRecord(Record):
     """One measurement of about `seconds` each on one device.
@@ -176,12 +158,10 @@ class OpsRecord(Record):
     cases: list[CaseRecord] = field(default_factory=list)
     optimizer: list[OptimizerRecord] = field(default_factory=list)
     optimizer_parameters: int | None = None
-    layers: int | None = None
     widths: list[WidthRecord] = field(default_factory=list)
     pays: list[PaysRecord] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
-    goals: list[GoalRecord] = field(default_factory=list)
-    schema: Literal["litespark.bench.ops/4"] = field(default="litespark.bench.ops/4", kw_only=True)
+    schema: Literal["litespark.bench.ops/5"] = field(default="litespark.bench.ops/5", kw_only=True)
 
     @property
     def complete(self) -> bool:
@@ -209,8 +189,3 @@ def least_paying(widths: Sequence[WidthRecord], recipe: str) -> int | None:
             break
         least = times.width
     return least
-
-
-def median(time: TimeRecord | None) -> float:
-    """Its median; infinite where there is none."""
-    return float("inf") if time is None else time.median_ms
