@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from litespark.reports import fp8, tables
-from litespark.reports.report import write_comparison, write_report
-from litespark.reports.runs import load_run, load_runs
+from litespark.reports.report import write_report
+from litespark.reports.runs import load_run
 from litespark.run.record import RunRecord
 from litespark.run.record_fp8 import Fp8MoveRecord, Fp8SharesRecord
 from tests.metrics.records.hand_made import DOWN, changed, fp8_record
@@ -89,37 +89,3 @@ def test_a_run_that_lost_nothing_and_one_that_read_nothing_say_so(folder):
     assert [table.title for table in tables_of_casts] == titles
     (_, moves) = shown(folder, moves=[], in_fp8=8, shares=[], readings=0)
     assert moves.title == "No layer moved: nothing that casts lose was read."
-
-
-# ---------------------------------------------------------------- beside bf16
-
-
-def pair(tmp_path, loss, **changes):
-    """A run, and the same in fp8 that ended at `loss` times its validation loss."""
-    without, within = write_run(tmp_path / "plain"), in_fp8(write_run(tmp_path / "eight"), **changes)
-    with_config(without, precision={"name": "bf16"})
-    before = RunRecord.read(without / "run.json").quality.validation_loss
-    change(within, quality={"validation_loss": before * loss}, throughput={"tokens_per_second": 40_000.0})
-    return [without, within]
-
-
-@pytest.mark.parametrize(("loss", "said"), [(1.004, ("+0.400 %", "yes")), (0.98, ("-2.00 %", "no"))])
-def test_a_run_in_fp8_is_held_against_the_same_run_without_it(tmp_path, loss, said):
-    table = fp8.parity(load_runs(pair(tmp_path, loss)))
-    assert row(table, "eight", "plain")[2:] == [*said, "40.00 k against 32.77 k, 1.22 times"]
-
-
-def test_the_speed_of_a_simulation_is_not_compared(tmp_path):
-    folders = pair(tmp_path, 1.0, simulated=True)
-    table = fp8.parity(load_runs(folders))
-    assert row(table, "eight", "plain")[-1] == "simulated, so not compared"
-    assert table.markdown() in write_comparison(folders, tmp_path / "out").read_text()
-
-
-@pytest.mark.parametrize("what", [{"throughput": {"tokens": 17}}, {"data": {"manifest_hash": "ffff"}}, {}])
-def test_runs_that_differ_in_more_than_precision_are_not_held_against_each_other(tmp_path, what):
-    folders = pair(tmp_path, 1.0)
-    change(folders[1], **what)
-    if not what:
-        with_config(folders[1], optim={"lr": 1.0})
-    assert fp8.parity(load_runs(folders)) is None

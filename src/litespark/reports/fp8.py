@@ -1,17 +1,13 @@
-"""fp8 in a run: how many layers are in it, what casts lost, what moved, and its loss beside that of bf16."""
+"""fp8 in a run: how many layers are in it, what casts lost, and what moved."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import permutations
 
 from litespark.ops.fp8.adaptive import Move
-from litespark.reports.quantities import ABSENT, count, is_measured, percent, plain, rate
-from litespark.reports.runs import Run, differing_keys, labels
+from litespark.reports.quantities import count, percent, plain, rate
+from litespark.reports.runs import Run
 from litespark.reports.table import Column, Fact, Table, facts, texts
 from litespark.run.record_fp8 import Fp8Record, Fp8SharesRecord
 
-# relative difference of losses up to which fp8 counts as training like bf16
-PARITY = 0.005
 MOST_MOVES = 20
 MOST_TENSORS = 8
 _FALLBACKS = {"bf16": "goes to bf16", "none": "is only warned of"}
@@ -26,20 +22,6 @@ def in_a_sentence(record: Fp8Record) -> str:
     simulated = "simulated, " if record.simulated else ""
     moves = f"{len(record.moves)} {'move' if len(record.moves) == 1 else 'moves'}"
     return f"fp8 {simulated}{record.recipe}: {record.in_fp8} of {record.linears} linear layers at the end, {moves}."
-
-
-def parity(runs: Sequence[Run]) -> Table | None:
-    """Each run in fp8 beside every run that differs from it in precision alone; None where there are none."""
-    named = permutations(zip(labels(runs), runs, strict=True), 2)
-    rows = [_beside(*one, *other) for one, other in named if _are_a_pair(one[1], other[1])]
-    columns = [
-        *texts("fp8", "beside"),
-        Column("validation loss", plain, ABSENT),
-        Column("without fp8", plain, ABSENT),
-        Column("difference", lambda share: ("+" if share > 0 else "") + percent(share), ABSENT),
-        *texts(f"within {100 * PARITY:g} %", "tokens/s"),
-    ]
-    return Table(columns, rows) if rows else None
 
 
 def _facts(run: Run, record: Fp8Record) -> Table:
@@ -102,24 +84,3 @@ def _worst(record: Fp8Record) -> list[Table]:
     title = "Tensors whose casts lose most against the bounds, of values counted in samples of steps:"
     columns = [*texts("tensor", "saturates", "becomes zero"), Column("last read at step", count)]
     return [Table(columns, rows, title)]
-
-
-def _are_a_pair(run: Run, other: Run) -> bool:
-    """Whether they have equal tokens, data and configs but for precision, the first of them in fp8."""
-    ours, theirs = run.record, other.record
-    differing = {key.split(".")[0] for key in differing_keys([run, other])}
-    alike = ours.data.manifest_hash == theirs.data.manifest_hash and ours.throughput.tokens == theirs.throughput.tokens
-    return ours.fp8 is not None and theirs.fp8 is None and alike and differing <= {"precision", "variant"}
-
-
-def _beside(name: str, run: Run, other_name: str, other: Run) -> tuple[object, ...]:
-    loss, without = run.record.quality.validation_loss, other.record.quality.validation_loss
-    relative = loss / without - 1 if is_measured(loss) and is_measured(without) and without else None
-    within = ABSENT if relative is None else "yes" if abs(relative) <= PARITY else "no"
-    speed, before = run.record.throughput.tokens_per_second, other.record.throughput.tokens_per_second
-    times = ABSENT
-    if run.record.fp8 is not None and run.record.fp8.simulated:
-        times = "simulated, so not compared"
-    elif is_measured(speed) and is_measured(before):
-        times = f"{rate(speed)} against {rate(before)}, {plain(speed / before, digits=3)} times"
-    return name, other_name, loss, without, relative, within, times

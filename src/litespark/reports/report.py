@@ -57,7 +57,6 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         comparison=comparison,
         ablation=ablation.table(made).markdown() if isinstance(made, ablation.Ablation) else made,
         waterfall=waterfall,
-        parity=fp8.parity(runs),
         pictures=save_pictures(runs, output, prefix="comparison_"),
         named=named,
         place_of=lambda run: os.path.relpath(run.folder, output),
