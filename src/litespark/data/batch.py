@@ -52,7 +52,7 @@ class TokenBatch:
         non_blocking = non_blocking and self.tokens.is_cpu
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> TokenBatch:  # called by torch's DataLoader
+    def pin_memory(self) -> TokenBatch:
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
     def _with_tensors(self, moved: Callable[[Tensor], Tensor]) -> TokenBatch:

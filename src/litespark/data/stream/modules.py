@@ -74,15 +74,15 @@ class SequenceDataModule(LightningDataModule):
         self._first_step = None if self.trainer is None else self.trainer.global_step
         rank, world = self.mesh.data_rank, self.mesh.roles.data
         positions = StreamPositions(lambda: self.consumed_sequences, size=self.micro_batch_size, rank=rank, world=world)
-        batches = TrainingBatches(self._training, self._order(), self.micro_batch_size, self._make_batch())
-        return TokenLoader(batches, workers=self.reading.workers, sampler=positions)
+        batches = TrainingBatches(self._training, self._order(), self.micro_batch_size)
+        return TokenLoader(batches, self._make_batch(), workers=self.reading.workers, sampler=positions)
 
     def val_dataloader(self) -> TokenLoader:
         """The validation sequences once, domain by domain; every rank gets as many batches of the same shape."""
-        chosen, make = self._validation.spread(self.reading.validation_sequences), self._make_batch()
+        chosen = self._validation.spread(self.reading.validation_sequences)
         rank, world = self.mesh.data_rank, self.mesh.roles.data
-        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank, world)
-        return TokenLoader(batches, workers=self.reading.workers)
+        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, rank, world)
+        return TokenLoader(batches, self._make_batch(), workers=self.reading.workers)
 
     def _order(self) -> Order:
         """The endless stream of training sequences, made anew: it keeps what it computed last."""
