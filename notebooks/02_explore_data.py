@@ -77,9 +77,6 @@ display(prepared_data.left_out(data))
 if (reasons := prepared_data.reasons(data)) is not None:
     display(reasons)
 
-# %%
-display(prepared_plots.plot_left_out(data))
-
 # %% [markdown]
 # Figures say how much went; whether the rules are right shows only in what went. The first of each:
 

@@ -3,11 +3,12 @@
 import pytest
 import yaml
 
+from litespark.ops.fp8.adaptive import Move
 from litespark.reports import fp8, tables
 from litespark.reports.report import write_report
 from litespark.reports.runs import load_run
 from litespark.run.record import RunRecord
-from litespark.run.record_fp8 import Fp8MoveRecord, Fp8SharesRecord
+from litespark.run.record_fp8 import Fp8SharesRecord
 from tests.metrics.records.hand_made import DOWN, changed, fp8_record
 from tests.reports.rows import row
 from tests.reports.synthetic_runs import write_run
@@ -67,8 +68,8 @@ def test_the_speed_of_a_simulation_is_nowhere_taken_for_that_of_fp8(folder):
 
 
 def test_the_latest_of_many_moves_and_the_tensors_nearest_to_their_bounds_are_shown(folder):
-    back = [Fp8MoveRecord(step, DOWN, "bf16", "delayed", "return", 100) for step in range(1, fp8.MOST_MOVES + 6)]
-    warned = Fp8MoveRecord(95, DOWN, "delayed", "delayed", "underflow", 1, f"{DOWN}.gradient", 0.5, 0.25)
+    back = [Move(step, DOWN, "bf16", "delayed", "return", 100) for step in range(1, fp8.MOST_MOVES + 6)]
+    warned = Move(95, DOWN, "delayed", "delayed", "underflow", 1, f"{DOWN}.gradient", 0.5, 0.25)
     shares = [
         Fp8SharesRecord("blocks.0.mlp.down.input", 10, 0.0, 0.2, 0.0, 0.2),  # 0.8 of its bound
         Fp8SharesRecord("blocks.1.mlp.down.input", 10, 0.0009, 0.0, 0.0009, 0.0),  # 0.9

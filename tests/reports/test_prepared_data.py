@@ -125,8 +125,7 @@ def test_what_there_is_nothing_of_is_left_out_or_said(tmp_path):
     data = view(dropped=DroppedDocuments(), splits=splits)
     assert "\n\nNo documents were dropped." in section(data)
     assert "Examples of dropped documents" not in section(data)
-    for shown in (prepared_data.in_terminal(data), texts(prepared_plots.plot_left_out(data))):
-        assert "No documents were dropped." in shown
+    assert "No documents were dropped." in prepared_data.in_terminal(data)
     for split in ("train", "validation"):
         assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data, split))
     assert prepared_plots.save_pictures(data, tmp_path) == {}
@@ -151,25 +150,12 @@ def test_lengths_are_shares_of_each_domain_with_the_gaps_between_them():
     assert "the 10 largest of 14 domains" in texts(figure)
 
 
-def test_what_was_left_out_is_stacked_by_rule_over_its_domain():
-    figure = prepared_plots.plot_left_out(view())
-    assert legend(figure) == ["reading/malformed_json", "selection/exact_duplicate", "selection/gopher_quality"]
-    (axes,) = figure.axes
-    places = {label.get_text(): place for place, label in enumerate(axes.get_yticklabels())}
-    assert list(places) == ["Common|Crawl", "Wiki", "unknown"]  # the one that lost most on top
-    bars = {(round(bar.get_y() + bar.get_height() / 2), round(bar.get_x(), 3)): bar.get_width() for bar in axes.patches}
-    assert bars[places["Wiki"], 0.0] == pytest.approx(8 / 58)
-    assert bars[places["Wiki"], round(8 / 58, 3)] == pytest.approx(20 / 58)
-    assert bars[places["Common|Crawl"], 0.0] == pytest.approx(10 / 80)
-
-
 def test_pictures_are_painted_whatever_the_names_of_the_domains(tmp_path):
     # what stands between dollars is mathematics to matplotlib
     odd = SplitCounts({"a$b_$c": domain("a", [0, 4], 12), "$\\broken{": domain("b", [0, 4], 12)})
     paths = prepared_plots.save_pictures(view(splits={"train": odd}), tmp_path)
-    assert {path.name for path in paths.values()} == {"data_lengths.png", "data_left_out.png"}
-    for path in paths.values():
-        assert np.ptp(imread(path)[..., :3]) > 0.5
+    assert [path.name for path in paths.values()] == ["data_lengths.png"]
+    assert np.ptp(imread(*paths.values())[..., :3]) > 0.5
 
 
 @pytest.mark.parametrize("lengths", [[0, 900, 60, 3], [0] * 11 + [5], [4] + [1] * 20])

@@ -207,7 +207,7 @@ def test_the_data_of_a_run_is_told_with_what_was_left_out_of_it_and_that_of_anot
     assert "| train | selection/gopher_quality | (all) | 30 | 21.6 % | 1,500 | 6,000 B |" in data
     assert "    unknown  train/a.jsonl:3  " in data
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", data)
-    assert pictures == ["data_lengths.png", "data_left_out.png"]
+    assert pictures == ["data_lengths.png"]
     assert all((folder / picture).exists() for picture in pictures)
     change(folder, data={"manifest_hash": "ef" * 32})
     with pytest.raises(ValueError, match=r"data\.json: got the manifest \w{12}, expected efefefefefef as the record"):

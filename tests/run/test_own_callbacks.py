@@ -8,7 +8,6 @@ import pytest
 
 from litespark.cli import main
 from litespark.reports.runs import load_run
-from litespark.run.build import own_callbacks
 from litespark.run.checkout import repository
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
 from tests.run.composed import SMALL, parts
@@ -111,12 +110,6 @@ def test_hydras_other_words_and_ours_that_are_no_settings_are_refused(tmp_path):
 def test_one_that_is_null_is_left_out(mypkg):
     one = "callbacks.extra.a={_target_:mypkg.mine.Hello,mark:mark}"
     assert list(parts(one, "callbacks.extra.gone=null").callbacks.extra) == ["a"]
-
-
-def test_two_whose_states_a_checkpoint_could_not_tell_apart_are_refused(mypkg):
-    two = (f"callbacks.extra.{name}={{_target_:mypkg.mine.Hello,mark:mark,word:same}}" for name in "ab")
-    with pytest.raises(ConfigError, match=r"two callbacks with the state_key Hello\.same"):
-        own_callbacks(parts(*two))
 
 
 def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypatch):

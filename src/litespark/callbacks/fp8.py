@@ -1,7 +1,7 @@
 """Watches what the casts of fp8 lose, logs it by block, and moves layers that lose too much."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,10 +9,11 @@ import lightning.pytorch as pl
 from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
+from litespark.metrics.records.base import parse
 from litespark.ops.fp8.adaptive import Adaptive, Shares
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.linear.state import Fp8State
-from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
+from litespark.run.record_fp8 import Fp8Record, Fp8SharesRecord
 from litespark.training.fp8 import state_of
 from litespark.training.module import TrainingModule
 
@@ -33,12 +34,12 @@ class Fp8Monitor(StepCallback):
         self.record: Fp8Record | None = None  # from the first step on
         self.policy = Adaptive(config.adaptive, config.recipe)
         self._since = 0  # steps that were finished at the last reading
-        self._readings = 0
-        self._moves: list[Fp8MoveRecord] = []
-        self._shares: dict[str, Fp8SharesRecord] = {}
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        self._record(module)
+        begun, before = self._begun(module), self.record
+        if before is not None:  # of the checkpoint
+            begun = replace(begun, readings=before.readings, moves=before.moves, shares=before.shares)
+        self.record = begun
 
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         state, step = _fp8(module), module.steps_taken
@@ -48,29 +49,26 @@ class Fp8Monitor(StepCallback):
             return
         self._since = scaling.steps
         shares = scaling.read(module.mesh)
-        self._readings += 1
-        for tensor, lost in shares.items():
-            self._note(tensor, step, *lost)
-        for move in self.policy.observe(step, shares):
-            self._moves.append(Fp8MoveRecord(**asdict(move)))
+        moves = self.policy.observe(step, shares)
+        for move in moves:
             if move.after != move.before:
                 state.linears[move.linear].move(None if move.after == "bf16" else move.after)
             if module.mesh.is_first:
                 log.log(logging.INFO if move.reason == "return" else logging.WARNING, "fp8: %s", move.described())
-        record = self._record(module)
-        log_everywhere(module, _metrics(shares) | {names.FP8_LINEARS: record.in_fp8 / record.linears})
+        assert self.record is not None
+        self.record = replace(
+            self.record,
+            in_fp8=self._in_fp8(module),
+            readings=self.record.readings + 1,
+            moves=[*self.record.moves, *moves],
+            shares=_highest(self.record.shares, step, shares),
+        )
+        log_everywhere(module, _metrics(shares) | {names.FP8_LINEARS: self.record.in_fp8 / self.record.linears})
 
-    def _note(self, tensor: str, step: int, overflow: float, underflow: float) -> None:
-        before = self._shares.get(tensor)
-        highest = (before.overflow_highest, before.underflow_highest) if before else (0.0, 0.0)
-        highest = max(overflow, highest[0]), max(underflow, highest[1])
-        self._shares[tensor] = Fp8SharesRecord(tensor, step, overflow, underflow, *highest)
-
-    def _record(self, module: TrainingModule) -> Fp8Record:
+    def _begun(self, module: TrainingModule) -> Fp8Record:
         assert module.model is not None
         config, adaptive = self.config, self.config.adaptive
-        places = list(map(self.policy.place, _fp8(module).linears))
-        self.record = Fp8Record(
+        return Fp8Record(
             recipe=config.recipe,
             gradients=config.gradients,
             simulated=config.simulate,
@@ -79,33 +77,33 @@ class Fp8Monitor(StepCallback):
             layers=len(module.builder.spec.units(module.model)),
             bf16_first=config.bf16_first,
             bf16_last=config.bf16_last,
-            linears=len(places),
-            in_fp8=sum(place != "bf16" for place in places),
+            linears=len(_fp8(module).linears),
+            in_fp8=self._in_fp8(module),
             fallback=adaptive.fallback,
             overflow_bound=adaptive.overflow_bound,
             underflow_bound=adaptive.underflow_bound,
-            readings=self._readings,
-            moves=list(self._moves),
-            shares=list(self._shares.values()),
         )
-        return self.record
 
-    # ---------------------------------------------------------------- checkpoint
+    def _in_fp8(self, module: TrainingModule) -> int:
+        return sum(self.policy.place(linear) != "bf16" for linear in _fp8(module).linears)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "since": self._since,
-            "readings": self._readings,
-            "moves": [asdict(move) for move in self._moves],
-            "shares": [asdict(shares) for shares in self._shares.values()],
-        }
+        assert self.record is not None
+        return {"policy": self.policy.state_dict(), "since": self._since, "record": asdict(self.record)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.policy.load_state_dict(state_dict["policy"])
-        self._since, self._readings = state_dict["since"], state_dict["readings"]
-        self._moves = [Fp8MoveRecord(**values) for values in state_dict["moves"]]
-        self._shares = {values["tensor"]: Fp8SharesRecord(**values) for values in state_dict["shares"]}
+        self._since, self.record = state_dict["since"], parse(Fp8Record, state_dict["record"])
+
+
+def _highest(before: list[Fp8SharesRecord], step: int, shares: Shares) -> list[Fp8SharesRecord]:
+    """The shares of each tensor at its last reading, and the highest of all."""
+    known = {record.tensor: record for record in before}
+    for tensor, lost in shares.items():
+        old = known.get(tensor)
+        highest = lost if old is None else map(max, lost, (old.overflow_highest, old.underflow_highest))
+        known[tensor] = Fp8SharesRecord(tensor, step, *lost, *highest)
+    return list(known.values())
 
 
 def _metrics(shares: Shares) -> dict[str, float | None]:

@@ -25,26 +25,12 @@ class Interval:
         return cls(statistics.median(values), min(values), max(values), len(values))
 
 
-@dataclass(frozen=True)
-class RoundFigures:
-    """One process, of its counted steps: model TFLOP/s are causal, utilisations are of the vendor's dense bf16 peak.
+def round_figures(record: StepRecord, round_: RoundRecord) -> dict[str, float | None]:
+    """One process that was measured, of its counted steps, at the (query, key) pairs that its masks allowed.
 
-    `mfu_measured` is of the matrix products' rate on this device; None above what can be true, since then something
-    else ran while that rate was measured.
+    Model TFLOP/s are causal, utilisations are of the vendor's dense bf16 peak. `mfu_measured` is of the matrix
+    products' rate on this device; None above what can be true, since then something else ran while that was measured.
     """
-
-    tokens_per_second: float
-    tflops: float
-    mfu_causal: float | None
-    mfu_full: float | None
-    hfu_causal: float | None
-    mfu_measured: float | None
-    joules_per_token: float | None
-    watts: float | None
-
-
-def round_figures(record: StepRecord, round_: RoundRecord) -> RoundFigures:
-    """The figures of one process of a record that was measured, at the (query, key) pairs that its masks allowed."""
     rates, model, seconds = record.rates, record.model, sum(round_.step_ms) / 1e3
     speed, mean_keys = round_.tokens / seconds, round_.attention_pairs / round_.tokens
     whole, full, recomputed = model.flops_per_token_causal, model.flops_per_token_full, model.flops_per_token_recomputed
@@ -59,13 +45,13 @@ def round_figures(record: StepRecord, round_: RoundRecord) -> RoundFigures:
 
     # where the device has units for fp8, a variant in it may be twice as fast as the product, which is in bf16
     most = 1.0 if rates.fp8_matmul_flops is None else 2.0
-    return RoundFigures(
-        tokens_per_second=speed,
-        tflops=speed * causal / 1e12,
-        mfu_causal=share(causal, rates.peak_flops),
-        mfu_full=share(full, rates.peak_flops),
-        hfu_causal=share(hardware, rates.peak_flops),
-        mfu_measured=possible(share(causal, rates.matmul_flops), most),
-        joules_per_token=None if round_.joules is None else round_.joules / round_.tokens,
-        watts=None if round_.joules is None else round_.joules / seconds,
-    )
+    return {
+        "tokens_per_second": speed,
+        "tflops": speed * causal / 1e12,
+        "mfu_causal": share(causal, rates.peak_flops),
+        "mfu_full": share(full, rates.peak_flops),
+        "hfu_causal": share(hardware, rates.peak_flops),
+        "mfu_measured": possible(share(causal, rates.matmul_flops), most),
+        "joules_per_token": None if round_.joules is None else round_.joules / round_.tokens,
+        "watts": None if round_.joules is None else round_.joules / seconds,
+    }

@@ -1,8 +1,5 @@
 """fp8 in a run: how many layers are in it, what casts lost, and what moved."""
 
-from dataclasses import asdict
-
-from litespark.ops.fp8.adaptive import Move
 from litespark.reports.quantities import count, percent, plain, rate
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Fact, Table, facts, texts
@@ -57,10 +54,7 @@ def _moves(record: Fp8Record) -> Table:
     if not record.moves:
         return Table([], [], "No layer moved" + ("." if record.readings else ": nothing that casts lose was read."))
     earlier = len(record.moves) - MOST_MOVES
-    rows = [
-        (move.step, move.linear, move.before, move.after, Move(**asdict(move)).why)
-        for move in record.moves[-MOST_MOVES:]
-    ]
+    rows = [(move.step, move.linear, move.before, move.after, move.why) for move in record.moves[-MOST_MOVES:]]
     title = f"Moves of layers{f' ({count(earlier)} earlier ones are in run.json)' if earlier > 0 else ''}:"
     return Table([Column("step", count), *texts("layer", "from", "to", "why")], rows, title)
 

@@ -1,4 +1,4 @@
-"""Pictures of a prepared data set: the lengths of its documents, and what was dropped."""
+"""The picture of a prepared data set: the lengths of its documents."""
 
 from pathlib import Path
 
@@ -6,15 +6,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 
 from litespark.data.contents import PreparedData
-from litespark.reports.plots import COLOURS, LINE_STYLES, WIDTH_INCHES, message, new_figure, save, ticks
-from litespark.reports.prepared_data import NO_LENGTHS, nothing_left_out
-from litespark.reports.quantities import percent
+from litespark.reports.plots import COLOURS, LINE_STYLES, message, new_figure, save, ticks
+from litespark.reports.prepared_data import NO_LENGTHS
 from litespark.reports.table import one_line
 
 TRAIN = "train"
 MOST_LINES = 10
 LONGEST_NAME = 40
-_HATCHES = ("", "///", "...", "xx")
 
 
 def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
@@ -54,49 +52,11 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     return figure
 
 
-def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
-    """Share of the documents and lines read of each domain that each rule dropped, one bar a domain."""
-    title = f"Dropped documents of {data.name}, {split}"
-    rows = data.by_rule(split)
-    if not rows:
-        return message(title, nothing_left_out(data))
-    shares: dict[str, dict[str, float]] = {}
-    for row in rows:
-        shares.setdefault(row.domain, {})[row.rule] = row.documents / data.read_documents(split, row.domain)
-    # the domain that lost the largest share on top
-    shares = dict(sorted(shares.items(), key=lambda item: (sum(item[1].values()), item[0])))
-    figure, (axes,) = new_figure(1.4 + 0.34 * len(shares), "", title=title)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("share of the domain's documents and lines that were read")
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-    ends = dict.fromkeys(shares, 0.0)
-    for index, rule in enumerate(sorted({row.rule for row in rows})):
-        lost = [by_rule.get(rule, 0.0) for by_rule in shares.values()]
-        axes.barh(
-            range(len(shares)),
-            lost,
-            left=list(ends.values()),
-            color=COLOURS[index % len(COLOURS)],
-            hatch=_HATCHES[(index // len(COLOURS)) % len(_HATCHES)],
-            edgecolor="white",
-            label=rule,
-        )
-        ends = {domain: end + share for (domain, end), share in zip(ends.items(), lost, strict=True)}
-    axes.set_yticks(range(len(shares)), map(_short, shares))
-    for place, end in enumerate(ends.values()):
-        axes.annotate(percent(end), (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
-    figure.set_figwidth(WIDTH_INCHES + 3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return figure
-
-
 def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
     """Write the pictures that have something to show as `folder/NAME.png`; returns the paths by what they show."""
     paths = {}
     if any(row.lengths for row in data.domains_of(TRAIN)):
         paths["lengths of documents"] = save(plot_lengths(data), folder / "data_lengths.png")
-    if data.left_out_of(TRAIN):
-        paths["dropped documents, by domain and rule"] = save(plot_left_out(data), folder / "data_left_out.png")
     return paths
 
 

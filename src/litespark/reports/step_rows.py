@@ -8,7 +8,7 @@ gradient moves it by more.
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from litespark.metrics.records.step import BASELINES, RoundRecord, StepRecord, VariantRecord
@@ -25,7 +25,7 @@ _LOSSES = {"loss": ("losses", "its loss"), "train_loss": ("training losses", "th
 
 @dataclass(frozen=True)
 class Row:
-    """One variant; None: not measured. Its `repeats` are `RoundFigures`, peak_memory_mib, loss and train_loss by round.
+    """One variant; None: not measured. Its `repeats` are `round_figures`, peak_memory_mib, loss, train_loss by round.
 
     `failed` is the error of a round that has no figures though others may, `out_of_memory_with` are the kinds of
     recomputation that did not fit.
@@ -105,7 +105,7 @@ def _counted(variant: VariantRecord) -> list[RoundRecord]:
 def _repeats(variant: VariantRecord, record: StepRecord) -> Repeats:
     figures = {
         process.round: {
-            **asdict(round_figures(record, process)),
+            **round_figures(record, process),
             "peak_memory_mib": process.peak_memory_mib,
             "loss": process.loss,
             "train_loss": statistics.fmean(process.train_loss) if process.train_loss else None,

@@ -149,7 +149,7 @@ def build_run(
     throughput, energy = _meters(parts, machine, folder, meter)
     metrics = MetricsLogger(folder, machine.mesh)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
-    own = own_callbacks(parts)
+    own = [made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in parts.callbacks.extra.items()]
     checkpointer = _checkpointer(parts, record, folder, data.manifest, throughput.phases, own)
     validation = Validation(parts.trainer.validate_every)
     target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
@@ -291,15 +291,3 @@ def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
             "logger=default"
         ) from error
     return [logger, *own]
-
-
-def own_callbacks(parts: Parts) -> list[Callback]:
-    """The user's callbacks; a ConfigError where a checkpoint could not tell the states of two apart."""
-    own = [made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in parts.callbacks.extra.items()]
-    keys = [callback.state_key for callback in own if type(callback).state_dict is not Callback.state_dict]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ConfigError(
-            f"{OWN_CALLBACKS}: got two callbacks with the state_key {twice[0]}, and a checkpoint could not tell their "
-            "states apart; give the class a property state_key that differs, or take one out"
-        )
-    return own

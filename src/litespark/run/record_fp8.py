@@ -3,21 +3,7 @@
 from dataclasses import field
 
 from litespark.metrics.records.base import CountFromZero, Share, part
-
-
-@part
-class Fp8MoveRecord:
-    """`litespark.ops.fp8.adaptive.Move`: a linear layer that went from one place, a recipe or ``bf16``, to another."""
-
-    step: CountFromZero
-    linear: str
-    before: str
-    after: str
-    reason: str
-    readings: CountFromZero
-    tensor: str | None = None
-    share: Share | None = None
-    bound: float | None = None
+from litespark.ops.fp8.adaptive import Move
 
 
 @part
@@ -55,5 +41,5 @@ class Fp8Record:
     overflow_bound: float
     underflow_bound: float
     readings: CountFromZero = 0
-    moves: list[Fp8MoveRecord] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
     shares: list[Fp8SharesRecord] = field(default_factory=list)

@@ -8,8 +8,9 @@ from typing import Any
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, VariantRecord
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.profile import ClassRecord, KernelRecord, ProfileRecord
+from litespark.ops.fp8.adaptive import Move
 from litespark.run.record import DataRecord, ModelRecord, RunRecord, SegmentRecord
-from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
+from litespark.run.record_fp8 import Fp8Record, Fp8SharesRecord
 from tests.metrics import step_records
 
 CPU = "a CPU"
@@ -69,7 +70,7 @@ def fp8_record(**changes: Any) -> Fp8Record:
         "overflow_bound": 0.001,
         "underflow_bound": 0.25,
         "readings": 5,
-        "moves": [Fp8MoveRecord(30, DOWN, "delayed", "bf16", "overflow", 3, f"{DOWN}.input", 0.02, 0.001)],
+        "moves": [Move(30, DOWN, "delayed", "bf16", "overflow", 3, f"{DOWN}.input", 0.02, 0.001)],
         "shares": [Fp8SharesRecord(f"{DOWN}.input", 30, 0.02, 0.0, 0.03, 0.001)],
     }
     return Fp8Record(**(values | changes))

@@ -188,14 +188,9 @@ class StepRecord(Record):
 
     def _problems(self, process: RoundRecord, others: list[RoundRecord]) -> Iterator[str]:
         """What is wrong with a process, by itself and beside all of the record."""
-        protocol = self.protocol
-        if len(process.step_ms) != protocol.steps:
-            yield f"step_ms: got {len(process.step_ms)} times, expected {protocol.steps}"
         if not process.tokens or not process.attention_pairs or process.loss is None or process.loss < 0:
             got = f"got {process.tokens}, {process.attention_pairs} pairs and loss {process.loss}"
             yield f"tokens: {got}, expected all of them"
-        if len(process.train_loss) not in (0, protocol.warmup_steps + protocol.steps):
-            yield f"train_loss: got {len(process.train_loss)}, expected one of each step, warm-up included, or none"
         counts = others[0].tokens, others[0].attention_pairs
         if (process.tokens, process.attention_pairs) != counts:
             got = f"got {process.tokens} and {process.attention_pairs} pairs"
