@@ -81,7 +81,7 @@ def test_data_is_shown_with_domains_lengths_dropped_and_settings(execute, tmp_pa
     assert "| train | selection/gopher_quality/short | 15 | 10.8 % |" in text
     assert ["Wiki", "0.032", "0.200000"] in [line.split() for line in text.splitlines()]  # 96 and 600 of 3,000 tokens
     assert "source                   corpus" in text
-    assert pictures == 2
+    assert pictures == 1
 
 
 def test_without_a_choice_it_takes_what_was_prepared_last_also_with_nothing_dropped(execute, tmp_path):

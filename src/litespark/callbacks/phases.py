@@ -18,7 +18,6 @@ class Phases:
         self._listeners.append(listener)
 
     def enter(self, phase: Phase) -> None:
-        """Be in `phase` from now on."""
         before, self.current = self.current, phase
         if before != phase:
             for listener in self._listeners:
@@ -26,7 +25,6 @@ class Phases:
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
-        """Be in `phase` within the block, then in the one before."""
         before = self.current
         self.enter(phase)
         try:

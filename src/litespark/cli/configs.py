@@ -39,7 +39,6 @@ def number(hint: Any, help: str) -> Any:
 
 
 def repository() -> Path:
-    """The folder with `train.py` and `configs/`; see `litespark.run.checkout`."""
     from litespark.run import checkout
 
     return checkout.repository()
@@ -53,5 +52,4 @@ def composed_parts(overrides: Sequence[str]) -> Any:
 
 
 def tell(line: str) -> None:
-    """A line of progress, beside what a command prints."""
     print(line, file=sys.stderr, flush=True)

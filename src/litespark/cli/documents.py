@@ -40,7 +40,6 @@ def settings() -> int:
 
 
 def page_of_settings() -> str:
-    """The page, with the defaults of the choices in configs/."""
     from omegaconf import OmegaConf
 
     from litespark.config.groups import GROUPS, KIND, classes_of

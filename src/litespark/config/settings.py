@@ -48,7 +48,6 @@ class SettingsError(ValueError):
 
 
 def together(faults: Sequence[str]) -> str:
-    """One message of several."""
     return faults[0] if len(faults) == 1 else "\n- ".join([f"{len(faults)} settings cannot be taken:", *faults])
 
 
@@ -91,7 +90,6 @@ def resume_rules(kind: type, at: str) -> Iterator[tuple[str, Resume]]:
 
 
 def fields_of(kind: type) -> dict[str, FieldInfo]:
-    """The settings of a class, as pydantic has them."""
     fields: dict[str, FieldInfo] = kind.__pydantic_fields__  # type: ignore[attr-defined]
     return fields
 
@@ -109,13 +107,11 @@ def settings_in(annotation: Any) -> type | None:
 
 
 def default_of(field: FieldInfo) -> Any:
-    """None where there is none."""
     value = field.get_default(call_default_factory=True)
     return None if value is PydanticUndefined else value
 
 
 def _fault(kind: Any, fault: ErrorDetails) -> str:
-    """A fault that pydantic found in settings of a class, in our words."""
     if fault["type"] == "value_error":  # of __post_init__, which gives the whole message
         return str(fault["ctx"]["error"])
     place, got = tuple(fault["loc"]), fault["input"]
@@ -165,7 +161,6 @@ def _key(kind: Any, place: tuple[Any, ...]) -> str:
 
 
 def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool) -> str:
-    """Values that can be pasted."""
     option, default, key = key.startswith("--"), default_of(field), key.partition("[")[0]
     sign, ways = " " if option else "=", []
     if isinstance(got, float) and expected.startswith("a whole") and abs(got) < 1e9:

@@ -104,11 +104,9 @@ def choice_for(group: str, word: str, choices: Sequence[str]) -> str:
 
 
 def _as_ours(group: str, word: str) -> str:
-    """Our name of a choice that others call `word`."""
     return next((ours for ours, theirs in _CHOICES.get(group, {}).items() if word.lower() in theirs.split()), word)
 
 
 def _written(key: str, value: str | None) -> str:
-    """An override that can be pasted."""
     value = _as_ours(key, value or "…")
     return f"{key}={value if re.fullmatch(r'[A-Za-z0-9/._,+:-]+', value) else '…'}"

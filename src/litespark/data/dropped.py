@@ -74,7 +74,6 @@ class DroppedDocuments:
         return [self._rows[key] for key in sorted(self._rows)]
 
     def documents(self, prefix: str = "") -> int:
-        """Documents left out by the rules whose name begins with `prefix`."""
         return sum(row.documents for row in self._rows.values() if row.rule.startswith(prefix))
 
     def by_rule(self) -> dict[str, int]:

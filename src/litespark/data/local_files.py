@@ -46,7 +46,6 @@ class LocalFiles(LocalFileSystem):
         return {info["name"]: info for info in self._below(path, frozenset())} if folder.is_dir() else {}
 
     def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
-        """Write a file whole."""
         write_whole(Path(path), value)
 
     def _below(self, folder: str, above: frozenset[str]) -> Iterator[dict[str, Any]]:

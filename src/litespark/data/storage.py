@@ -86,11 +86,9 @@ class Storage:
         return Path(self.address)
 
     def below(self, name: str) -> Storage:
-        """The storage of a folder below this one."""
         return Storage(self.where(name), attempts=self._attempts)
 
     def where(self, name: str) -> str:
-        """The full address of a file."""
         return f"{self.address}/{name}" if self.remote else str(self.local / name)
 
     def exists(self, name: str) -> bool:
@@ -104,7 +102,6 @@ class Storage:
         return self._asked(name, is_there)
 
     def listed(self, name: str) -> Listed:
-        """One file of a listing."""
         return self._listed(self._path(name), self._asked(name, lambda: self._system.info(self._path(name))))
 
     def files(self, folder: str = "") -> list[Listed]:
@@ -127,11 +124,9 @@ class Storage:
         return [names[name] for name in sorted(names)]
 
     def read(self, name: str) -> bytes:
-        """The content of a small file."""
         return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name))))
 
     def head(self, name: str, count: int) -> bytes:
-        """The first so many bytes of a file that is not empty."""
         return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name), start=0, end=count)))
 
     def write(self, name: str, content: bytes) -> None:

@@ -101,21 +101,17 @@ class TokenizersModel:
         )
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text, without what the post-processor puts around it."""
         with _failures_as_errors():
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids, without special tokens."""
         with _failures_as_errors():
             return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def token(self, number: int) -> str | None:
-        """The token of an id, as its vocabulary has it."""
         return self._tokenizer.id_to_token(number)
 
     def id_of(self, text: str) -> int | None:
-        """The id of a token."""
         return self._tokenizer.token_to_id(text)
 
     def token_bytes(self) -> list[int]:
@@ -147,7 +143,6 @@ class TokenizersModel:
         return described
 
     def description(self) -> bytes:
-        """What decides about ids, to be hashed."""
         return self._tokenizer.to_str().encode()
 
     def save(self, folder: Path) -> dict[str, bool]:

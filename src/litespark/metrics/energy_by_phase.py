@@ -68,7 +68,6 @@ class EnergyWindow:
 
     @property
     def power_watts(self) -> float | None:
-        """Mean power over the window, all phases and devices together."""
         return ratio(self.totals.all_in_joules, self.seconds)
 
 

@@ -19,7 +19,6 @@ a run that is continued may go on with another value. `litespark settings` write
 
 
 def settings_page(defaults: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """The page."""
     sections = [_HEAD, _section("Of the run", ROOT, "", defaults[("", "")])]
     for group in GROUPS:
         for kind, made in classes_of(group).items():
@@ -47,7 +46,6 @@ def _rows(made: type, at: str, defaults: Mapping[str, Any], group: type) -> Iter
 
 
 def _values(hint: Any) -> str:
-    """What a setting may be, in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = next((rule for rule in hint.__metadata__ if isinstance(rule, Range)), None)

@@ -178,7 +178,6 @@ def build_run(
 def _meters(
     parts: Parts, machine: Machine, folder: Path, meter: EnergyMeter
 ) -> tuple[ThroughputMonitor, EnergyMonitor]:
-    """What measures speed and energy, of the same phases."""
     phases, log_every = Phases(), parts.trainer.log_every
     throughput = ThroughputMonitor(
         mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases

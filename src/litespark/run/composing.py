@@ -129,7 +129,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_parts(overrides: Sequence[str]) -> Parts:
-    """The parts of that config."""
     from litespark.run.config import parts_from  # a job composes before it imports torch
 
     return parts_from(compose(overrides))

@@ -246,7 +246,6 @@ def _check_own(node: Any, path: str, kind: type) -> None:
 
 
 def made_own(node: dict[str, Any], path: str) -> Any:
-    """The object of a node whose target is checked."""
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:

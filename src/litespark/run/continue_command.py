@@ -63,7 +63,6 @@ def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, starte
 
 
 def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
-    """The command line that resumes the run in `folder`."""
     started = started or Started.here()
     program, environment = started.program, started.environment
     parsed = OverridesParser.create().parse_overrides(list(overrides))

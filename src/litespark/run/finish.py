@@ -73,7 +73,6 @@ def finish(parts: Parts, run: Run) -> None:
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:
-    """Write the record and the metrics for the last time."""
     run.recorder.throughput.phases.enter("idle")
     run.recorder.update(status, error)
     run.metrics.finalize(status)

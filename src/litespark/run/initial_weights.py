@@ -72,7 +72,6 @@ class InitialWeights:
         ]
 
     def fill(self, model: nn.Module) -> None:
-        """Copy the weights into `model`, which has their sizes."""
         if self.checkpoint is not None:
             source = load.load_model(self.checkpoint)
         else:

@@ -83,7 +83,6 @@ def model_config(checkpoint: Checkpoint) -> ModelSpec:
 
 
 def tokenizer_folder(checkpoint: Checkpoint) -> Path:
-    """The folder in which the run of a checkpoint keeps its tokenizer."""
     folder = run_of(checkpoint.folder.resolve()) / TOKENIZER
     if not folder.is_dir():
         raise ValueError(

@@ -95,7 +95,6 @@ def make(
 
 
 def write_config(path: Path, parts: Parts) -> None:
-    """Write the resolved config of a run."""
     write_whole(path, yaml.safe_dump(parts.resolved, sort_keys=False))
 
 

@@ -141,5 +141,4 @@ def step_shapes(parts: Parts) -> StepShapes:
 
 
 def computes_with_ops(parts: Parts) -> bool:
-    """Whether the model of a run calls our ops."""
     return parts.model.step_shapes(1, 1, documents=False) is not None

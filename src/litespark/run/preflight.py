@@ -140,7 +140,6 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
-    """The ops that a run does not compute with."""
     return idle_ops(parts.recompute, fp8=precision == "fp8")
 
 
@@ -168,7 +167,6 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
 
 
 def _check_target(parts: Parts, problems: list[str]) -> None:
-    """What `budget.target_bpb` needs."""
     against = []
     if parts.trainer.validate_every is None:
         against.append(

@@ -50,7 +50,6 @@ def check_resolved(config: Any) -> None:
 
 
 def _nodes(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
-    """(path, last key, value) of everything in a config."""
     yield path, key, node
     if isinstance(node, dict):
         for name, value in node.items():

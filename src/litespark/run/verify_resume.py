@@ -150,7 +150,6 @@ def _command(script: Path, overrides: Sequence[str], logs: Path, steps: int, pro
 
 
 def _run(command: Sequence[str], printed: Path, kill_when: Callable[[], bool] | None = None) -> None:
-    """Run to the end, or until `kill_when`."""
     ended = run(command, printed, kill_when=kill_when)
     if ended.outcome == "failed":
         tail = printed.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]

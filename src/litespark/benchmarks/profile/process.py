@@ -57,7 +57,6 @@ def measure(values: dict[str, Any]) -> Any:
 
 
 def answered(parts: Parts, request: Request) -> Answer:
-    """As `measure`, of a composed config."""
     profiles: list[Profile] = []
 
     def take(parts: Parts, request: Request) -> RoundRecord:

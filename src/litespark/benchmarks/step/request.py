@@ -38,7 +38,6 @@ class Request:
     started: float = 0.0
 
     def record(self, outcome: Outcome, recompute: str, **figures: Any) -> RoundRecord:
-        """The round of this process."""
         return RoundRecord(self.round, self.position, outcome, recompute, **figures)
 
 

@@ -55,7 +55,6 @@ def bench_step(
 
 
 def begin_steps(new: S, output: Path, what: str, say: Callable[[str], None]) -> tuple[S, Path]:
-    """See `litespark.benchmarks.session.begin`."""
     path = record_path(output, new.provenance, what, new.model.name, new.protocol.precision)
     return begin(new, path, done=lambda old: f"{sum(len(one.measured) for one in old.variants)} processes", say=say)
 

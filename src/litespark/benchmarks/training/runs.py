@@ -38,7 +38,6 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
         return self.logs / "runs" / self.name
 
 

@@ -46,7 +46,6 @@ class TrainingSettings:
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
-    """The seeds that `1,2` means."""
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:

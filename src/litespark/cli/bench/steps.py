@@ -94,7 +94,6 @@ def _on_cpu(overrides: list[str]) -> bool:
 
 
 def _settings(on_cpu: bool, **given: Any) -> Any:
-    """The `StepSettings` of the options that were given."""
     from litespark.benchmarks.step.begin import StepSettings
 
     usual: dict[str, Any] = _ON_CPU if on_cpu else {}

@@ -56,7 +56,6 @@ class DocumentEncoder:
             self.close()
 
     def close(self) -> None:
-        """Encode what waits."""
         texts = [entry.document.text for entry in self._waiting]
         short = iter(self.tokenizer.encode_parts([text for text in texts if len(text) <= _PIECE_CHARACTERS]))
         done: list[Encoded] = []

@@ -81,11 +81,9 @@ class Plan:
 
     @property
     def own_units(self) -> list[int]:
-        """Numbers of the units that this node prepares."""
         return [unit.number for unit in self.units if self.node_of(unit.number) == self.config.node_rank]
 
     def node_of(self, unit: int) -> int:
-        """Rank of the node that prepares a unit."""
         return unit % self.config.nodes
 
 

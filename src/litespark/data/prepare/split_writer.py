@@ -45,7 +45,6 @@ class SplitWriter:
         return sum(self._add_to(split, name, group) for (split, name), group in groups.items())
 
     def close(self) -> dict[str, dict[str, DomainResult]]:
-        """Write what is held; returns the results by split and domain."""
         results: dict[str, dict[str, DomainResult]] = {TRAIN: {}, VALIDATION: {}}
         for (split, name), domain in self._domains.items():
             results[split][name] = domain.close()

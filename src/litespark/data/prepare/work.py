@@ -42,7 +42,6 @@ class DomainResult:
     chunks: list[WrittenChunk] = field(default_factory=list)
 
     def add(self, later: DomainResult) -> None:
-        """Add what a later unit wrote."""
         self.documents += later.documents
         self.tokens += later.tokens
         self.bytes += later.bytes
@@ -82,7 +81,6 @@ class Work:
         return {int(name.removesuffix(_SUFFIX)) for name in names if name.removesuffix(_SUFFIX).isdigit()}
 
     def write_arrays(self, stage: str, unit: int, arrays: Arrays) -> None:
-        """Mark a unit as past a stage whose result is arrays."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         self.prepared.write(_name(stage, unit), buffer.getvalue())

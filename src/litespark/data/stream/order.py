@@ -172,7 +172,6 @@ class MixtureOrder:
         self._block: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
-        """See `SequenceOrder.stream`."""
         sequences: list[int] = []
         while count > 0:
             epoch, index = divmod(start, self.sequences)

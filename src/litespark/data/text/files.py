@@ -53,7 +53,6 @@ class SourceFile:
 
     @property
     def where(self) -> str:
-        """Its full path or address."""
         return f"{self.root}/{self.name}"
 
     @property

@@ -20,7 +20,6 @@ class Listing:
     """Reason by path, of files in the folders of evaluation texts (`data.selection.decontaminate`)."""
 
     def lines(self) -> Iterator[str]:
-        """One a decision."""
         yield f"splits: {self.splits}"
         if self.passed_over:
             yield f"skipped {in_words(self.passed_over)}"

@@ -82,7 +82,6 @@ class ListedSource:
 
 
 def corpus(config: PrepareConfig) -> Corpus:
-    """The files that the settings name."""
     return list_source(config).corpus()
 
 

@@ -172,7 +172,6 @@ class OpsRecord(Record):
 
     @property
     def red(self) -> list[VariantRecord]:
-        """Our backends whose verification failed."""
         variants = [variant for case in self.cases for variant in case.variants]
         return [variant for variant in variants if not variant.rival and variant.verified is False]
 

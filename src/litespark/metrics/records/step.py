@@ -187,7 +187,6 @@ class StepRecord(Record):
         return self
 
     def _problems(self, process: RoundRecord, others: list[RoundRecord]) -> Iterator[str]:
-        """What is wrong with a process, by itself and beside all of the record."""
         if not process.tokens or not process.attention_pairs or process.loss is None or process.loss < 0:
             got = f"got {process.tokens}, {process.attention_pairs} pairs and loss {process.loss}"
             yield f"tokens: {got}, expected all of them"
