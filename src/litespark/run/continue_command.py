@@ -22,7 +22,6 @@ from litespark.run.targets import ALLOWED_VARIABLE
 _NOT_AGAIN = ("resume", "name", "sweep")
 _HYDRA_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 _OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/sweeper", "hydra/launcher")
-_PYTHON_FLAGS_WITH_VALUE = ("-W", "-X")
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,13 @@ class Started:
             parent = []
         return cls(sys.orig_argv, sys.argv[1:], parent, os.environ)
 
-    @property
-    def program(self) -> list[str]:
-        """Flags of the interpreter and what it runs: `train.py`, `-m litespark.cli train`, `…/litespark train`."""
-        end = len(self.words) - len(self.arguments)
-        program, place = list(self.words[1:end]), 0
-        while place < len(program) and program[place].startswith("-") and program[place] != "-m":
-            place += 2 if program[place] in _PYTHON_FLAGS_WITH_VALUE else 1
-        named = " ".join(program[place : place + 2])
-        is_ours = re.match(r"-m litespark\b|(\S.*/)?(train\.py|litespark train)$", named)
-        return program if is_ours and list(self.words[end:]) == list(self.arguments) else ["train.py"]
+    def command(self, words: Sequence[str]) -> list[str]:
+        """A command line of this process or of the one that started it, up to its arguments."""
+        before = list(words[: len(words) - len(self.arguments)])
+        if not before or Path(before[-1]).name not in ("train.py", "train"):  # a program of somebody else's
+            return [_program("python"), "train.py"]
+        name = Path(before[1]).name
+        return [_program(name), *before[2:]] if name in ("torchrun", "litespark") else [_program("python"), *before[1:]]
 
 
 def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
@@ -64,33 +60,20 @@ def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, starte
 
 def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
     started = started or Started.here()
-    program, environment = started.program, started.environment
+    environment = started.environment
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     kept = [str(override.input_line) for override in parsed if override.key_or_group not in _NOT_AGAIN]
+    command = [*_launcher(ranks, environment), *started.command(started.words)]
     if ranks.world_size > 1 and ranks.launcher == "torchrun":
-        command = _torchrun(started, program)
-    elif Path(program[0]).name == "litespark":
-        command = [*_launcher(ranks, environment), _program("litespark"), *program[1:]]
-    else:
-        command = [*_launcher(ranks, environment), _program("python"), *program]
+        # a process that torchrun did not start itself has its variables all the same
+        by_torchrun = any(Path(word).name in ("torchrun", "torch.distributed.run") for word in started.parent[:4])
+        options = [_program("torchrun"), f"--nproc-per-node={ranks.local_world_size}", "train.py"]
+        command = started.command(started.parent) if by_torchrun else options
     # without these a class of the user's own would be found no more
     own = (ALLOWED_VARIABLE, "PYTHONPATH") if ALLOWED_VARIABLE in environment else ()
     set_here = [f"{name}={shlex.quote(value)}" for name in own if (value := environment.get(name))]
     words = map(shlex.quote, [*command, *_hydra_settings(started.arguments), *kept])
     return " ".join([*set_here, *words, override("resume", folder)])
-
-
-def _torchrun(started: Started, program: Sequence[str]) -> list[str]:
-    """torchrun with the options that it was given; where they cannot be read, with those of its variables."""
-    program = program[next(index for index, word in enumerate(program) if word == "-m" or word[0] != "-") :]
-    parent, job = list(started.parent), [*program[program[0] == "-m" :], *started.arguments]
-    given = parent[: len(parent) - len(job)] if parent[len(parent) - len(job) :] == job else []
-    for place, word in enumerate(given[:4]):
-        if Path(word).name == "torchrun" or word == "torch.distributed.run":
-            return [_program("torchrun"), *given[place + 1 :], *program[program[0] == "-m" :]]
-    seen = {"nnodes": "GROUP_WORLD_SIZE", "master-addr": "MASTER_ADDR", "nproc-per-node": "LOCAL_WORLD_SIZE"}
-    options = [f"--{name}={value}" for name, key in seen.items() if (value := started.environment.get(key))]
-    return [_program("torchrun"), *options, *program]
 
 
 def _program(name: str) -> str:
