@@ -2,20 +2,18 @@
 
 import json
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import field
-from pathlib import Path
 from typing import Any
 
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from litespark.benchmarks.profile.classes import CLASSES, class_of, launcher
 from litespark.benchmarks.profile.scopes import annotated
-from litespark.benchmarks.profile.trace import WINDOW, Busy, busy_intervals, shares
+from litespark.benchmarks.profile.trace import Busy, work_of
 from litespark.benchmarks.step.process import out_of_memory_answered, prepare
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import StepBatch, Training, step_batches, timed_steps
@@ -82,10 +80,9 @@ def profiled(
     _, step_ms = timed_steps(training, plain, device)
     with nullcontext() if is_compiled(training) else annotated(training.model):
         training.step(watched[0])  # the first under annotations may take other paths through caches
-        events = _traced(training, watched, device)
-    wall, busy = busy_intervals(events, device.type)
+        wall, work = _traced(training, watched, device)
     tokens, pairs = sum(batch.tokens for batch in watched), sum(batch.attention_pairs for batch in watched)
-    classes = by_class(wall, busy, len(watched))
+    classes = by_class(wall, work, len(watched))
     median = statistics.median(step_ms)
     return Profile(device.type, tokens, pairs, wall / len(watched), median, classes), step_ms
 
@@ -97,37 +94,30 @@ def is_compiled(training: Training) -> bool:
     return any("forward" in vars(unit) for unit in (training.model, *getattr(training.model, "blocks", ())))
 
 
-def _traced(training: Training, batches: Sequence[StepBatch], device: Device) -> list[dict[str, Any]]:
+def _traced(training: Training, batches: Sequence[StepBatch], device: Device) -> tuple[float, list[Busy]]:
+    """Milliseconds of the steps, from one synchronisation to the next, and what the device did in them."""
     activities = [ProfilerActivity.CPU]
     if device.is_accelerator:
         activities.append(getattr(ProfilerActivity, device.type.upper()))
     with profile(activities=activities) as profiler:
-        time.sleep(0.01)  # events at the very start may be dated before the window
         device.synchronise()
-        with record_function(WINDOW):
-            for batch in batches:
-                training.step(batch)
-            device.synchronise()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(path))
-        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    return events
+        began = time.perf_counter()
+        for batch in batches:
+            training.step(batch)
+        device.synchronise()
+        wall = 1e3 * (time.perf_counter() - began)
+    return wall, work_of(profiler.events(), device.type)
 
 
-def by_class(wall: float, busy: Sequence[Busy], steps: int) -> list[ClassRecord]:
-    """Milliseconds of a step by class, `idle` included, so that they add up to `wall` / `steps`."""
-    milliseconds: dict[tuple[str, str, str | None], float] = defaultdict(float)
-    calls: dict[tuple[str, str, str | None], set[int]] = defaultdict(set)
-    for stretch, charged in zip(busy, shares(busy), strict=True):
-        kernel_class = class_of(stretch.name, stretch.launched_by, stretch.forward)
-        key = (kernel_class, stretch.name[:_LONGEST_NAME], launcher(stretch.launched_by))
-        milliseconds[key] += charged / steps
-        calls[key].add(stretch.call)
+def by_class(wall: float, work: Sequence[Busy], steps: int) -> list[ClassRecord]:
+    """Milliseconds of a step by class, and as `idle` what they leave of `wall` / `steps`."""
+    times: dict[tuple[str, str, str | None], list[float]] = defaultdict(list)
+    for done in work:
+        kernel_class = class_of(done.name, done.launched_by, done.forward)
+        times[kernel_class, done.name[:_LONGEST_NAME], launcher(done.launched_by)].append(done.milliseconds)
     kernels: dict[str, list[KernelRecord]] = {kernel_class: [] for kernel_class in CLASSES}
-    for key in sorted(milliseconds, key=milliseconds.__getitem__, reverse=True):
-        kernel_class, name, launched_by = key
-        kernels[kernel_class].append(KernelRecord(name, launched_by, milliseconds[key], len(calls[key])))
+    for (kernel_class, name, launched_by), calls in sorted(times.items(), key=lambda item: -sum(item[1])):
+        kernels[kernel_class].append(KernelRecord(name, launched_by, sum(calls) / steps, len(calls)))
     classes = [
         ClassRecord(kernel_class, sum(kernel.milliseconds for kernel in members), kernels=members[:_TOP])
         for kernel_class, members in kernels.items()

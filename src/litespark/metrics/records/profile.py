@@ -27,8 +27,7 @@ class KernelRecord:
 class ClassRecord:
     """The time of one kernel class in a step, the least that it can take, and its longest kernels.
 
-    An instant that several kernels share is divided among them; in `idle` none was busy. `other` is what no rule could
-    tell, and has no least time.
+    `idle` is what all of them leave of the step. `other` is what no rule could tell, and has no least time.
     """
 
     kernel_class: str
