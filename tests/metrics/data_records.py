@@ -7,7 +7,6 @@ from litespark.metrics.records.data import (
     LITDATA,
     OURS,
     PREPARE,
-    CorpusRecord,
     DataRecord,
     PreparationRun,
     Reader,
@@ -37,23 +36,22 @@ def data_record() -> DataRecord:
     """Two rounds on two cores: 1010 tokens and 10 documents."""
     tokens = {ENCODE: 1000, PREPARE: 1010}
     preparation = [
-        PreparationRun(variant, cores, number, position, seconds, tokens[variant])
+        PreparationRun(variant, cores, number, seconds, tokens[variant])
         for number, runs in enumerate(PREPARATION)
-        for position, (variant, cores, seconds) in enumerate(runs)
+        for variant, cores, seconds in runs
     ]
     streaming = [
-        StreamRun(reader, workers, shuffle, number, position, 2 * rate, 2.0, first)
+        StreamRun(reader, workers, shuffle, number, 2 * rate, 2.0, first)
         for number in range(2)
-        for position, (reader, workers, shuffle, rate, first) in enumerate(STREAMS)
+        for reader, workers, shuffle, rate, first in STREAMS
     ]
     return DataRecord(
         provenance(),
-        corpus=CorpusRecord("installed_packages", 10, 5_000_000, 8, 1_000_000, "hash"),
+        source="installed_packages",
+        documents=10,
+        text_bytes=5_000_000,
         vocab_size=32_000,
-        tokenizer_hash="hash",
         cores=2,
-        unit_bytes=1_250_000,
-        chunk_tokens=1 << 25,
         rounds=2,
         seq_len=4096,
         micro_batch_size=4,

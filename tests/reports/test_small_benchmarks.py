@@ -18,7 +18,7 @@ def test_rows_of_data_hold_the_medians_of_the_rounds():
     assert row(preparing, "litespark prepare", "2") == ["168.3", "0.8333", "0.775 (0.750 to 0.800)"]
     assert row(streaming, "litespark", "2") == ["yes", "7.000 M", "0.333", "200 ms"]
     assert row(streaming, "litespark", "in process", "no") == ["80.00 M", "-", "10 ms"]
-    assert "10 documents and 8 shards of .jsonl.zst, vocabulary 32,000, a CPU, 2 cores, 2 rounds" in notes(preparing)
+    assert "10 documents, vocabulary 32,000, a CPU, 2 cores, 2 rounds" in notes(preparing)
     assert "2 rounds, NOT complete" in notes(data.tables(replace(data_record(), streaming=[]))[0])
 
 

@@ -19,13 +19,12 @@ def _preparation(record: DataRecord) -> Table:
     for cores, (variant, name) in product(sorted({1, record.cores}), _NAMES.items()):
         if runs := record.prepared(variant, cores):
             speed = median(run.tokens / run.seconds for run in runs)
-            size = median(record.corpus.text_bytes / 1e6 / run.seconds for run in runs)
+            size = median(record.text_bytes / 1e6 / run.seconds for run in runs)
             rows.append((name, cores, speed, size, interval(record.shares(cores) if variant == PREPARE else [])))
-    corpus, state = record.corpus, "" if record.complete else ", NOT complete"
+    state = "" if record.complete else ", NOT complete"
     about = (
-        f"{corpus.source}: {scaled(corpus.text_bytes, 'B')} of text in {corpus.documents:,} documents and "
-        f"{corpus.shards} shards of .jsonl.zst, vocabulary {record.vocab_size:,}, {record.provenance.environment.cpu}, "
-        f"{record.cores} cores, {record.rounds} rounds{state}"
+        f"{record.source}: {scaled(record.text_bytes, 'B')} of text in {record.documents:,} documents, vocabulary "
+        f"{record.vocab_size:,}, {record.environment.cpu}, {record.cores} cores, {record.rounds} rounds{state}"
     )
     note = (
         "medians of the rounds; a ratio is taken within a round. The bare tokenizer gets texts that are in memory; "

@@ -1,52 +1,33 @@
 """From the command's words to a record; the processes are played by a function, and once they are real ones."""
 
-import hashlib
 import importlib
 import json
-from itertools import islice
 
 import pytest
-import zstandard
 
-from litespark.benchmarks.data import corpus, process, session
-from litespark.benchmarks.data.corpus import documents, write_corpus
+from litespark.benchmarks.data import process, session
+from litespark.benchmarks.data.process import texts_of
 from litespark.benchmarks.data.session import CASES, DataSettings, bench_data, with_defaults
 from litespark.child_process import ask
 from litespark.cli import main
 from litespark.metrics.records.data import DataRecord
 from litespark.run import new_run as provenance_module
+from tests.data.corpus import config, documents, write_texts
 
 OVERRIDES = ["data.vocab_size=300", "data.seq_len=64"]
+TEXTS = documents(40)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
     monkeypatch.setattr(session, "_TOKENIZER_DOCUMENTS", 20)
-    monkeypatch.setattr(corpus, "_VALIDATION_DOCUMENTS", 6)
     monkeypatch.setattr(session, "usable_cores", lambda: 2)
 
 
-def test_the_corpus_is_what_its_record_says_and_too_little_text_is_refused(tmp_path):
-    texts = [f"document {number}\n" + "word " * 40 for number in range(500)]
-    record = write_corpus(tmp_path, text_bytes=8000, shards=2, texts=iter(texts))
-    held = []
-    shards = [tmp_path / name for name in ("validation/0.jsonl.zst", "train/0.jsonl.zst", "train/1.jsonl.zst")]
-    for shard in shards:
-        lines = zstandard.ZstdDecompressor().stream_reader(shard.read_bytes()).read().splitlines()
-        held += [json.loads(line)["text"] for line in lines]
-    assert held == texts[: len(held)]
-    assert (record.documents, record.text_bytes) == (len(held), sum(map(len, held)))
-    assert sum(map(len, held[6:])) >= 8000
-    assert record.shard_bytes == sum(path.stat().st_size for path in shards)
-    assert record.sha256 == hashlib.sha256("".join(f"{text}\0" for text in held).encode()).hexdigest()
-    with pytest.raises(ValueError, match=r"--megabytes: got 1, .*hold less"):
-        write_corpus(tmp_path / "more", text_bytes=1_000_000, shards=2, texts=iter(texts))
-    # those of the installed packages are the same each time, and preparation keeps them all
-    found, again = ([*islice(documents(), 300)] for _ in range(2))
-    assert found == again
-    assert len(found) == 300
-    assert all(text.strip() and "\0" not in text and len(text) <= 4000 for text in found)
+def test_the_tokenizer_gets_all_the_text_that_is_prepared(tmp_path):
+    source = write_texts(tmp_path / "text", TEXTS)
+    assert sorted(texts_of(config(source, tmp_path))) == sorted(TEXTS)
 
 
 class Processes:
@@ -63,19 +44,12 @@ class Processes:
             if not self.streams:
                 raise ValueError("no shared memory")
             return [{"tokens": 100, "seconds": 1.0, "first_batch_seconds": 0.1} for _ in request["cases"]]
-        tokens = 1000 + (self.documents - self.lost if name == "prepare_corpus" else 0)
+        tokens = 1000 + (len(TEXTS) - self.lost if name == "prepare_corpus" else 0)
         return {"seconds": 2.0, "tokens": tokens, "folder": "somewhere"}
 
 
 def bench(folder, processes, monkeypatch):
-    real = corpus.write_corpus
-
-    def remembered(*given, **named):
-        record = real(*given, **named)
-        processes.documents = record.documents
-        return record
-
-    monkeypatch.setattr(session, "write_corpus", remembered)
+    monkeypatch.setattr(session, "texts_of", lambda config: TEXTS)
     settings, command = DataSettings(rounds=2, megabytes=0.05, seconds=0.05), ["litespark", "bench", "data"]
     return bench_data(OVERRIDES, settings, command=command, output=folder, say=lambda line: None, ask=processes)
 
@@ -95,9 +69,9 @@ def test_all_take_turns_on_the_whole_text_with_the_same_tokenizer(tmp_path, monk
     assert len({config["root"] for config in configs}) == len(configs)  # nothing is found ready
     assert {config["tokenizer"] for config in configs} == {configs[0]["tokenizer"]}
     assert [config["processes"] for config in configs] == [1, 2, 2, 1, 2]
-    assert all(not config["selection"]["quality"] and config["max_bytes"] is None for config in configs)
-    assert [config["unit_bytes"] == record.unit_bytes for config in configs[:4]] == [False, True, True, False]
-    assert 2 * record.unit_bytes < record.corpus.text_bytes
+    assert all(not config["selection"]["quality"] and config["max_bytes"] == 50_000 for config in configs)
+    small = [2 * config["unit_bytes"] < record.text_bytes for config in configs[:4]]
+    assert small == [False, True, True, False], "all cores have units"
 
 
 def test_what_was_measured_is_kept_where_a_later_process_fails(tmp_path, monkeypatch):
@@ -112,10 +86,10 @@ def test_what_was_measured_is_kept_where_a_later_process_fails(tmp_path, monkeyp
 
 
 def test_what_the_user_says_wins_over_the_defaults():
-    assert with_defaults([])[0] == "data=slimpajama"
+    assert with_defaults([])[0] == "data=installed_packages"
     words = with_defaults(["data=text", "+data.vocab_size=500"])
     assert words[-2:] == ["data=text", "+data.vocab_size=500"]
-    assert not {"data=slimpajama", "data.vocab_size=32000"} & set(words)
+    assert not {"data=installed_packages", "data.vocab_size=32000"} & set(words)
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path, capsys):

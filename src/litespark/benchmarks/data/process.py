@@ -1,15 +1,13 @@
 """What one process measures: the product's preparation, the bare tokenizer, and readers of prepared data."""
 
 import functools
-import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import zstandard
 
 from litespark.data.config import PrepareConfig
 from litespark.data.libraries import library
@@ -17,6 +15,8 @@ from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
 from litespark.data.stream.modules import build_data_module
+from litespark.data.text.reader import DocumentReader
+from litespark.data.text.sources import corpus
 from litespark.data.tokenizer_files import SUFFIX
 from litespark.metrics.records.data import LITDATA
 
@@ -44,7 +44,7 @@ def prepare_corpus(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(request: dict[str, Any]) -> dict[str, Any]:
-    """The bare tokenizer, `tokenizer`, over the texts of `source` that are in memory already."""
+    """The bare tokenizer, `tokenizer`, over the texts of the `config`'s source, which are in memory already."""
     import tokenizers
 
     use_cores(request["cores"])
@@ -56,14 +56,19 @@ def encode(request: dict[str, Any]) -> dict[str, Any]:
         encoder.encode_special_tokens = True  # as in preparation: special strings inside a text are text
         # the faster of the two batch calls: it leaves out the places in the text
         encode_batch = functools.partial(encoder.encode_batch_fast, add_special_tokens=False)
-    texts: list[str] = []
-    for file in sorted(Path(request["source"]).rglob("*.jsonl.zst")):
-        content = zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read()
-        texts += [json.loads(line)["text"] for line in content.split(b"\n")[:-1]]
+    texts = texts_of(_config(request["config"]))
     batches = [texts[start : start + _BATCH_DOCUMENTS] for start in range(0, len(texts), _BATCH_DOCUMENTS)]
     began = time.perf_counter()
     tokens = sum(len(ids) for batch in batches for ids in encode_batch(batch))
     return {"seconds": time.perf_counter() - began, "tokens": tokens}
+
+
+def texts_of(config: PrepareConfig) -> list[str]:
+    """All that preparation writes of a source, in its order."""
+    found = corpus(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        reader = DocumentReader(config, scratch=Path(scratch))
+        return [document.text for files in found.sides for document in reader.documents(files)]
 
 
 def stream(request: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""`litespark bench data` from start to end: a corpus, a tokenizer, and rounds of preparing and of streaming."""
+"""`litespark bench data` from start to end: a tokenizer, and rounds of preparing and of streaming."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 
-from litespark.benchmarks.data.corpus import documents, write_corpus
+from litespark.benchmarks.data.process import texts_of
 from litespark.benchmarks.session import provenance, record_path, turns
 from litespark.child_process import ask, call
 from litespark.config.settings import settings
@@ -38,12 +39,10 @@ from litespark.ranges import Range, Repeats, Seconds
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError
 
-DEFAULTS = ("data=slimpajama", "data.vocab_size=32000", "data.seq_len=4096", "data.micro_batch_size=4")
+DEFAULTS = ("data=installed_packages", "data.vocab_size=32000", "data.seq_len=4096", "data.micro_batch_size=4")
 _PROCESS = "litespark.benchmarks.data.process"
 # of the corpus on all cores; on one it is prepared with the configured size
 _UNITS_PER_CORE = 2
-_SHARDS_PER_CORE = 4
-_LEAST_SHARDS = 8
 _TOKENIZER_DOCUMENTS = 4000
 # several to the streamed corpus
 _STREAM_CHUNK_TOKENS = 1 << 20
@@ -73,34 +72,35 @@ def bench_data(
     say: Callable[[str], None],
     ask: Callable[..., Any] = ask,
 ) -> tuple[DataRecord, Path]:
-    """Measure, and write the record after every round, as DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in `output`.
+    """Measure, and write the record after every round, as DEVICE/DATE_bench-data_SOURCE_IDTYPE.json in `output`.
 
-    Of the config the tokenizer, the vocabulary and the settings of reading are taken; the text is the benchmark's own.
-    `command` is to reproduce it, and `ask` runs a process.
+    The text is that of the config's source, at most so many megabytes of its files, and all of it is kept. `command` is
+    to reproduce it, and `ask` runs a process.
     """
     parts = compose_parts(with_defaults(overrides))
     if not isinstance(parts.data, PrepareConfig):
         raise ConfigError("data=synthetic is not prepared, so there is nothing to measure; leave it out")
-    cores = usable_cores()
+    cores, most_bytes = usable_cores(), int(settings.megabytes * 1e6)
+    config = replace(parts.data, max_bytes=most_bytes, name="bench", packing="concat", domain_field=None,
+                     selection=SelectionConfig(), nodes=1, node_rank=0)  # fmt: skip
+    say(f"reading {settings.megabytes:g} MB of {config.source}")
+    texts = texts_of(config)
+    text_bytes = sum(len(text.encode()) for text in texts)
     with tempfile.TemporaryDirectory(prefix="litespark-bench-") as temporary:
         scratch = Path(temporary)
-        say(f"writing {settings.megabytes:g} MB of the installed packages")
-        shards = max(_LEAST_SHARDS, _SHARDS_PER_CORE * cores)
-        corpus = write_corpus(scratch / "text", text_bytes=int(settings.megabytes * 1e6), shards=shards)
-        tokenizer = _tokenizer(parts.data, say)
+        tokenizer = _tokenizer(config, texts, say)
         (scratch / "tokenizer").mkdir()
         tokenizer.save(scratch / "tokenizer")
         record = DataRecord(
-            provenance(parts, overrides, command, torch.device("cpu"), "fp32"), corpus=corpus,
-            vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash, cores=cores,
-            unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)), chunk_tokens=parts.data.chunk_tokens,
-            rounds=settings.rounds, seq_len=parts.data.seq_len, micro_batch_size=parts.data.micro_batch_size,
+            provenance(parts, overrides, command, torch.device("cpu"), "fp32"), source=Path(config.source).name,
+            documents=len(texts), text_bytes=text_bytes, vocab_size=tokenizer.vocab_size, cores=cores,
+            rounds=settings.rounds, seq_len=config.seq_len, micro_batch_size=config.micro_batch_size,
             pinned=device_count() > 0, litdata=version("litdata"),
         )  # fmt: skip
-        name = corpus.source.replace("_", "-")
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", record.source)
         path = record_path(output, record.provenance, "bench-data", name, str(token_dtype(record.vocab_size)))
         record.write(path)  # what cannot be written is known before minutes are spent
-        measured = _Processes(parts.data, scratch, ask, settings.timeout)
+        measured = _Processes(config, scratch, ask, settings.timeout)
         _prepare_in_turns(record, measured, say, lambda: record.write(path))
         say("preparing what is streamed")
         folder = measured.prepare(cores, chunk_tokens=_STREAM_CHUNK_TOKENS)["folder"]
@@ -108,8 +108,9 @@ def bench_data(
             say(f"round {number + 1} of {record.rounds}: streaming")
             ordered = [case for _, _, case in cases]
             answers = measured.stream(folder, ordered, settings.seconds, cores)
-            for position, (case, answer) in enumerate(zip(ordered, answers, strict=True)):
-                record.streaming.append(StreamRun(*case, round=number, position=position, **answer))
+            record.streaming += [
+                StreamRun(*case, round=number, **answer) for case, answer in zip(ordered, answers, strict=True)
+            ]
             record.write(path)
     return record, path
 
@@ -120,11 +121,11 @@ def with_defaults(overrides: Sequence[str]) -> list[str]:
     return [*(word for word in DEFAULTS if word.partition("=")[0] not in keys), *overrides]
 
 
-def _tokenizer(config: PrepareConfig, say: Callable[[str], None]) -> Tokenizer:
+def _tokenizer(config: PrepareConfig, texts: list[str], say: Callable[[str], None]) -> Tokenizer:
     if config.tokenizer is not None:
         return Tokenizer.load(config.tokenizer, eos_token=config.eos_token)
     say(f"training a tokenizer of {config.vocab_size:,} ids")
-    return Tokenizer.train(itertools.islice(documents(), _TOKENIZER_DOCUMENTS), vocab_size=config.vocab_size)
+    return Tokenizer.train(texts[:_TOKENIZER_DOCUMENTS], vocab_size=config.vocab_size)
 
 
 def _prepare_in_turns(
@@ -138,8 +139,9 @@ def _prepare_in_turns(
         if variant == ENCODE:
             answer = measured.encode(cores)
         else:
-            answer = measured.prepare(cores, **({"unit_bytes": record.unit_bytes} if cores > 1 else {}))
-        record.preparation.append(PreparationRun(variant, cores, number, position, answer["seconds"], answer["tokens"]))
+            unit_bytes = max(1, record.text_bytes // (_UNITS_PER_CORE * cores))
+            answer = measured.prepare(cores, **({"unit_bytes": unit_bytes} if cores > 1 else {}))
+        record.preparation.append(PreparationRun(variant, cores, number, answer["seconds"], answer["tokens"]))
         if position == len(variants) - 1:
             save()
 
@@ -152,17 +154,13 @@ class _Processes:
         self._roots = (str(scratch / f"prepared-{number}") for number in itertools.count())
 
     def encode(self, cores: int) -> Any:
-        tokenizer, source = tokenizer_file(self.scratch / "tokenizer"), self.scratch / "text"
-        return self._answer("encode", {"tokenizer": str(tokenizer), "source": str(source)}, cores)
+        tokenizer, config = tokenizer_file(self.scratch / "tokenizer"), asdict(self.config)
+        return self._answer("encode", {"tokenizer": str(tokenizer), "config": config}, cores)
 
     def prepare(self, cores: int, **changes: Any) -> Any:
-        """The corpus on so many cores, everything in it and nothing left out, into a new folder."""
-        config = replace(
-            self.config, source=str(self.scratch / "text"), root=next(self._roots), name="bench", text_field="text",
-            tokenizer=str(self.scratch / "tokenizer"), eos_token=None, domain_field=None, max_bytes=None,
-            max_files=None, packing="concat", selection=SelectionConfig(), processes=cores, nodes=1, node_rank=0,
-            **changes,
-        )  # fmt: skip
+        """The text on so many cores, into a new folder."""
+        tokenizer, root = str(self.scratch / "tokenizer"), next(self._roots)
+        config = replace(self.config, root=root, tokenizer=tokenizer, eos_token=None, processes=cores, **changes)
         return self._answer("prepare_corpus", {"config": asdict(config)}, cores)
 
     def stream(self, folder: str, cases: Sequence[Any], seconds: float, cores: int) -> Any:

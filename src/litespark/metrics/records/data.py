@@ -21,18 +21,6 @@ LITDATA: Reader = "litdata"
 
 
 @part
-class CorpusRecord:
-    """The text: `text_bytes` in UTF-8 with validation, `shard_bytes` of all files, compressed."""
-
-    source: str
-    documents: Count
-    text_bytes: Count
-    shards: Count
-    shard_bytes: Count
-    sha256: str
-
-
-@part
 class PreparationRun:
     """One pass over the corpus, in a process of its own whose start is not counted.
 
@@ -42,7 +30,6 @@ class PreparationRun:
     variant: Variant
     cores: Count
     round: CountFromZero
-    position: CountFromZero
     seconds: Positive
     tokens: Count
 
@@ -59,7 +46,6 @@ class StreamRun:
     workers: CountFromZero
     shuffle: bool
     round: CountFromZero
-    position: CountFromZero
     tokens: Count
     seconds: Positive
     first_batch_seconds: NotNegative
@@ -73,16 +59,15 @@ class StreamRun:
 class DataRecord(Record):
     """One measurement on one machine, with one tokenizer for all variants.
 
-    `unit_bytes` and `chunk_tokens` are settings of the preparation on all cores; `seq_len`, `micro_batch_size` and
-    `pinned` (batches copied to page-locked memory) are of the streams, beside which that version of `litdata` streams.
+    `text_bytes` are in UTF-8. `seq_len`, `micro_batch_size` and `pinned` (batches copied to page-locked memory) are of
+    the streams, beside which that version of `litdata` streams.
     """
 
-    corpus: CorpusRecord
+    source: str
+    documents: Count
+    text_bytes: Count
     vocab_size: int
-    tokenizer_hash: str
     cores: Count
-    unit_bytes: Count
-    chunk_tokens: Count
     rounds: Count
     seq_len: Count
     micro_batch_size: Count
@@ -90,7 +75,7 @@ class DataRecord(Record):
     litdata: str
     preparation: list[PreparationRun] = field(default_factory=list)
     streaming: list[StreamRun] = field(default_factory=list)
-    schema: Literal["litespark.bench.data/2"] = field(default="litespark.bench.data/2", kw_only=True)
+    schema: Literal["litespark.bench.data/3"] = field(default="litespark.bench.data/3", kw_only=True)
 
     def prepared(self, variant: str, cores: int) -> list[PreparationRun]:
         runs = [run for run in self.preparation if (run.variant, run.cores) == (variant, cores)]
@@ -125,7 +110,7 @@ class DataRecord(Record):
 
     @model_validator(mode="after")
     def _counts_the_same_tokens(self) -> Self:
-        encoded = {run.tokens - (self.corpus.documents if run.variant == PREPARE else 0) for run in self.preparation}
+        encoded = {run.tokens - (self.documents if run.variant == PREPARE else 0) for run in self.preparation}
         if len(encoded) > 1:
             raise ValueError(
                 f"preparation: got {sorted(encoded)} tokens without EOS, expected one number: preparation writes what "
