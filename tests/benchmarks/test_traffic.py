@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from litespark.benchmarks.traffic.counting import TrafficMode
+from litespark.benchmarks.traffic.counting import WEIGHTS, TrafficMode
+from litespark.benchmarks.traffic.inductor import scheduled
 from litespark.benchmarks.traffic.session import OURS, count_ours
 from litespark.benchmarks.traffic.steps import as_on_gpu
 from litespark.metrics.records.traffic import Counts, TrafficPhase, TrafficRecord, TrafficVariant
@@ -107,6 +108,26 @@ def test_views_are_free_in_place_counts_twice_and_a_look_up_reads_what_it_takes(
     counts = sum(mode.phases[0].classes.values(), Counts())
     row_bytes = 5 * 8 * 4
     assert (counts.read, counts.written, counts.launches) == (row_bytes + 5 * 8 + row_bytes, 2 * row_bytes, 2)
+
+
+def test_what_a_compiled_model_fuses_is_one_kernel():
+    with as_on_gpu():
+        model, x = torch.nn.Sequential(torch.nn.Linear(16, 32, bias=False), torch.nn.SiLU()), torch.zeros(8, 16)
+        mode = TrafficMode(model.parameters(), tokens=1, pairs=1)
+        with scheduled(model, mode.launch_fused) as forward, mode.counting():
+            for _ in range(2):
+                (forward(x) + 1.0).sum().backward()
+    first, later = mode.phases[0].classes, mode.phases[1].classes
+    weight_bytes, out_bytes, product = 32 * 16 * 4, 8 * 32 * 4, 2 * 8 * 16 * 32
+    gemm = first["gemm"]
+    # the input has no gradient
+    assert (gemm.launches, gemm.flops) == (2, 2 * product)
+    assert gemm.moved == 2 * (8 * 16 * 4 + weight_bytes + out_bytes)
+    # forward it reads and writes as much; the kernel of its gradient reads two tensors
+    assert (first["activation"].launches, first["activation"].moved) == (2, 5 * out_bytes)
+    assert (first[WEIGHTS].launches, later[WEIGHTS].launches) == (0, 1)  # the sum with the gradient that is there
+    assert later["gemm"] == gemm
+    assert mode.phases[0].saved > out_bytes
 
 
 def test_freed_memory_that_nobody_wrote_is_not_mistaken_for_new_one():

@@ -89,7 +89,7 @@ def profiled(
 
 def is_compiled(training: Training) -> bool:
     """Does `torch.compile` make the model's kernels? Then their names show the class, and annotations are not seen."""
-    if getattr(training, "_forward", training.model) is not training.model:
+    if getattr(training, "forward", training.model) is not training.model:
         return True
     return any("forward" in vars(unit) for unit in (training.model, *getattr(training.model, "blocks", ())))
 

@@ -52,14 +52,14 @@ class HuggingFaceTraining(TextbookTraining):
         groups = parameter_groups(self.model, optim.weight_decay)
         fused = True if setup.fused else None  # PyTorch chooses: foreach on a GPU, a loop on a CPU
         self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused)
-        self._forward: Any = torch.compile(self.model) if setup.compiled else self.model
+        self.forward: Any = torch.compile(self.model) if setup.compiled else self.model
         self.detail = _detail(setup)
         self.model.train()
 
     def loss(self, batch: TokenBatch, tokens: Tensor, *, compiled: bool) -> Tensor:
         # shift_labels are taken as they are, and labels alone would be shifted a second time
         labels = {"labels": batch.labels, "shift_labels": batch.labels, "num_items_in_batch": tokens}
-        loss: Tensor = (self._forward if compiled else self.model)(batch.tokens, **labels, use_cache=False).loss
+        loss: Tensor = (self.forward if compiled else self.model)(batch.tokens, **labels, use_cache=False).loss
         return loss
 
 

@@ -5,6 +5,7 @@ The rules:
 - Any other op of PyTorch is one kernel. It reads each distinct part of its inputs once and writes its outputs once; one
   in place does both. A look-up reads as much as it takes, and memory that nobody has written is not read.
 - Our custom ops are looked into, down to the launches of kernels, see `litespark.ops.launches`.
+- A compiled graph launches what `litespark.benchmarks.traffic.inductor` finds in its schedule.
 - Products and attention have FLOPs, and nothing else. Of attention the causal pairs count, and five products backward.
 """
 
@@ -26,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litespark.benchmarks.profile.classes import class_of, in_a_module
+from litespark.benchmarks.traffic.inductor import FusedKernel
 from litespark.metrics.records.traffic import Counts
 from litespark.ops.adamw import function as adamw
 from litespark.ops.launches import Launch, intercepted
@@ -165,11 +167,25 @@ class TrafficMode(TorchDispatchMode):
         launches = len({update.gradient.dtype for update in updates})
         self._add("adamw_kernel", Counts(_bytes(read), _bytes(written), launches=launches))
 
+    def launch_fused(self, kernels: Sequence[FusedKernel], made: Sequence[Tensor]) -> None:
+        """Count what a compiled graph launches, by its names alone, and keep what it returns.
+
+        Of the weights are copies of what a forward graph is given, and those that a backward graph returns.
+        """
+        self._keep(made)
+        classes = self.phases[-1].classes
+        for kernel in kernels:
+            kernel_class = class_of(kernel.name)
+            if kernel_class == "copies" and (kernel.of_outputs if self._backward else kernel.of_inputs):
+                kernel_class = WEIGHTS
+            flops = self._flops(kernel.name.partition("::")[2], kernel.shapes)
+            classes[kernel_class] += Counts(kernel.read, kernel.written, 1, 1, flops)
+
     def _write(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             self._blank.pop(_storage(tensor), None)
 
-    def _keep(self, made: list[Tensor]) -> None:
+    def _keep(self, made: Sequence[Tensor]) -> None:
         for storage in (tensor.untyped_storage() for tensor in ([] if self._backward else made)):
             self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
 

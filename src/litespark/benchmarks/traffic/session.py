@@ -94,8 +94,6 @@ def _variant(name: str, setup: HuggingFaceSetup | None, parts: Parts) -> Traffic
         return count_ours(parts)
     with standing_in(CountedDevice):
         reason = why_not(HUGGINGFACE["compiled" if name == EAGER else name], COUNTED, parts)
-    if reason is None and setup.compiled:
-        reason = "what Inductor fuses is not counted yet"
     variant = TrafficVariant(name, setup.about, reason)
     return variant if reason is not None else _counted(variant, parts, setup)
 

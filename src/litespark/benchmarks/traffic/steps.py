@@ -22,6 +22,7 @@ from litespark.benchmarks.step.stepping import StepBatch, Training
 from litespark.benchmarks.step.training import LitesparkTraining
 from litespark.benchmarks.step.variants import HuggingFaceSetup, masks_documents
 from litespark.benchmarks.traffic.counting import Phase, TrafficMode
+from litespark.benchmarks.traffic.inductor import scheduled
 from litespark.data.batch import TokenBatch
 from litespark.device import Device, standing_in
 from litespark.launch import Ranks
@@ -79,11 +80,16 @@ def counted(parts: Parts, setup: HuggingFaceSetup | None = None) -> list[Phase]:
     It is the second step: the first makes the states of the optimizer, and of fp8 the first scales.
     """
     with as_on_gpu():
-        training = _huggingface(parts, setup) if setup is not None else _ours(parts)
+        training: Any = _huggingface(parts, setup) if setup is not None else _ours(parts)
         batch = StepBatch([_batch(parts) for _ in range(_MICRO_BATCHES)], parts.optim.lr)
         (part, *_) = batch.batches
         mode = TrafficMode(training.model.parameters(), tokens=part.token_count, pairs=part.attention_pairs)
-        with annotated(training.model), mode.counting():
+        with ExitStack() as stack:
+            if setup is not None and setup.compiled:
+                training.forward = stack.enter_context(scheduled(training.model, mode.launch_fused))
+            else:
+                stack.enter_context(annotated(training.model))
+            stack.enter_context(mode.counting())
             training.step(StepBatch(batch.batches[:1], batch.learning_rate))
             mode.restart()
             training.step(batch)
