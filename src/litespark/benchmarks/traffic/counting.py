@@ -178,7 +178,7 @@ class TrafficMode(TorchDispatchMode):
             kernel_class = class_of(kernel.name)
             if kernel_class == "copies" and (kernel.of_outputs if self._backward else kernel.of_inputs):
                 kernel_class = WEIGHTS
-            flops = self._flops(kernel.name.partition("::")[2], kernel.shapes)
+            flops = self._flops(kernel.name.partition("::")[2], kernel.inputs)
             classes[kernel_class] += Counts(kernel.read, kernel.written, 1, 1, flops)
 
     def _write(self, tensors: Iterable[Tensor]) -> None:

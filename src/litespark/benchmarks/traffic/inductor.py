@@ -30,7 +30,7 @@ class FusedKernel(NamedTuple):
     name: str  # "aten::mm", "triton_fused_add_mul" by the ops that it fuses
     read: int  # bytes
     written: int
-    shapes: list[Tensor]  # of a library's kernel, its inputs
+    inputs: list[Tensor]  # of a library's kernel
     of_inputs: bool  # it reads nothing but inputs of the graph
     of_outputs: bool  # it writes nothing but outputs of the graph
 
@@ -149,14 +149,21 @@ def _kernels(scheduler: Any) -> Iterator[FusedKernel]:
     for node in scheduler.nodes:
         if isinstance(node, NopKernelSchedulerNode) or isinstance(node.node, ir.MultiOutput):
             continue
-        origin = node.node.get_origin_node() if node.is_extern() else None
-        if origin is not None and isinstance(origin.target, torch._ops.OpOverload):
-            name, shapes = origin.target._schema.name, _values((*origin.args, *origin.kwargs.values()))
-        else:
-            name, shapes = f"triton_{get_fused_kernel_name(node.get_nodes(), config.triton.descriptive_names)}", []
+        name, inputs = f"triton_{get_fused_kernel_name(node.get_nodes(), config.triton.descriptive_names)}", []
+        if node.is_extern() and (origin := _origin(node.node)) is not None:
+            name, inputs = origin.target._schema.name, _values((*origin.args, *origin.kwargs.values()))
         reads, writes = ({one.name for one in kind} for kind in (node.read_writes.reads, node.read_writes.writes))
         read, written = node.get_read_buffer_sizes(), node.get_write_buffer_sizes()
-        yield FusedKernel(name, read, written, shapes, reads <= given, writes <= returned)
+        yield FusedKernel(name, read, written, inputs, reads <= given, writes <= returned)
+
+
+def _origin(kernel: Any) -> Any:
+    """The op of the graph that a library's kernel is; None where it is none, but part of how another is computed."""
+    if (origin := kernel.get_origin_node()) is None:  # of an op with more than one output
+        origin = next(
+            (node for node in kernel.get_origins() if node.target is getattr(kernel, "op_overload", None)), None
+        )
+    return origin if origin is not None and isinstance(origin.target, torch._ops.OpOverload) else None
 
 
 def _values(arguments: Iterable[Any]) -> list[Tensor]:
