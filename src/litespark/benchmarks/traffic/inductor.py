@@ -21,7 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._python_dispatch import _disable_current_modes
 
-_GPU = torch.device("cuda", 0)
+from litespark.device import ACCELERATORS
+
+_GPU = torch.device(ACCELERATORS["gpu"], 0)
 
 
 class FusedKernel(NamedTuple):
@@ -82,7 +84,7 @@ def _as_on_gpu() -> Iterator[None]:
     from torch._inductor.runtime.hints import DeviceProperties
 
     # NVIDIA H200; CUDA C++ programming guide, "Technical Specifications per Compute Capability"
-    h200 = DeviceProperties("cuda", 0, 132, 90, 9, 65536, 2048, 1024, 32)
+    h200 = DeviceProperties(_GPU.type, 0, 132, 90, 9, 65536, 2048, 1024, 32)
     torch._dynamo.reset()
     try:
         with (
