@@ -76,12 +76,12 @@ def test_a_short_interval_may_hold_what_a_slow_counter_owed(clock):
 def test_a_lost_device_shows_in_the_coverage_and_never_as_half_the_energy_and_its_gap_is_credited_to_none(clock):
     meter, energy = make(clock, [100.0, 100.0])
     pass_by(clock, energy, 10, tokens=100)
-    assert energy.window().totals.joules_per_token_train == pytest.approx(20.0)
+    assert energy.window()[1].joules_per_token_train == pytest.approx(20.0)
     energy.begin_window()
     meter.lost[1] = True
     pass_by(clock, energy, 10, tokens=100)
-    window = energy.window()
-    assert (window.totals.joules_per_token_train, window.power_watts, window.totals.coverage) == (None, None, 0.5)
+    seconds, totals = energy.window()
+    assert (seconds, totals.joules_per_token_train, totals.all_in_joules, totals.coverage) == (10, None, None, 0.5)
     assert (energy.totals.train_joules, energy.totals.joules_per_token_all_in) == (None, None)
     for lost in ([True, True], [True, False], [True, False]):
         meter.lost = lost
@@ -142,7 +142,7 @@ def test_a_resume_continues_and_joules_of_lost_steps_stay_in_all_in_and_out_of_t
     assert (second.totals.all_in_joules, second.totals.coverage) == (1900.0, 1.0)
     second.switch("train")
     pass_by(clock, second, 2, tokens=20)
-    assert second.window().totals.tokens == 20, "the saved tokens are not part of the new window"
+    assert second.window()[1].tokens == 20, "the saved tokens are not part of the new window"
     journal.append(second.totals, "2026-01-31T12:01:00+00:00")
 
     _, third = make(clock)

@@ -12,8 +12,8 @@ from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyJournal, EnergyTotals
-from litespark.metrics.energy_by_phase import EnergyByPhase, EnergyWindow
+from litespark.metrics.energy import EnergyJournal, EnergyTotals, ratio
+from litespark.metrics.energy_by_phase import EnergyByPhase
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.origin import utc_now
 from litespark.training.module import TrainingModule
@@ -42,18 +42,17 @@ class EnergyMonitor(StepCallback):
             self.by_phase.add_tokens(module.last_step[0])
         if not self.due(module):
             return
-        mine, mesh = self.by_phase.window(), module.mesh
-        totals = EnergyTotals.from_vector(mesh.sum(mine.totals.to_vector()))
-        window = EnergyWindow(min(mesh.gather(mine.seconds)), totals)
+        (mine, used), mesh = self.by_phase.window(), module.mesh
+        totals, seconds = EnergyTotals.from_vector(mesh.sum(used.to_vector())), min(mesh.gather(mine))
         self.note_totals(module)
         values: dict[str, float | None] = {
             names.TRAIN_JOULES: self.totals.train_joules,
             names.ALL_IN_JOULES: self.totals.all_in_joules,
         }
-        if window.seconds >= self.by_phase.minimum_window_seconds:
+        if seconds >= self.by_phase.minimum_window_seconds:
             self.by_phase.begin_window()
-            values[names.JOULES_PER_TOKEN] = window.totals.joules_per_token_train
-            values[names.POWER_WATTS] = window.power_watts
+            values[names.JOULES_PER_TOKEN] = totals.joules_per_token_train
+            values[names.POWER_WATTS] = ratio(totals.all_in_joules, seconds)
         log_everywhere(module, values)
 
     def note_totals(self, module: TrainingModule) -> None:

@@ -8,7 +8,9 @@ bytes; the order of its loaders depends on `num_workers`.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -36,10 +38,19 @@ def chunk_fault(folder: Storage, record: ChunkRecord, sizes: dict[str, int], *, 
     size, where = sizes.get(record.file), folder.where(record.file)
     if size is None:
         return f"{where} is missing; the manifest lists it with {record.size} bytes"
+
+    def digest() -> str:
+        path = folder.where(record.file)
+        return hashlib.sha256(folder.read(record.file)).hexdigest() if folder.remote else content_hash(Path(path))
+
+    wrong = difference(record, size, digest if hashed else None)
+    return None if wrong is None else f"{where} {wrong}"
+
+
+def difference(record: ChunkRecord, size: int, digest: Callable[[], str] | None) -> str | None:
+    """In what bytes of that size and SHA-256 (not asked for where it is None) differ from a record, or None."""
     if size != record.size:
-        return f"{where} has {size} bytes; the manifest says {record.size}"
-    if not hashed:
-        return None
-    local = not folder.remote
-    digest = content_hash(folder.local / record.file) if local else hashlib.sha256(folder.read(record.file)).hexdigest()
-    return None if digest == record.sha256 else f"{where} has SHA-256 {digest}; the manifest says {record.sha256}"
+        return f"has {size} bytes; the manifest says {record.size}"
+    if digest is not None and (got := digest()) != record.sha256:
+        return f"has SHA-256 {got}; the manifest says {record.sha256}"
+    return None

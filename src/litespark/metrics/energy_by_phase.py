@@ -59,18 +59,6 @@ class EnergyMeter(ABC):
         return None
 
 
-@dataclass(frozen=True)
-class EnergyWindow:
-    """What was booked since the window began; ``seconds`` is its wall-clock length."""
-
-    seconds: float
-    totals: EnergyTotals
-
-    @property
-    def power_watts(self) -> float | None:
-        return ratio(self.totals.all_in_joules, self.seconds)
-
-
 class EnergyByPhase:
     """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
 
@@ -115,10 +103,10 @@ class EnergyByPhase:
         self._window_seconds = self._last.seconds
         self._window_totals = self.totals
 
-    def window(self) -> EnergyWindow:
-        """Read the counters and return the window so far, whatever its age; it stays open."""
+    def window(self) -> tuple[float, EnergyTotals]:
+        """Read the counters and return seconds and totals since the window began, whatever its age; it stays open."""
         self.book()
-        return EnergyWindow(self._last.seconds - self._window_seconds, self.totals - self._window_totals)
+        return self._last.seconds - self._window_seconds, self.totals - self._window_totals
 
     def resume(self, totals: EnergyTotals, journaled: EnergyTotals | None = None) -> None:
         """Continue from a checkpoint; what this process used so far (start-up) is kept on top.

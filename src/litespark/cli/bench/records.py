@@ -22,19 +22,7 @@ def recording(context: typer.Context, output: Path | None, publish: bool) -> dic
     if output is not None and publish:
         raise typer.BadParameter("got --output and --publish, expected one of the two")
     folder = output or repository() / ("results" if publish else "logs/bench")
-    return {"command": _typed(context.obj), "output": folder, "say": tell}
-
-
-def _typed(typed: Sequence[str]) -> list[str]:
-    """The command as it was typed, but where the record goes."""
-    words = iter(typed)
-    kept = ["litespark"]
-    for word in words:
-        if word == "--output":
-            next(words, None)
-        elif word.partition("=")[0] not in ("--output", "--publish"):
-            kept.append(word)
-    return kept
+    return {"command": ["litespark", *context.obj], "output": folder, "say": tell}
 
 
 def show(publish: bool, tables: Sequence[Any], path: Path, figure: Any = None, *, complete: bool = True) -> None:

@@ -1,13 +1,12 @@
-"""Whether a prepared folder is what its manifest says: every chunk by size and hash, the indexes, the tokenizer."""
+"""Whether a prepared folder is what its manifest says: every chunk by size and hash, the tokenizer."""
 
-import json
 import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
 from litespark.data import manifest as manifests
 from litespark.data import tokenizer_files as tokenizers
-from litespark.data.chunks import ChunkRecord, chunk_fault
+from litespark.data.chunks import chunk_fault
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.chunk_writer import INDEX
 from litespark.data.prepare.same_text import NOTE, START
@@ -21,7 +20,7 @@ def check_prepared(address: str | Path) -> tuple[Manifest, list[str]]:
     """Read every chunk of a prepared folder, here or behind an address, and compare it with the manifest.
 
     Returns the manifest, and the files that lie in the folder and do not belong to it. ValueError names each chunk that
-    is missing or has other bytes, each index that lists other chunks, and another tokenizer.
+    is missing or has other bytes, and another tokenizer.
     """
     manifest = Manifest.read(address)
     storage = Storage(address)
@@ -35,7 +34,6 @@ def check_prepared(address: str | Path) -> tuple[Manifest, list[str]]:
             there = {name.removeprefix(folder): size for name, size in sizes.items() if name.startswith(folder)}
             below = storage.below(folder.rstrip("/"))
             wrong += [chunk_fault(below, chunk, there, hashed=True) for chunk in domain.chunks]
-            wrong.append(_fault_of_index(below, domain.chunks, there))
     wrong.append(_fault_of_tokenizer(storage, manifest, sizes))
     if faults := [fault for fault in wrong if fault is not None]:
         more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
@@ -45,19 +43,6 @@ def check_prepared(address: str | Path) -> tuple[Manifest, list[str]]:
         )
     expected |= {name for name in sizes if fnmatch(name, NOTE) or fnmatch(name, START)}
     return manifest, sorted(sizes.keys() - expected)
-
-
-def _fault_of_index(folder: Storage, chunks: list[ChunkRecord], sizes: dict[str, int]) -> str | None:
-    where = folder.where(INDEX)
-    if INDEX not in sizes:
-        return f"{where} is missing"
-    try:
-        entries = json.loads(folder.read(INDEX))["chunks"]
-        listed = [(entry["filename"], entry["chunk_bytes"], entry["dim"]) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"{where} is not an index of LitData ({error})"
-    expected = [(chunk.file, chunk.size, chunk.tokens) for chunk in chunks]
-    return None if listed == expected else f"{where} lists other chunks than the manifest"
 
 
 def _fault_of_tokenizer(storage: Storage, manifest: Manifest, sizes: dict[str, int]) -> str | None:

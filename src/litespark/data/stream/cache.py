@@ -2,9 +2,10 @@
 
 `CACHE/chunks/SHA256.bin` holds whole chunks under the hash of their content; `CACHE/data_sets` holds the manifests.
 Processes agree through file locks, which the kernel frees when their holder dies. When the chunks exceed the limit,
-those that were used longest ago are deleted; a reader of one keeps it open. So the folder may exceed its limit
-by the chunks under way, one a process at most. fsspec's own caches (2026.9) have no limit in bytes; LitData's (0.2)
-deletes each chunk that was read, once a data set exceeds the limit.
+those that were used longest ago are deleted; a reader of one keeps it open. So the folder may exceed its limit by the
+chunks under way, one a process at most; what a killed process left goes when that chunk is fetched again. fsspec's own
+caches (2026.9) have no limit in bytes; LitData's (0.2) deletes each chunk that was read, once a data set exceeds the
+limit.
 """
 
 import errno
@@ -18,11 +19,11 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from litespark.data import manifest as manifests
 from litespark.data import tokenizer_files as tokenizers
-from litespark.data.chunks import ChunkRecord
+from litespark.data.chunks import ChunkRecord, difference
 from litespark.data.local_files import path_from
 from litespark.data.storage import Storage
 from litespark.data.tokenizer import Tokenizer
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 _LOCKS = 64
 _TRIES = 8
 """To open a chunk, each second one after a fetch."""
-_FILE = re.compile(r"\.?(?P<sha256>[0-9a-f]{64})\.bin(?P<partial>\.[0-9a-f]+\.partial)?")
+_FILE = re.compile(r"[0-9a-f]{64}\.bin")
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -134,9 +135,6 @@ class ChunkCache:
             for _, name, size in files:
                 if held + coming <= self.limit_bytes:
                     return
-                kind = _FILE.fullmatch(name)
-                if kind and kind["partial"] and self._is_locked(_lock_name(kind["sha256"])):
-                    continue  # on its way: otherwise its process was killed
                 (self._chunks / name).unlink(missing_ok=True)
                 held -= size
 
@@ -151,13 +149,6 @@ class ChunkCache:
 
     def _lock(self, name: str) -> FileLock:
         return FileLock(self._locks / name)
-
-    def _is_locked(self, name: str) -> bool:
-        try:
-            with self._lock(name).acquire(blocking=False):
-                return False
-        except Timeout:
-            return True
 
     @contextmanager
     def _mendable_faults(self) -> Iterator[None]:
@@ -180,12 +171,9 @@ def _lock_name(sha256: str) -> str:
 
 
 def _fault(file: BufferedReader, record: ChunkRecord, verify_hash: bool) -> str | None:
-    size = os.fstat(file.fileno()).st_size
-    if size != record.size:
-        return f"has {size} bytes; the manifest says {record.size}"
-    if verify_hash:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    def digest() -> str:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        if digest != record.sha256:
-            return f"has SHA-256 {digest}; the manifest says {record.sha256}"
-    return None
+        return found
+
+    return difference(record, os.fstat(file.fileno()).st_size, digest if verify_hash else None)
