@@ -68,8 +68,7 @@ NAME_RANKS = {"litespark.mesh", "litespark.training.strategies", "litespark.run.
 ASKING_OF_RANKS = {"distributed", "is_global_zero", "global_rank", "barrier", "rank_zero_only", "rank_zero_experiment"}
 # what lists the families, and what measures the native one alone; all else asks the protocols of models.spec
 NAME_LLAMA = tuple(
-    f"litespark.{name}"
-    for name in "models.llama config.groups run.config benchmarks planning.roofline planning.fp8_casts".split()
+    f"litespark.{name}" for name in "models.llama config.groups run.config benchmarks planning.roofline".split()
 )
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "misc"}
 MOST_LINES_IN_A_FILE = 400

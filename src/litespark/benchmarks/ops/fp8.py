@@ -16,6 +16,7 @@ from litespark.benchmarks.ops.fp8_runs import (
     CASTS,
     DELAYED,
     FUSED,
+    FUSED_CASTS,
     NORM,
     PLAIN_THEN_CAST,
     PRODUCTS,
@@ -37,7 +38,6 @@ from litespark.ops.linear.state import why_not as why_not_at_these_sizes
 from litespark.ops.measuring import those_that_run
 from litespark.ops.shapes import Place
 from litespark.ops.verification import failures, said, verify_products, why_wrong
-from litespark.planning.fp8_casts import FUSED_CASTS
 from litespark.planning.op_costs import op_cost
 
 # square linear layers; multiples of 128, around the widths of models from 160 million parameters to 30 billion

@@ -17,8 +17,10 @@ from litespark.ops.fp8.operands import Operand, Quantisation, plain, product
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.shapes import Place
-from litespark.planning.fp8_casts import FUSED_CASTS
 
+# of the recipe `delayed`, what norms and SwiGLU make, forward and backward; attention, rope and the next block hand the
+# others over in bf16
+FUSED_CASTS = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
 # cases
 NORM, SWIGLU = "norm that casts", "SwiGLU that casts"
 CASTS, WEIGHTS = "casts that stay passes of a layer", "casts of the weights of a layer"

@@ -15,7 +15,6 @@ from litespark.data.config import PrepareConfig
 from litespark.device import find
 from litespark.metrics.records.step import Protocol, RatesRecord, RooflinePart, StepModel, StepRecord, VariantRecord
 from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
-from litespark.planning.fp8_casts import cast_bytes
 from litespark.planning.roofline import RooflinePrecision, roofline
 from litespark.ranges import Minutes, Repeats, Seconds
 from litespark.run.composing import compose_parts
@@ -149,7 +148,7 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
 def add_rates(record: StepRecord, decided: Decided) -> None:
     """Measure what the device reaches, where the record has no rates; from it the roofline of each variant.
 
-    It is that of a step over whole causal sequences. What the casts of ours in fp8 move is told beside it.
+    It is that of a step over whole causal sequences.
     """
     if record.rates.matmul_flops is not None:
         return
@@ -176,11 +175,6 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
                 mean_keys=causal_mean_keys(record.protocol.seq_len),
             )
             bounds = [RooflinePart(kernel_class, milliseconds) for kernel_class, milliseconds in by_class.items()]
-        if variant.kind != "huggingface" and precision == "fp8":
-            casts = cast_bytes(parts.llama, place.shapes, theirs.fp8, accumulate=accumulate)
-            added = sum(cast.added for cast in casts)
-            about += "; fp8 SIMULATED, whose speed says nothing" if theirs.fp8.simulate else ""
-            about += f"; its casts move {added / 1e9:+.3g} GB a step against bf16"
-            if record.rates.copy_bytes is not None:
-                about += f", {1e3 * added / record.rates.copy_bytes:+.3g} ms at the rate of copies"
+        if variant.kind != "huggingface" and precision == "fp8" and theirs.fp8.simulate:
+            about += "; fp8 SIMULATED, whose speed says nothing"
         record.variants[index] = dataclasses.replace(variant, about=about, roofline=bounds)
