@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from litespark.ops.instructions import Code, read
+from litespark.ops.launches import intercepted
 from litespark.ops.triton_support import INTERPRET, TARGETS, Launches, Target, interpreting, recording
 
 # columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
@@ -169,7 +170,7 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
         raise RuntimeError(f"kernels are interpreted in this process; compile without {INTERPRET}")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import make_backend
-    from triton.runtime.jit import JITFunction, create_function_from_signature
+    from triton.runtime.jit import create_function_from_signature
 
     backend = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size))
     recorded: list[Compilation] = []
@@ -198,13 +199,9 @@ def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
         if not any(replace(made, name=earlier.name) == earlier for earlier in recorded):
             recorded.append(made)
 
-    make_launch, JITFunction.run = JITFunction.run, record
-    try:
-        with recording(target):
-            for purpose, launch in launches:  # noqa: B007 (read where it is recorded)
-                launch()
-    finally:
-        JITFunction.run = make_launch
+    with recording(target), intercepted(record):
+        for purpose, launch in launches:  # noqa: B007 (read where it is recorded)
+            launch()
     return recorded
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
+from unittest import mock
 
 from torch import Tensor
 
@@ -29,23 +30,18 @@ class Launch(NamedTuple):
 
 
 @contextmanager
-def intercepted(launch: Callable[[Launch], None]) -> Iterator[None]:
-    """Within it launches of Triton kernels, compiled or interpreted, are told to `launch` and not made."""
+def intercepted(run: Callable[..., None]) -> Iterator[None]:
+    """Within it `run(kernel, *arguments, grid=…, warmup=…, **options)` takes the place of a launch of a Triton kernel,
+    compiled or interpreted.
+    """
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
-    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        launch(described(kernel, *arguments, **options))
+    def in_place(kernel: Any, *arguments: Any, **options: Any) -> None:
+        run(kernel, *arguments, **options)
 
-    kinds: list[Any] = [JITFunction, InterpretedFunction]
-    usual = [kind.run for kind in kinds]
-    for kind in kinds:
-        kind.run = record
-    try:
+    with mock.patch.object(JITFunction, "run", in_place), mock.patch.object(InterpretedFunction, "run", in_place):
         yield
-    finally:
-        for kind, run in zip(kinds, usual, strict=True):
-            kind.run = run
 
 
 def described(kernel: Any, *arguments: Any, **options: Any) -> Launch:

@@ -30,7 +30,7 @@ from litespark.benchmarks.profile.classes import class_of, in_a_module
 from litespark.benchmarks.traffic.inductor import FusedKernel
 from litespark.metrics.records.traffic import Counts
 from litespark.ops.adamw import function as adamw
-from litespark.ops.launches import Launch, intercepted
+from litespark.ops.launches import described, intercepted
 
 # casts of weights to what products take and of their gradients back, and sums of gradients
 WEIGHTS = "weights"
@@ -152,7 +152,8 @@ class TrafficMode(TorchDispatchMode):
         counts = Counts(read, _bytes(written), calls, 1, self._flops(op, inputs))
         self._add(func._schema.name, counts, reads if op in _CASTS else [])
 
-    def _launched(self, launch: Launch) -> None:
+    def _launched(self, kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        launch = described(kernel, *arguments, **options)
         reads = [tensor for tensor in launch.reads if _storage(tensor) not in self._blank]
         self._write(launch.writes)
         self._add(launch.kernel, Counts(_bytes(reads), _bytes(launch.writes), launches=1), reads)
