@@ -6,10 +6,13 @@ import torch
 from litespark.ops.fp8.formats import E4M3, E5M2, power_of_two_scale, quantised
 from litespark.ops.fp8.kernels import cast, scale_of, store_rows, store_words
 from litespark.ops.fp8.operands import Quantisation
+from litespark.ops.fp8.reference import PIECES as SPECIFICATION
 from tests.ops.fp8_inputs import EDGES, around_ties, assert_same, every_value
 
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402 it may not be installed
+
+from litespark.ops.fp8.fused import PIECES as FUSED  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOTH = pytest.mark.parametrize("format", [E4M3, E5M2], ids=lambda format: format.name)
@@ -45,6 +48,19 @@ def test_scales_from_bits_are_exact_at_every_edge(format):
     found = torch.full_like(amax, -1.0)
     _scale_kernel[(len(amax) // 256,)](amax.view(torch.int32), found, format.mantissa_bits, 256)
     assert_same({"scale": found}, {"scale": power_of_two_scale(amax, format)})
+
+
+@pytest.mark.parametrize("pieces", [SPECIFICATION, FUSED], ids=["reference", "triton"])
+@pytest.mark.parametrize("scale", [None, 0.25], ids=["own scale", "known scale"])
+def test_a_cast_into_an_operand_makes_the_same_codes_where_they_were(pieces, scale):
+    known = None if scale is None else torch.tensor(scale, device=DEVICE)
+    old, new = (torch.linspace(-top, top, 48, device=DEVICE).view(3, 16) for top in (1.0, 300.0))
+    before = pieces.cast(old, Quantisation(E4M3, known))
+    after, expected = (pieces.cast(new, Quantisation(E4M3, known, into=into)) for into in (before, None))
+    for mine, kept, wanted in zip(*((it.rows, it.columns) for it in (after, before, expected)), strict=True):
+        assert mine.values.data_ptr() == kept.values.data_ptr()
+        assert mine.scale.data_ptr() == kept.scale.data_ptr()
+        assert_same({"codes": mine.wide()}, {"codes": wanted.wide()})
 
 
 # ---------------------------------------------------------------- far apart

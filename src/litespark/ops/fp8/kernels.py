@@ -227,7 +227,9 @@ def cast(x: Tensor, quantisation: Quantisation) -> Operand:
     rows, width = x.shape
     scale, bits = quantisation.scale, None
     if scale is None:
-        scale, bits = x.new_ones((), dtype=torch.float32), x.new_zeros((), dtype=torch.int32)
+        kept = None if quantisation.into is None else quantisation.into.scale
+        scale = x.new_ones((), dtype=torch.float32) if kept is None else kept
+        bits = x.new_zeros((), dtype=torch.int32)
     operand = empty_operand(x, width, quantisation, scale)
     if x.numel() == 0:
         return operand
@@ -258,8 +260,10 @@ def transpose(operand: Operand) -> None:
 
 
 def empty_operand(like: Tensor, width: int, quantisation: Quantisation, scale: Tensor | None) -> Operand:
-    """Memory for the codes of a tensor (R, `width`) with as many rows as `like`."""
+    """Memory for the codes of a tensor (R, `width`) with as many rows as `like`, or that of `quantisation.into`."""
     assert quantisation.format is not None
+    if quantisation.into is not None:
+        return quantisation.into.with_scale(scale)
     rows, dtype = like.shape[0], quantisation.format.dtype
     return Operand(
         Matrix(like.new_empty(rows, width, dtype=dtype), scale) if quantisation.rows else None,

@@ -32,6 +32,7 @@ class Quantisation:
     columns: bool = True
     amax: Tensor | None = None  # () int32, raised to `amax_bits` of the tensor before the cast; None: not wanted
     counts: Tensor | None = None  # (2,) int64, to which `saturation_and_underflow` is added; None: not wanted
+    into: "Operand | None" = None  # whose memory `Pieces.cast` fills; None: new memory
 
     @property
     def fused(self) -> bool:
@@ -63,6 +64,17 @@ class Operand:
 
     rows: Matrix | None  # (R, C), contracted over C
     columns: Matrix | None  # (C, R), contracted over R
+
+    @property
+    def scale(self) -> Tensor | None:
+        """That of both layouts."""
+        matrix = self.rows or self.columns
+        return None if matrix is None else matrix.scale
+
+    def with_scale(self, scale: Tensor | None) -> "Operand":
+        """The same memory of codes, with another tensor for their scale."""
+        layouts = (None if of is None else Matrix(of.values, scale) for of in (self.rows, self.columns))
+        return Operand(*layouts)
 
 
 def plain(values: Tensor) -> Operand:

@@ -25,11 +25,19 @@ class Pieces:
         if quantisation.amax is not None:
             torch.maximum(quantisation.amax, bits, out=quantisation.amax)
         scale = quantisation.scale
+        into = quantisation.into
         if scale is None:
             scale = power_of_two_scale(bits.view(torch.float32), format)
+            if into is not None and into.scale is not None:
+                scale = into.scale.copy_(scale)
         if quantisation.counts is not None:
             quantisation.counts.add_(saturation_and_underflow(x, scale, format))
         codes = quantised(x, scale, format)
+        if into is not None:
+            for kept, made in ((into.rows, codes), (into.columns, codes.T)):
+                if kept is not None:
+                    kept.values.copy_(made)
+            return into.with_scale(scale)
         rows = Matrix(codes.contiguous(), scale) if quantisation.rows else None
         columns = Matrix(codes.T.contiguous(), scale) if quantisation.columns else None
         return Operand(rows, columns)

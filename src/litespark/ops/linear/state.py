@@ -1,5 +1,6 @@
 """What linear layers in fp8 keep from step to step: their recipes, the places of their scales, their cast weights."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -59,9 +60,11 @@ class Fp8Linear:
 
     def renew_weight(self) -> None:
         """After an optimizer step: cast the weight anew; one that is not in fp8 when it is next asked for."""
-        self._operand = None
-        if self.recipe is not None:
-            self._cast_weight(self.weight.dtype, count=True)
+        if self.recipe is None:
+            self._operand = None
+        else:
+            # into the memory of before, which a CUDA graph holds
+            self._cast_weight(self.weight.dtype, count=True, into=self._operand)
 
     def move(self, recipe: Recipe | None) -> None:
         """Go on with another recipe, or without fp8; what is known of the tensors is forgotten."""
@@ -79,14 +82,15 @@ class Fp8Linear:
         """See `litespark.ops.fp8.operands.product`."""
         return product(left, right, dtype, simulate=self.simulate, fast=fast)
 
-    def _cast_weight(self, dtype: torch.dtype, *, count: bool) -> None:
+    def _cast_weight(self, dtype: torch.dtype, *, count: bool, into: Operand | None = None) -> None:
         # also where validation runs in inference mode: training goes on with what is cast here
         with torch.inference_mode(False), torch.no_grad():
             weight = self.weight.detach()
             if self.recipe is None:
                 self._operand = plain(weight.to(dtype))
             else:
-                self._operand = self.pieces.cast(weight, self.quantisation("weight", weight.numel(), count=count))
+                quantisation = self.quantisation("weight", weight.numel(), count=count)
+                self._operand = self.pieces.cast(weight, replace(quantisation, into=into))
         self._cast_of = self._state_of_weight(dtype)
 
     def _state_of_weight(self, dtype: torch.dtype) -> tuple[object, ...]:

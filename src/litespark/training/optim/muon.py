@@ -90,8 +90,10 @@ class MuonWithAdamW(Optimizer):
             if low < high:
                 coefficients = DEFAULT_A, DEFAULT_B, DEFAULT_C
                 orthogonal = _zeropower_via_newtonschulz(part, coefficients, group["newton_schulz_steps"], EPS)
-                rate = _adjust_lr(lr, group["adjust_lr"], part.shape)
-                new_weight[low - first : high - first].add_(orthogonal[low - begin : high - begin], alpha=-rate)
+                rate: Any = _adjust_lr(lr, group["adjust_lr"], part.shape)
+                rows = orthogonal[low - begin : high - begin].to(new_weight.dtype)
+                # as PyTorch's `add(alpha=-rate)`, which takes a number of the host
+                new_weight[low - first : high - first].addcmul_(rows, -rate.to(new_weight.dtype))
             begin += len(part)
         self._replace(average, new_average)
         self._replace(weight, new_weight)

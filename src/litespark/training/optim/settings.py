@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from litespark.config.settings import Switch, settings
+from litespark.device import device_of
 from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range
 from litespark.training.optim.adamw import AdamWKernel, fused_adamw
 from litespark.training.optim.build import parameter_groups
@@ -115,10 +117,12 @@ class MuonConfig(OptimizerConfig):
                 f"optim=muon: got a {type(model).__name__} without a trained matrix in its layers, expected some: Muon "
                 "is for those. Choose optim=adamw"
             )
-        factor = 1.0 if self.matrix_lr is None else self.matrix_lr / self.lr
+        factor, there = 1.0 if self.matrix_lr is None else self.matrix_lr / self.lr, next(iter(matrices)).device
+        # a step reads it on the device: no number of a step is baked into a CUDA graph of it
+        rate = torch.tensor(self.lr * factor, dtype=device_of(there).sum_dtype, device=there)
         names = ("weight_decay", "momentum", "nesterov", "newton_schulz_steps", "adjust_lr")
         common = {name: getattr(self, name) for name in names}
-        common |= {"lr": self.lr * factor, LEARNING_RATE_FACTOR: factor}
+        common |= {"lr": rate, LEARNING_RATE_FACTOR: factor}
         groups = [{"params": parameters, "rows": parts, **common} for parts, parameters in rows.items()]
         others = parameter_groups(model, self.weight_decay, without=matrices.keys())
         return MuonWithAdamW(groups, fused_adamw(self.adamw_kernel, others, self.lr, self.betas, self.eps))
