@@ -9,10 +9,10 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,8 +29,35 @@ _MOST_KEPT_BYTES = 2**30
 _OUT_OF_MEMORY = re.compile(r"(CUDA|HIP|MPS)( error:| backend)? out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 
 
+T = TypeVar("T")
+
+
 class NoDeviceError(ValueError):
     """The accelerator that was asked for is not on this machine."""
+
+
+class Graphs:
+    """CUDA graphs of what a device is given; all of them share memory, so results that nobody holds are lost."""
+
+    def __init__(self, place: torch.device) -> None:
+        self._stream = torch.cuda.Stream(place)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def rehearse(self, work: Callable[[], object]) -> None:
+        """Do `work` where it is recorded later: nothing may then be loaded or made for the first time."""
+        here = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            work()
+        here.wait_stream(self._stream)
+
+    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """What `work` returns, without values yet: only the call beside it does the work, each time into the same."""
+        graph = torch.cuda.CUDAGraph()
+        # other threads, which read ahead, may use the device meanwhile
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            result = work()
+        return result, graph.replay
 
 
 class Device:
@@ -38,6 +65,7 @@ class Device:
 
     is_accelerator = False  # it computes while the host goes on, and has memory of its own
     has_timer = True  # `mark` waits for nothing
+    has_graphs = False  # what it is given can be recorded and done again
     sum_dtype = torch.float64  # the widest type that it adds in
     multiplies_fp32_fastest = False  # of all types that we train in, whatever the sizes
 
@@ -145,6 +173,10 @@ class Device:
         """Between two marks; synchronise before."""
         return 1e3 * (last - first)
 
+    def graphs(self) -> Graphs:
+        """What records work, where it `has_graphs`."""
+        raise ValueError(f"got a device of type {self.type}, expected one with graphs; set ops.cuda_graph=false")
+
     def occupy(self, seconds: float) -> None:
         """Keep it busy for about so long, so that the host can queue work behind; not where there is no way to."""
 
@@ -194,6 +226,13 @@ class Accelerator(Device):
 
     def set_random_state(self, state: Tensor) -> None:
         self._module.set_rng_state(state.cpu(), self.torch)
+
+    @property
+    def has_graphs(self) -> bool:  # type: ignore[override]
+        return self.is_nvidia
+
+    def graphs(self) -> Graphs:
+        return Graphs(self.torch) if self.has_graphs else super().graphs()
 
     def mark(self) -> Any:
         event = torch.Event(self.torch, enable_timing=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from litespark.launch import ALONE, Ranks
 from litespark.planning.memory import training_state_bytes
 from litespark.run.preflight import Machine, preflight
 from litespark.run.targets import ConfigError
+from litespark.training.optim import OptimizerConfig
 from tests.run.composed import parts
 
 OF_TWO = Ranks(world_size=2, rank=1, local_rank=1, local_world_size=2)
@@ -89,3 +91,48 @@ def test_a_target_needs_validations_and_text(logs):
     with pytest.raises(ConfigError, match=r"budget\.target_bpb=1\.5: got trainer\.validate_every=null.*set trainer"):
         preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=null"), ALONE)
     preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=5"), ALONE)
+
+
+GRAPH = ("ops.cuda_graph=true", "ops.attention=sdpa", "trainer.accelerator=auto", "precision=bf16")
+
+
+def test_a_cuda_graph_is_refused_on_a_cpu_in_one_message(logs, no_gpu):
+    with pytest.raises(ConfigError) as caught:
+        preflight(parts(logs, *GRAPH, "recompute=full"), ALONE)
+    problems = str(caught.value).splitlines()[1:]
+    assert [problem for problem in problems if "cuda_graph" in problem] == [
+        "- ops.cuda_graph=true: got a device of type cpu, expected an NVIDIA GPU; set ops.cuda_graph=false"
+    ]
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("strategy=ddp", r"got strategy=ddp, expected one device; set strategy=single"),
+        ("strategy=fsdp", r"got strategy=fsdp, expected one device; set strategy=single"),
+        ("precision=fp8", r"got precision=fp8, expected bf16: .* set precision=bf16"),
+        ("ops.compile=block", r"got ops\.compile=block, .* set ops\.compile=none"),
+        ("recompute=full", r"got recompute=full, .* set recompute=swiglu"),
+        ("optim.fused=false", r"got optim\.fused=false, .* set optim\.fused=true"),
+        ("ops.attention=flex", r"ops\.attention: got flex, .* nothing is compiled; expected one that can: "),
+        ("ops.attention=varlen", r"ops\.attention: got varlen, .* documents differs .* expected one that can: "),
+    ],
+)
+def test_a_cuda_graph_is_refused_where_steps_may_differ(logs, card, word, message):
+    card((9, 0), gibibytes=80)
+    preflight(parts(logs, *GRAPH), ALONE)
+    with pytest.raises(ConfigError, match=message):
+        preflight(parts(logs, *GRAPH, word), ALONE)
+
+
+def test_a_cuda_graph_is_refused_for_what_is_not_ours(logs, card):
+    @dataclasses.dataclass(frozen=True)
+    class Mine:
+        name: str = "mine"
+        measures_text: bool = True
+
+    card((9, 0), gibibytes=80)
+    ours = parts(logs, *GRAPH)
+    for changes in ({"task": Mine()}, {"optim": OptimizerConfig()}):
+        with pytest.raises(ConfigError, match=r"ops\.cuda_graph=true: got (task=Mine|optim=OptimizerConfig), expected"):
+            preflight(dataclasses.replace(ours, **changes), ALONE)

@@ -14,7 +14,7 @@ from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from litespark.config.settings import settings
+from litespark.config.settings import Switch, settings
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.linear_cross_entropy.reference import TokenLosses
 from litespark.ops.shapes import Place, StepShapes
@@ -173,6 +173,9 @@ class OpsConfig:
     compile: Literal["none", "auto", "block", "model"] = "none"
     """What `torch.compile` gets to see: nothing, each block by itself, or the whole model. `auto` compiles the blocks
     of a long run on a CPU where that pays, which it measures; one line of the log says so."""
+    cuda_graph: Switch = False
+    """Record a step as CUDA graphs and replay it: one launch for each part of a step instead of one a kernel. On one
+    NVIDIA GPU, in fp32 or bf16; memory of the activations stays reserved."""
     on_failed_verification: Literal["stop", "fallback"] = "stop"
     """A fast op asked for by name that differs from its reference stops the run, or is replaced by the reference;
     `auto` takes the next one in any case."""

@@ -45,7 +45,7 @@ def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()
     for op, asked in config.backends().items():
         if op in idle or asked == AUTO:
             continue
-        if (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
+        if (reason := _cannot(op, asked, place)) is not None:
             others = [name for name in BACKENDS[op] if reason_against(op, name, place) is None]
             refusals.append(
                 f"ops.{op}: got {asked}, which cannot run here: {reason}; expected one that can: "
@@ -54,9 +54,18 @@ def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()
     return refusals
 
 
+def _cannot(op: str, name: str, place: Place) -> str | None:
+    if place.cuda_graph and op == "attention":
+        if name == "flex":
+            return "with ops.cuda_graph=true nothing is compiled"
+        if name == "varlen" and place.shapes.documents:
+            return "the number of documents differs from batch to batch, which no CUDA graph can hold"
+    return why_not(op, name, place.device, place.dtype, place.shapes)
+
+
 def reason_against(op: str, name: str, place: Place) -> str | None:
     """Why a backend gives no speed there: it cannot run, or only in Triton's interpreter."""
-    if (reason := why_not(op, name, place.device, place.dtype, place.shapes)) is not None:
+    if (reason := _cannot(op, name, place)) is not None:
         return reason
     if not device_of(place.device).is_accelerator and name.startswith("triton"):
         return "Triton's interpreter is for tests"

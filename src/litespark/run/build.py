@@ -106,6 +106,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         schedule=parts.schedule,
         budget=budget,
         mesh=machine.mesh,
+        cuda_graph=parts.ops.cuda_graph,
     )
 
 

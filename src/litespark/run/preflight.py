@@ -22,6 +22,7 @@ from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.run.config import ConfigError, Parts
+from litespark.run.cuda_graph import why_no_graph
 from litespark.run.initial_weights import InitialWeights, check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
@@ -70,6 +71,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         )
     if not waits_for_accelerator(parts, device):  # said already; the host in its place is not what counts
         _check_memory(parts, ranks, device, precision, problems)
+        problems += why_no_graph(parts, device, precision)
         if computes_with_ops(parts):
             problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
     if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
@@ -136,7 +138,7 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     """Where the ops of a run compute, and at which sizes."""
     dtype, stream = activation_dtype(precision, device), residual_dtype(parts.residual, precision, device)
     fp8 = parts.fp8 if precision == "fp8" else None
-    return Place(device, dtype, step_shapes(parts), dtype == torch.bfloat16, fp8, stream)
+    return Place(device, dtype, step_shapes(parts), dtype == torch.bfloat16, fp8, stream, parts.ops.cuda_graph)
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:

@@ -56,6 +56,7 @@ class TrainingModule(pl.LightningModule):
         schedule: Schedule,
         budget: TokenBudget,
         mesh: Mesh | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         self.model: nn.Module | None = None
@@ -65,6 +66,7 @@ class TrainingModule(pl.LightningModule):
         self._rate = partial(learning_rate, optimizer.lr, schedule)
         self.budget = budget
         self.mesh = mesh or Mesh()
+        self.cuda_graph = cuda_graph
         self.metrics = metrics
         self.tokens_seen = 0
         self.steps_taken = 0
@@ -112,7 +114,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         clip, mesh = self.optimizer_config.grad_clip, self.mesh
-        self.step = OptimizerStep(self.task, grad_clip=clip, device=self.device, mesh=mesh)
+        self.step = OptimizerStep(self.task, grad_clip=clip, device=self.device, mesh=mesh, cuda_graph=self.cuda_graph)
         # since the last window: loss and divisor of the steps that were taken
         self._window_sums = torch.zeros_like(self.step.sums)
         # skipped steps: in all, in a row now, longest row

@@ -10,6 +10,7 @@ nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from litespark.data.batch import TokenBatch
 from litespark.device import device_of
 from litespark.mesh import Mesh
 from litespark.tasks.task import Task
+from litespark.training.cuda_graph import StepGraphs
 from litespark.training.schedule import set_learning_rate
 
 
@@ -38,19 +40,29 @@ class OptimizerStep:
 
     `take` is the whole of a step. Another loop, such as Lightning's, calls `loss` for each micro-batch and `finish`
     between the last backward and the optimizer. DDP or FSDP2 averages the gradients over the ranks of `mesh`. From the
-    first one made, the process keeps the memory that its tensors free (`Device.keep_freed_memory`).
+    first one made, the process keeps the memory that its tensors free (`Device.keep_freed_memory`). With `cuda_graph`
+    steps of one model and optimizer, whose micro-batches are all of one shape, are replayed: see `StepGraphs`.
 
     Attributes:
         sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the last step over all ranks. Before
             the end of a step the loss so far of this rank, and no divisor. The memory is the same in every step.
     """
 
-    def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, mesh: Mesh | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        grad_clip: float | None,
+        device: torch.device,
+        mesh: Mesh | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
         self.task = task
         self.grad_clip = grad_clip
         self.mesh = mesh or Mesh()
         device_of(device).keep_freed_memory()
         self.sums = torch.zeros(2, dtype=device_of(device).sum_dtype, device=device)
+        self._graphs = StepGraphs(device) if cuda_graph else None
         self._divisor = 0
         self._finished = False
 
@@ -78,7 +90,8 @@ class OptimizerStep:
         if self._finished:
             self.sums.zero_()
             self._divisor, self._finished = 0, False
-        loss, divisor = self.task.loss(model, batch), self.task.divisor(batch)
+        compute, divisor = partial(self.task.loss, model), self.task.divisor(batch)
+        loss = compute(batch) if self._graphs is None else self._graphs.loss(compute, model, batch)
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
             got = type(loss).__name__
             if isinstance(loss, Tensor):
@@ -103,7 +116,9 @@ class OptimizerStep:
         self.mesh.sum_on_device(self.sums)
         self._finished = True
         loss, divisor = self.sums
-        return finish_gradients(optimizer, loss, divisor, ranks=self.mesh.roles.data, grad_clip=self.grad_clip)
+        ranks, clip = self.mesh.roles.data, self.grad_clip
+        make = partial(finish_gradients, optimizer, loss, divisor, ranks=ranks, grad_clip=clip)
+        return make() if self._graphs is None else self._graphs.finish(optimizer, make)
 
 
 def finish_gradients(

@@ -29,7 +29,8 @@ class LitesparkTraining:
         assert module.model is not None
         self.module, self.model = module, module.model
         self.optimizer = module.configure_optimizers()
-        self.optimizer_step = OptimizerStep(module.task, grad_clip=parts.optim.grad_clip, device=machine.device)
+        clip, graph = parts.optim.grad_clip, module.cuda_graph
+        self.optimizer_step = OptimizerStep(module.task, grad_clip=clip, device=machine.device, cuda_graph=graph)
         self.parts, self.machine = parts, machine
         self.recompute: str = parts.recompute
         self.detail = detail

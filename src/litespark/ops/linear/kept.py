@@ -60,6 +60,11 @@ class KeptLinear(nn.Linear):
             self._cast_of = self._state(dtype)
         return self._cast
 
+    def follow(self) -> None:
+        """Cast the weight anew where it was written to, if its cast is kept."""
+        if self._cast is not None:
+            self.cast(self._cast.dtype)
+
     def renew(self, written: MutableMapping[Tensor, Tensor] | None) -> None:
         """Cast the weight anew after an optimizer step, unless the optimizer has `written` the tensor that is kept; let
         it do so from now on."""
