@@ -9,6 +9,7 @@ from litespark.cli.configs import Overrides, composed_parts, number
 from litespark.ranges import Repeats, Seconds
 
 _VARIANT = "What to profile: a baseline, litespark, or 'NAME:override override'"
+_DOCUMENTS = "Estimate attention within documents: mean tokens and spread of log-normal lengths, or a prepared folder"
 
 
 def data(
@@ -77,13 +78,20 @@ def traffic(
     *,
     variant: Annotated[list[str], Option(default_factory=list, help="Count this one; give it again for more; all")],
     gap: Annotated[float, Option(help="Microseconds between two kernels, for the bound")] = 0.0,
+    documents: Annotated[str | None, Option(metavar="MEAN,SPREAD|FOLDER", help=_DOCUMENTS)] = None,
     output: Output = None,
     publish: Publish = False,
 ) -> int:
     """Count the bytes, kernels and kept activations of a step, without a device."""
     from litespark.benchmarks.traffic.session import bench_traffic
+    from litespark.reports.document_pairs import within_documents
     from litespark.reports.traffic import Rates, tables
 
     record, path = bench_traffic(overrides, variants=variant, **recording(context, output, publish))
-    show(publish, tables(record, Rates(gap=1e-6 * gap)), path)
+    within = []
+    if documents is not None:
+        parts = composed_parts(overrides)
+        shapes = parts.model.step_shapes(parts.data.micro_batch_size, parts.data.seq_len, documents=True)
+        within.append(within_documents(documents, shapes, parts.model.num_layers))
+    show(publish, [*tables(record, Rates(gap=1e-6 * gap)), *within], path)
     return 0
