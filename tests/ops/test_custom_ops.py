@@ -61,6 +61,8 @@ class _Watched(TorchDispatchMode):
 
 @ALL
 def test_eager_calls_skip_the_dispatcher_and_give_the_bits_of_the_custom_op(op, name, number, monkeypatch):
+    if name == "cpu" and op != "attention":
+        pytest.skip("where a mode watches, it is PyTorch's operations")
     case = case_of(op, number)
     with _Watched():
         expected = outputs_and_gradients(called(case, name), case.inputs)
@@ -72,6 +74,8 @@ def test_eager_calls_skip_the_dispatcher_and_give_the_bits_of_the_custom_op(op, 
 @pytest.mark.parametrize("mode", [nullcontext, _Watched], ids=["eager", "custom op"])
 @pytest.mark.parametrize(("op", "name"), [(op, name) for op, name, number in USES if number == 0 and name != "torch"])
 def test_a_second_derivative_is_refused(op, name, mode):
+    if name == "cpu" and op not in ("attention", "linear_cross_entropy") and mode is _Watched:
+        pytest.skip("where a mode watches, it is PyTorch's operations")
     case = case_of(op, 0)
     leaves = leaves_of(case)
     with mode():

@@ -145,9 +145,9 @@ def default_cache() -> Path:
 
 
 def source_hash(*folders: Path) -> str:
-    """A short hash of the Python files in folders, names and contents."""
+    """A short hash of the files of code in folders, names and contents."""
     digest = hashlib.sha256()
     for folder in folders:
-        for file in sorted(folder.rglob("*.py")):
+        for file in sorted(file for ending in ("py", "cpp") for file in folder.rglob(f"*.{ending}")):
             digest.update(os.fsencode(file.relative_to(folder)) + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
 from litespark.device import device_of
+from litespark.ops.on_cpu import transposed_product
 from litespark.ops.precision import autocasting, compute_dtype
 
 
@@ -134,9 +135,9 @@ def weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype, total: Tens
     """
     wide = x.dtype != dtype == torch.float32 and device_of(x.device).is_nvidia
     if total is None:
-        return torch.mm(gradient.t(), x, out_dtype=dtype) if wide else torch.mm(gradient.t(), x).to(dtype)
+        return torch.mm(gradient.t(), x, out_dtype=dtype) if wide else transposed_product(gradient, x, dtype)
     if wide:
         torch.ops.aten.addmm.dtype_out(total, gradient.t(), x, dtype, out=total)
     else:
-        total.add_(torch.mm(gradient.t(), x))
+        total.add_(transposed_product(gradient, x, gradient.dtype))
     return None

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from litespark.device import device_of
 from litespark.ops.linear_cross_entropy.rows import Losses, Settings
+from litespark.ops.on_cpu import transposed_product
 from litespark.ops.precision import autocast_off
 from litespark.ops.shapes import Place
 from litespark.ops.structure import at_once, far, in_parts
@@ -80,7 +81,7 @@ def loss_and_gradients(
         if needs_hidden:
             torch.mm(logits, weight, out=hidden_gradient[part])
         if needs_weight:
-            _accumulate(weight_gradient, logits.t(), h, first=part.start == 0)
+            _accumulate(weight_gradient, logits, h, first=part.start == 0)
     return loss.sum(), hidden_gradient, weight_gradient
 
 
@@ -124,7 +125,7 @@ def token_gradients(
         if needs_hidden:
             scale_into(hidden_gradient[part], torch.mm(logits, cast), common)
         if needs_weight:
-            _accumulate(weight_gradient, logits.t(), h, first=part.start == 0)
+            _accumulate(weight_gradient, logits, h, first=part.start == 0)
     return hidden_gradient, scale_into(torch.empty_like(weight_gradient, dtype=weight.dtype), weight_gradient, common)
 
 
@@ -171,15 +172,15 @@ def _empty_weight_gradient(weight: Tensor, needed: bool, tokens: int) -> Tensor:
 
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
-    """total += a · b, or total = a · b the first time, which need not be read."""
+    """total += aᵀ · b, or total = aᵀ · b the first time, which need not be read."""
     beta, there = 0 if first else 1, device_of(a.device)
     if total.dtype == a.dtype or (a.dtype == torch.float16 and not there.is_accelerator):
         # a CPU's products of fp16 are slow, and rounded on the way
-        torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=beta, out=total)
+        torch.addmm(total, a.t().to(total.dtype), b.to(total.dtype), beta=beta, out=total)
     elif there.is_nvidia:
         # bf16 in, fp32 out
-        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=beta, out=total)
+        torch.ops.aten.addmm.dtype_out(total, a.t(), b, total.dtype, beta=beta, out=total)
     elif first:  # each chunk's product is rounded once where PyTorch has no such product
-        total.copy_(torch.mm(a, b))
+        total.copy_(transposed_product(a, b, total.dtype))
     else:
-        total.add_(torch.mm(a, b))
+        total.add_(transposed_product(a, b, a.dtype))

@@ -1,22 +1,25 @@
-"""Rotary position embedding on a CPU: queries and keys at once, and one gradient that is written in place.
+"""Rotary position embedding on a CPU: queries and keys in one pass, and one gradient that is written in place.
 
 B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
+import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from litespark.ops import on_cpu
 from litespark.ops.rope import reference
 
 
 def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """See `litespark.ops.rope.reference.rope_qkv`; the value is a view of `qkv`, query and key of one tensor."""
-    if torch.compiler.is_compiling() or cos.requires_grad or sin.requires_grad:
+    learned = cos.requires_grad or sin.requires_grad
+    if learned or not on_cpu.takes(qkv, cos, sin) or cos.dtype != torch.float32 or sin.dtype != torch.float32:
         return reference.rope_qkv(qkv, cos, sin, num_kv_heads)
-    return _Rope.apply(qkv, cos, sin, num_kv_heads)
+    return _Rope.apply(qkv, cos.contiguous(), sin.contiguous(), num_kv_heads)
 
 
 class _Rope(torch.autograd.Function):
@@ -26,8 +29,9 @@ class _Rope(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.shape, ctx.dtype, ctx.num_kv_heads = qkv.shape, qkv.dtype, num_kv_heads
         turned, value = qkv.split([qkv.shape[2] - num_kv_heads, num_kv_heads], dim=2)
-        turned = _rotated(turned, cos, sin).to(qkv.dtype)
-        query, key = turned.split([turned.shape[2] - num_kv_heads, num_kv_heads], dim=2)
+        rotated = torch.empty_like(turned, memory_format=torch.contiguous_format)
+        _rotate(turned, cos, sin, 1, rotated)
+        query, key = rotated.split([rotated.shape[2] - num_kv_heads, num_kv_heads], dim=2)
         return query, key, value
 
     @staticmethod
@@ -37,20 +41,22 @@ class _Rope(torch.autograd.Function):
         gradient = cos.new_empty(ctx.shape, dtype=ctx.dtype)
         num_kv_heads = ctx.num_kv_heads
         parts = gradient.split([ctx.shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=2)
-        for part, x, turned in zip(parts, upstream, (True, True, False), strict=True):
+        for part, x, sign in zip(parts, upstream, (-1, -1, 0), strict=True):
             if x is None:
                 part.zero_()
             else:  # the other way round: the transposed of a rotation
-                part.copy_(_rotated(x, cos, -sin) if turned else x)
+                _rotate(x, cos, sin, sign, part)
         return gradient, None, None, None
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`reference.rope` of one tensor, in fp32 at least."""
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    rotated = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    (first, second), (to_first, to_second) = x.chunk(2, dim=-1), rotated.chunk(2, dim=-1)
-    torch.mul(first, cos, out=to_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=to_second).addcmul_(first, sin)
-    return rotated
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: int, rotated: Tensor) -> None:
+    """`reference.rope` of one tensor by `sign` times the angles, into `rotated`; a copy where it is 0."""
+    if x.stride(-1) != 1:
+        x = x.contiguous()
+    sequences, length, heads, _ = x.shape
+    half, apart = cos.shape[-1], 0 if cos.shape[0] == 1 else cos.stride(0)
+    steps = [(ctypes.c_int64 * 3)(*of.stride()[:3]) for of in (x, rotated)]
+    on_cpu.run(
+        "rope", sequences, length, heads, half, x, steps[0], rotated.data_ptr(), steps[1], cos.data_ptr(),
+        sin.data_ptr(), apart, sign,
+    )  # fmt: skip

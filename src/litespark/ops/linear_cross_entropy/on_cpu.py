@@ -1,0 +1,28 @@
+"""Head projection and cross-entropy over chunks of tokens, whose rows a CPU takes in one pass. See `chunked`."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from litespark.ops import on_cpu
+from litespark.ops.linear_cross_entropy import rows
+from litespark.ops.linear_cross_entropy.chunked import linear_cross_entropy_chunked
+from litespark.ops.linear_cross_entropy.rows import Losses, Settings, bytes_per_logit, gradient_
+
+__all__ = ["bytes_per_logit", "gradient_", "linear_cross_entropy_cpu", "losses"]
+
+linear_cross_entropy_cpu = partial(linear_cross_entropy_chunked, rows="on_cpu")
+
+
+def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
+    """See `rows.losses`; with a gradient, and without a soft cap, in one pass."""
+    if not with_gradient or settings.softcap or not on_cpu.takes(logits):
+        return rows.losses(logits, labels, settings, with_gradient)
+    results, labels = logits.new_empty(3, len(labels), dtype=torch.float32), labels.contiguous()
+    on_cpu.run(
+        "losses_and_gradients", *logits.shape, logits.stride(0), logits, labels.data_ptr(), settings.ignore_index,
+        settings.z_loss, results.data_ptr(),
+    )  # fmt: skip
+    loss, maximum, sum_exp = results
+    return Losses(loss, maximum, sum_exp, torch.zeros_like(labels, dtype=torch.bool))
