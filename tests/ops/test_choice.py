@@ -11,6 +11,8 @@ from litespark.mesh import Mesh
 from litespark.ops import choice, measuring
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Backend, OpsConfig
 from litespark.ops.choice import Choice, FailedVerificationError, described, refusals
+from litespark.ops.fp8.reference import Pieces
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
@@ -24,6 +26,7 @@ GPU = replace(CPU, device=torch.device("cuda", 0))
 RIGHT = Backend("tests.ops.planted:right")
 WRONG = Backend("tests.ops.planted:wrong_gradient")
 ELSEWHERE = Backend("tests.ops.planted:right", "tests.ops.planted:why_not_here")
+WATCHED = Pieces()
 
 
 @pytest.fixture
@@ -287,13 +290,32 @@ def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, d
         choice.decide(config, CPU, ranks, verifying=True)
 
 
-def test_the_first_pieces_of_fp8_that_are_right_are_taken_unmeasured(monkeypatch, measured):
-    monkeypatch.setitem(BACKENDS, "fp8", dict.fromkeys(("right", REFERENCE), BACKENDS["fp8"][REFERENCE]))
-    _, choices = choice.decide(OpsConfig(fp8=AUTO), GPU, Mesh(), verifying=True)
+@pytest.mark.parametrize(("recipe", "used"), [("delayed", "quick"), ("tensorwise", "right")])
+def test_pieces_of_fp8_are_measured_where_they_differ_in_what_they_cast_on_the_way(monkeypatch, measured, recipe, used):
+    monkeypatch.setitem(BACKENDS, "fp8", dict.fromkeys(("right", "quick", REFERENCE), BACKENDS["fp8"][REFERENCE]))
+    place = replace(GPU, fp8=Fp8Config(recipe=recipe))
+    _, choices = choice.decide(OpsConfig(fp8=AUTO), place, Mesh(), verifying=True)
     (found,) = (each for each in choices if each.op == "fp8")
-    assert found.used == "right"
+    assert (found.used, bool(measured)) == (used, recipe == "delayed")
     assert {verification.passed for verification in found.verifications} == {True}
-    assert not measured
+
+
+def test_a_measurement_of_fp8_runs_the_producers_of_a_block_with_known_scales(monkeypatch):
+    calls = []
+
+    class Watched(Pieces):
+        def cast(self, x, quantisation):
+            calls.append((quantisation.format.name, quantisation.fused, tuple(x.shape)))
+            return super().cast(x, quantisation)
+
+    monkeypatch.setattr(f"{__name__}.WATCHED", Watched())
+    monkeypatch.setitem(BACKENDS["fp8"], "watched", Backend(f"{__name__}:WATCHED"))
+    place = replace(CPU, dtype=torch.bfloat16, fp8=Fp8Config(gradients="e4m3"))
+    assert measuring.measure("fp8", ["watched", REFERENCE], place).keys() == {"watched", REFERENCE}
+    norm, product, both = (12, 16), (12, 24), (12, 48)
+    assert calls[:5] == [("e4m3", True, shape) for shape in (norm, norm, norm, product, both)]
+    facts = [measuring.facts_of("fp8", replace(place, fp8=Fp8Config(gradients=name))) for name in ("e4m3", "e5m2")]
+    assert facts[0] != facts[1]
 
 
 # ---------------------------------------------------------------- after a resume

@@ -11,6 +11,7 @@ import torch
 from litespark.ops.fp8 import fused, kernels
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.fused import PIECES as FUSED
+from litespark.ops.fp8.fused import PIECES_APART
 from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.fp8.verification import way_differences
@@ -41,6 +42,15 @@ def assert_right(piece: Piece, dtype: torch.dtype = BF16, finite_only: bool = Fa
         if way.finite or not finite_only:
             wrong = [each for each in way_differences(FUSED, piece, way, dtype) if not each.passed]
             assert not wrong, (way.name, wrong)
+
+
+@EACH
+def test_pieces_with_casts_of_their_own_equal_the_reference_that_rounds_before_each_cast(name, monkeypatch):
+    for cast_on_the_way in ("swiglu_cast", "swiglu_backward_cast", "_both_layouts"):
+        monkeypatch.setattr(fused, cast_on_the_way, lambda *_: pytest.fail("cast on the way"))
+    piece = piece_of(name, rows=21, width=40)
+    usual = next(piece.ways("delayed", kinds_of(None)))
+    assert not [each for each in way_differences(PIECES_APART, piece, usual, BF16) if not each.passed]
 
 
 def results(piece: Piece, **inputs: torch.Tensor) -> dict[str, torch.Tensor | None]:

@@ -22,15 +22,18 @@ FAST = [
     (op, name)
     for op, known in BACKENDS.items()
     for name in known
-    if name != REFERENCE and why_not(op, name, DEVICE, torch.float32) is None
+    # the last: the kernels of `triton`, put together in another way
+    if name not in (REFERENCE, "triton_apart") and why_not(op, name, DEVICE, torch.float32) is None
 ]
+APART = pytest.param("fp8", "triton_apart", torch.bfloat16, True, None, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("op", "name", "dtype", "autocast", "residual"),
     [(*each, torch.bfloat16, True, None) for each in FAST]
     + [(*each, torch.bfloat16, True, torch.bfloat16) for each in FAST if each[0] == "add_rms_norm"]
-    + [(*each, torch.float32, False, None) for each in FAST if each[0] in ("add_rms_norm", "swiglu_linear")],
+    + [(*each, torch.float32, False, None) for each in FAST if each[0] in ("add_rms_norm", "swiglu_linear")]
+    + [APART] * (("fp8", "triton") in FAST),
 )
 def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast, residual):
     if (reason := why_not(op, name, DEVICE, dtype)) is not None:

@@ -118,6 +118,10 @@ BACKENDS: dict[str, dict[str, Backend]] = {
     # not one function but the pieces that blocks in fp8 are put together from
     "fp8": {
         "triton": Backend(f"{_FP8}.fused:PIECES", f"{_FP8}.limits:why_not", structure=f"{_FP8}.fused:structure"),
+        # with every cast a pass of its own, which by counts is slower: `auto` measures both
+        "triton_apart": Backend(
+            f"{_FP8}.fused:PIECES_APART", f"{_FP8}.limits:why_not", structure=f"{_FP8}.fused:structure"
+        ),
         REFERENCE: Backend("litespark.ops.fp8.reference:PIECES"),
     },
 }

@@ -188,8 +188,9 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     able = [name for name in against if name not in because]
     if before in able:
         return Choice(op, AUTO, before, ("as before the resume",))
-    # fp8 is several functions, slow but where they are fused
-    if not device_of(place.device).is_accelerator or able == [REFERENCE] or op == "fp8":
+    # without scales that are known nothing casts on its way: then the pieces of fp8 differ in nothing
+    alike = op == "fp8" and place.fp8 is not None and place.fp8.recipe != "delayed"
+    if not device_of(place.device).is_accelerator or able == [REFERENCE] or alike:
         # only what stands before the one taken would have been expected to be faster
         earlier = takewhile(lambda name: name != able[0], against)
         return Choice(op, AUTO, able[0], tuple(because[name] for name in earlier))

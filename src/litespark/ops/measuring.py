@@ -21,6 +21,7 @@ from litespark.atomic import write_whole
 from litespark.device import device_of
 from litespark.ops.backend import load
 from litespark.ops.cases import Case, cases
+from litespark.ops.fp8.measuring import block
 from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
@@ -36,11 +37,16 @@ _SECONDS = 0.5
 def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
     """Milliseconds of forward and backward of each backend; one that cannot run at these sizes is left out.
 
-    Attention is measured within documents where the run packs them, the loss as its sum.
+    Attention is measured within documents where the run packs them, the loss as its sum, and fp8 as the
+    producers of a block.
     """
-    inputs = cases(op, place.shapes, place.device)
-    step = Step(inputs[0] if op == "linear_cross_entropy" else inputs[-1], place)
-    runs = those_that_run(backends, lambda name: step.both(load(op, name)), f"ops.{op}=")
+    make: Callable[[Any], Callable[[], object]]
+    if op == "fp8":
+        make = block(place)
+    else:
+        inputs = cases(op, place.shapes, place.device)
+        make = Step(inputs[0] if op == "linear_cross_entropy" else inputs[-1], place).both
+    runs = those_that_run(backends, lambda name: make(load(op, name)), f"ops.{op}=")
     times = interleaved_milliseconds(runs, place.device, seconds=_SECONDS)
     return {name: statistics.median(repeats) for name, repeats in times.items()}
 
@@ -96,7 +102,7 @@ def facts_of(op: str, place: Place) -> dict[str, Any]:
         # PyTorch takes other kernels for attention
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "shapes": asdict(place.shapes),
-    }
+    } | ({"gradients": place.fp8.gradients} if op == "fp8" and place.fp8 is not None else {})
 
 
 class Remembered:

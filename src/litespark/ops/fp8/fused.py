@@ -24,7 +24,7 @@ class FusedPieces(Pieces):
         self, x: Tensor, update: Tensor | None, weight: Tensor, eps: float, quantisation: Quantisation, *,
         stream_dtype: torch.dtype, dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
-        fused = quantisation if quantisation.fused else None
+        fused = quantisation if self.fusing and quantisation.fused else None
         if fused is not None and fused.format is not None:
             dtype = fused.format.dtype
         stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype, fused)
@@ -35,7 +35,7 @@ class FusedPieces(Pieces):
         self, norm_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor,
         inverse_rms: Tensor, quantisation: Quantisation, *, dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
-        fused = quantisation if quantisation.fused else None
+        fused = quantisation if self.fusing and quantisation.fused else None
         if fused is not None and fused.format is not None:
             dtype = fused.format.dtype
         gradient, second, weight_gradient = rms_norm_backward(
@@ -46,20 +46,21 @@ class FusedPieces(Pieces):
         return gradient, operand, weight_gradient
 
     def swiglu(self, gate_up: Tensor, quantisation: Quantisation, *, dtype: torch.dtype) -> Operand:
-        if quantisation.fused:
+        if self.fusing and quantisation.fused:
             return swiglu_cast(gate_up, quantisation)
         return self.cast(swiglu_forward(gate_up, dtype), quantisation)
 
     def swiglu_backward(
         self, gate_up: Tensor, product_gradient: Tensor, quantisation: Quantisation, again: Quantisation | None
     ) -> tuple[Operand, Operand | None]:
-        if quantisation.fused and (again is None or again.fused):
+        fused, again_fused = (self.fusing and it is not None and it.fused for it in (quantisation, again))
+        if fused and (again is None or again_fused):
             return swiglu_backward_cast(gate_up, product_gradient, quantisation, again)
         dtype, product = product_gradient.dtype, None
-        if quantisation.fused:
+        if fused:
             gradient, _ = swiglu_backward_cast(gate_up, product_gradient, quantisation, None)
         else:
-            product_dtype = None if again is None or again.fused else dtype
+            product_dtype = None if again is None or again_fused else dtype
             wide_gradient, product = swiglu_backward(gate_up, product_gradient, product_dtype)
             gradient = self.cast(wide_gradient, quantisation)
         if again is None:
@@ -77,7 +78,13 @@ def _both_layouts(codes: Tensor, quantisation: Quantisation) -> Operand:
     return operand if quantisation.rows else Operand(None, columns)
 
 
-PIECES = FusedPieces()
+class FusedPiecesApart(FusedPieces):
+    """The same kernels of producers in the dtype of activations, with every cast a pass of its own."""
+
+    fusing = False
+
+
+PIECES, PIECES_APART = FusedPieces(), FusedPiecesApart()
 
 
 def structure(place: Place) -> set[str]:

@@ -6,6 +6,8 @@ to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
 R rows (tokens), D hidden size, F intermediate size.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,12 @@ from litespark.ops.fp8.operands import Matrix, Operand, Quantisation, plain
 
 
 class Pieces:
-    """A set of pieces. Every `quantisation` may be of any kind; a set fuses what `Quantisation.fused` allows."""
+    """A set of pieces. Every `quantisation` may be of any kind; a set fuses what `Quantisation.fused` allows.
+
+    One that is not `fusing` rounds to the dtype of activations whatever a producer makes, and casts that.
+    """
+
+    fusing: ClassVar[bool] = True
 
     def cast(self, x: Tensor, quantisation: Quantisation) -> Operand:
         """(R, C) of any dtype with any strides -> the operand. Without a format: `x` as it is."""
@@ -55,7 +62,8 @@ class Pieces:
         wide = stream.float()
         inverse_rms = torch.rsqrt(wide.square().mean(dim=-1) + eps)
         normed = wide * inverse_rms[:, None] * weight.float()
-        return stream, self.cast(normed if quantisation.fused else normed.to(dtype), quantisation), inverse_rms
+        fused = self.fusing and quantisation.fused
+        return stream, self.cast(normed if fused else normed.to(dtype), quantisation), inverse_rms
 
     def add_rms_norm_backward(
         self, norm_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor,
@@ -71,14 +79,14 @@ class Pieces:
         outgoing = inverse_rms[:, None] * (weighted - normed * (weighted * normed).mean(dim=-1, keepdim=True))
         if stream_gradient is not None:
             outgoing = outgoing + stream_gradient.float()
-        operand = self.cast(outgoing if quantisation.fused else outgoing.to(dtype), quantisation)
+        operand = self.cast(outgoing if self.fusing and quantisation.fused else outgoing.to(dtype), quantisation)
         return outgoing.to(stream.dtype), operand, (incoming * normed).sum(dim=0).to(weight.dtype)
 
     def swiglu(self, gate_up: Tensor, quantisation: Quantisation, *, dtype: torch.dtype) -> Operand:
         """(R, 2F), gate first -> silu(gate) · up as an operand (R, F); `dtype` is that of a product not fused."""
         gate, up = gate_up.float().chunk(2, dim=-1)
         product = gate * torch.sigmoid(gate) * up
-        return self.cast(product if quantisation.fused else product.to(dtype), quantisation)
+        return self.cast(product if self.fusing and quantisation.fused else product.to(dtype), quantisation)
 
     def swiglu_backward(
         self, gate_up: Tensor, product_gradient: Tensor, quantisation: Quantisation, again: Quantisation | None
@@ -92,11 +100,18 @@ class Pieces:
         slope = torch.sigmoid(gate)
         activated = gate * slope
         gradient = torch.cat([incoming * up * slope * (1 + gate * (1 - slope)), incoming * activated], dim=-1)
-        operand = self.cast(gradient if quantisation.fused else gradient.to(gate_up.dtype), quantisation)
+        fused = self.fusing and quantisation.fused
+        operand = self.cast(gradient if fused else gradient.to(gate_up.dtype), quantisation)
         if again is None:
             return operand, None
         product = activated * up
-        return operand, self.cast(product if again.fused else product.to(product_gradient.dtype), again)
+        return operand, self.cast(product if self.fusing and again.fused else product.to(product_gradient.dtype), again)
 
 
-PIECES = Pieces()
+class PiecesApart(Pieces):
+    """The same, with every cast a pass of its own."""
+
+    fusing = False
+
+
+PIECES, PIECES_APART = Pieces(), PiecesApart()

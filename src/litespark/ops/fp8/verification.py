@@ -12,7 +12,7 @@ from torch import Tensor
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, Quantisation, product
 from litespark.ops.fp8.reference import PIECES as REFERENCE
-from litespark.ops.fp8.reference import Pieces
+from litespark.ops.fp8.reference import PIECES_APART, Pieces
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.fp8.verification_pieces import PLAIN, Piece, Way, kinds_of, pieces_to_verify, spoilt
 from litespark.ops.shapes import Place, StepShapes
@@ -91,11 +91,12 @@ def way_differences(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) 
         inputs[first] = spoilt(inputs[first])
     device = inputs[first].device
     noted, expected_notes = way.noting(device), way.noting(device)
-    expected = piece.call(REFERENCE, inputs, expected_notes, way.again, dtype)
+    reference = REFERENCE if pieces.fusing else PIECES_APART
+    expected = piece.call(reference, inputs, expected_notes, way.again, dtype)
     wide = expected
     if dtype != torch.float32:
         in_fp32 = {name: x.float() for name, x in inputs.items()}
-        wide = piece.call(REFERENCE, in_fp32, way.noting(device), way.again, torch.float32)
+        wide = piece.call(reference, in_fp32, way.noting(device), way.again, torch.float32)
     with fresh_memory_is_nan():
         # Triton's interpreter remarks on what is not finite
         warnings.filterwarnings("ignore", category=RuntimeWarning)
@@ -103,22 +104,22 @@ def way_differences(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) 
     for name, wanted in expected.items():
         quantisation = way.again if name == "product" else way.quantisation
         if isinstance(wanted, Operand):
-            yield from _operands_compared(name, actual[name], wanted, wide[name], _bounds(piece, quantisation))
+            yield from _operands_compared(name, actual[name], wanted, wide[name], _bounds(piece, quantisation, pieces))
         elif isinstance(wanted, Tensor) and way.finite:
             yield _tensors_compared(name, actual[name], wanted, wide[name])
         elif wanted is None and actual[name] is not None:
             yield Difference(f"{name}, which nobody asked for", _WRONG, 0.0)
-    bounds = _bounds(piece, way.quantisation)
+    bounds = _bounds(piece, way.quantisation, pieces)
     if noted.amax is not None and expected_notes.amax is not None:
         yield amax_difference(noted.amax, expected_notes.amax, bounds.amax)
     if noted.counts is not None and expected_notes.counts is not None:
         yield count_difference(noted.counts, expected_notes.counts, bounds.counts)
 
 
-def _bounds(piece: Piece, quantisation: Quantisation | None) -> Bounds:
+def _bounds(piece: Piece, quantisation: Quantisation | None, pieces: Pieces) -> Bounds:
     if piece.exact:
         return EXACT
-    return FUSED if quantisation is not None and quantisation.fused else ROUNDED
+    return FUSED if pieces.fusing and quantisation is not None and quantisation.fused else ROUNDED
 
 
 def _operands_compared(
