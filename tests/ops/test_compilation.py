@@ -1,7 +1,7 @@
-"""Every kernel compiles for every target, without a GPU, fits its memory, and on sm_90 keeps its registers.
+"""Every kernel compiles for every target, without a GPU, fits its memory, and keeps below its ceilings.
 
 `make test` compiles the first configuration of each kernel for two targets, `make test-slow` all of them for every
-target. Planted faults are caught.
+target. Ceilings are those of `tests.ops.ceilings`. Planted faults are caught.
 """
 
 from dataclasses import replace
@@ -12,6 +12,16 @@ import pytest
 import litespark.ops
 from litespark.ops.compilation import Attempt, ops_with_kernels
 from litespark.ops.triton_support import TARGETS
+from tests.ops.ceilings import (
+    ASYNCHRONOUS,
+    CEILINGS,
+    CEILINGS_ELSEWHERE,
+    LOCAL_IN_LOOPS_ALLOWED,
+    NARROW,
+    PRODUCTS,
+    STACK_BYTES_ALLOWED,
+    WIDEST,
+)
 from tests.ops.compile_worker import compile_in_worker
 
 pytest.importorskip("triton")
@@ -22,65 +32,6 @@ WITH_FP8 = {"sm_89", "sm_90", "sm_100", "sm_120"}
 USUAL_TARGETS = {"sm_90", "gfx942"}
 # op -> the targets that its kernels are for, where these are not all
 ONLY_FOR = {"fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
-# name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
-# named
-STACK_BYTES_ALLOWED = {
-    # the width of models of 405 billion parameters: a row fills all registers that 512 threads can have
-    "rms_norm_backward_kernel add bf16/bf16 D16384": 24,
-    "rms_norm_backward_kernel add fp32/bf16 D16384": 24,
-    "rms_norm_backward_kernel add fp32/fp32 D16384": 40,
-    "rms_norm_backward_kernel fp32/bf16 D16384": 16,
-    "rms_norm_backward_kernel fp32/fp32 D16384": 24,
-    # in fp8 the largest value of each place is one more that waits
-    "rms_norm_backward_kernel add bf16/bf16 D16384 to e5m2": 120,
-    "rms_norm_backward_kernel bf16/bf16 D16384 to e5m2": 120,
-    "rms_norm_backward_kernel add fp32/bf16 D16384 to e5m2": 144,
-    "rms_norm_backward_kernel fp32/bf16 D16384 to e5m2": 144,
-    # blocks that take all 255 registers of a thread and up to 16 more; fewer configurations do under the newest Triton
-    "attention_key_value_gradient_kernel bf16 Dh128 configuration 0": 48,
-    "attention_key_value_gradient_kernel bf16 Dh128 documents configuration 0": 48,
-    "attention_key_value_gradient_kernel bf16 Dh64 documents configuration 1": 56,
-    "attention_key_value_gradient_kernel bf16 Dh96 documents configuration 0": 48,
-    "attention_key_value_gradient_kernel bf16 Dh256 documents configuration 0": 64,
-    "attention_key_value_gradient_kernel fp32 Dh16 documents configuration 0": 16,
-    "attention_query_gradient_kernel bf16 Dh128 documents configuration 1": 32,
-    "attention_query_gradient_kernel bf16 Dh96 documents configuration 1": 24,
-    "attention_query_gradient_kernel bf16 Dh256 documents configuration 0": 8,
-    "attention_query_gradient_kernel fp32 Dh256 documents configuration 0": 24,
-}
-# kernel -> what its usual configuration may take on sm_90 at most: registers, instructions a value where it has no
-# loop, barriers in one time round a loop; what was counted, and a little more
-CEILINGS = {
-    "amax_kernel": (32, 6.0, 0),
-    "attention_forward_kernel": (255, None, 2),
-    "attention_key_value_gradient_kernel": (255, None, 2),
-    "attention_query_gradient_kernel": (255, None, 2),
-    "cast_kernel": (64, 12.5, 0),
-    "gradient_kernel": (40, None, 0),
-    "losses_kernel": (64, None, 0),
-    "rms_norm_backward_kernel": (104, None, 3),
-    "rms_norm_forward_kernel": (40, 20.0, 0),
-    "rope_kernel": (64, 11.0, 0),
-    "swiglu_backward_kernel": (64, 25.0, 0),
-    "swiglu_forward_kernel": (40, 13.0, 0),
-    "swiglu_fp8_backward_kernel": (168, 42.0, 0),
-    "swiglu_fp8_forward_kernel": (64, 21.0, 0),
-    "transpose_kernel": (40, 6.0, 0),
-}
-# kernel -> share of its bytes that may go in loads and stores of less than 16 bytes; an eighth, such as labels, where
-# it is not named
-NARROW = {
-    # addresses of tensors
-    "adamw_kernel": 0.5,
-    # label, maximum and sum of a row
-    "gradient_kernel": 0.5,
-    "losses_kernel": 0.25,
-    # eight codes of a row a thread
-    "cast_kernel": 0.5,
-    "swiglu_fp8_backward_kernel": 0.5,
-    "swiglu_fp8_forward_kernel": 0.5,
-}
-ASYNCHRONOUS = {name for name in CEILINGS if name.startswith("attention")} | {"rms_norm_backward_kernel"}
 SOUND, FAULTY, ENDING, CASTING = (f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "casting"))
 
 
@@ -95,10 +46,10 @@ def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> 
 
 
 def code_complaints(attempts: list[Attempt]) -> list[str]:
-    """What is wrong with the machine code of usual configurations on sm_90."""
+    """What is wrong with the machine code of usual configurations on the targets that are looked at closely."""
     found = []
     for made in attempts:
-        if made.target != "sm_90" or made.code is None or made.resources is None:
+        if made.target not in PRODUCTS or made.code is None or made.resources is None:
             continue
         name, code = made.kernel, made.code
         for what, moved in (("loads", code.loads), ("stores", code.stores)):
@@ -107,16 +58,28 @@ def code_complaints(attempts: list[Attempt]) -> list[str]:
                 found.append(f"{name} moves {narrow:.0%} of its bytes in {what} of less than 16 bytes")
         if code.local_in_loops:
             found.append(f"{name} uses local memory in a loop")
-        if name.startswith("attention") and not code.products.get("HGMMA"):
-            found.append(f"{name} multiplies without HGMMA")
+        if name.startswith("attention") and not code.products.get(PRODUCTS[made.target]):
+            found.append(f"{name} multiplies without {PRODUCTS[made.target]}")
         if name in ASYNCHRONOUS and not code.asynchronous:
             found.append(f"{name} loads nothing past the registers")
         figures = made.resources.registers, made.instructions_a_value, code.barriers
-        names = "registers", "instructions a value", "barriers a loop"
-        for what, figure, ceiling in zip(names, figures, CEILINGS.get(name, (255, None, 255)), strict=True):
+        ceilings = CEILINGS_ELSEWHERE.get((name, made.target), CEILINGS.get(name, (255, None, 255)))
+        for what, figure, ceiling in zip(
+            ("registers", "instructions a value", "barriers a loop"), figures, ceilings, strict=True
+        ):
             if figure is not None and ceiling is not None and figure > ceiling:
                 found.append(f"{name} has {figure:.3g} {what}, more than {ceiling}")
     return found
+
+
+def loop_complaints(attempts: list[Attempt]) -> list[str]:
+    """Which of all configurations use more local memory in loops than they may."""
+    return [
+        f"{made.name} uses local memory {made.code.local_in_loops} times in loops on {made.target}"
+        for made in attempts
+        if made.target in PRODUCTS and made.code is not None and WIDEST not in made.name
+        if made.code.local_in_loops > LOCAL_IN_LOOPS_ALLOWED.get((made.name, made.target), 0)
+    ]
 
 
 def test_the_most_usual_configuration_of_each_kernel_fits_the_targets_that_differ_most(tmp_path):
@@ -135,6 +98,9 @@ def test_all_configurations_fit_every_target(op, target, tmp_path):
     attempts = compile_in_worker(tmp_path, [OPS[op]], [target], every=True)
     assert bool(attempts) is (target in ONLY_FOR.get(op, set(TARGETS)))
     assert complaints(attempts, STACK_BYTES_ALLOWED) == []
+    usual = {made.kernel: made for made in reversed(attempts)}
+    assert code_complaints(list(usual.values())) == []
+    assert loop_complaints(attempts) == []
 
 
 # ---------------------------------------------------------------- kernels whose needs are known
@@ -202,6 +168,10 @@ def test_machine_code_that_grows_or_lacks_what_it_should_have_is_caught(toys):
         "attention_forward_kernel has 256 registers, more than 255",
         "attention_forward_kernel has 3 barriers a loop, more than 2",
     ]
+    elsewhere = replace(grown, target="sm_100", resources=sound.resources, code=replace(code, local_in_loops=0))
+    assert "attention_forward_kernel multiplies without UTCHMMA" in code_complaints([elsewhere])
+    assert "attention_forward_kernel has 3 barriers a loop, more than 0" in code_complaints([elsewhere])
+    assert loop_complaints([sound, grown]) == ["matmul bf16 uses local memory 1 times in loops on sm_90"]
     many = replace(toys["copy bf16", "sm_90"], kernel="cast_kernel")
     many = replace(many, values=many.code.instructions / 20)
     assert code_complaints([many]) == ["cast_kernel has 20 instructions a value, more than 12.5"]
