@@ -21,7 +21,8 @@ def test_it_says_what_the_manifest_says(folder):
     assert (data.name, data.vocab_size, data.packing, data.seq_len) == ("miniature", 300, "concat", None)
     assert data.settings["selection"] == SELECTION
     assert data.split_names == ["train", "validation"]
-    assert [(row.split, row.domain, row.tokens, sum(row.lengths)) for row in data.domains] == [
+    domains = [(split, *each) for split in data.split_names for each in data.domains_of(split).items()]
+    assert [(split, name, held.tokens, sum(held.lengths)) for split, name, held in domains] == [
         ("train", "Common|Crawl", 7000, 70),
         ("train", "Wiki", 3000, 30),
         ("validation", "Wiki", 12, 5),

@@ -79,7 +79,8 @@ def test_lengths_are_stated_or_those_of_a_prepared_folder(tmp_path, monkeypatch)
     assert stated[0][2] < 0.3
     with pytest.raises(ValueError, match="found no manifest"):
         within_documents(str(tmp_path), shapes, 2)
-    prepared = SimpleNamespace(domains_of=lambda split: [SimpleNamespace(lengths=[0] * 9 + [1])] * 2)
+    domain = SimpleNamespace(lengths=[0] * 9 + [1])
+    prepared = SimpleNamespace(domains_of=lambda split: {"one": domain, "another": domain})
     monkeypatch.setattr(document_pairs, "PreparedData", SimpleNamespace(read=lambda folder: prepared))
     (_, *long) = within_documents("a folder", shapes, 2).rows
     assert long[0][2] > 0.5

@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from litespark.atomic import write_whole
-from litespark.data.dropped import DroppedRow
-from litespark.data.manifest import FILE, Count, Manifest, checked
+from litespark.data.dropped import DroppedDocuments, DroppedRow
+from litespark.data.manifest import FILE, Count, DomainCounts, Manifest, checked
 from litespark.run.folder import DATA
-
-
-@dataclass(frozen=True)
-class PreparedDomain:
-    """One domain of one split, counted as in `DomainCounts`."""
-
-    split: str
-    domain: str
-    documents: int
-    tokens: int
-    bytes: int
-    text_bytes: int
-    lengths: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +26,6 @@ class PreparedData(Manifest):
     token_bytes: list[Count] = field(default_factory=list)
     manifest_hash: str
 
-    @cached_property
-    def domains(self) -> list[PreparedDomain]:
-        """By split, then by name."""
-        return [
-            PreparedDomain(split, name, held.documents, held.tokens, held.bytes, held.text_bytes, held.lengths)
-            for split, counts in sorted(self.splits.items())
-            for name, held in sorted(counts.domains.items())
-        ]
-
     @property
     def left_out(self) -> list[DroppedRow]:
         """By split, then by domain and rule."""
@@ -56,25 +33,23 @@ class PreparedData(Manifest):
 
     @property
     def split_names(self) -> list[str]:
-        return sorted({row.split for row in self.domains} | {row.split for row in self.left_out})
+        return sorted({*self.splits, *(row.split for row in self.left_out)})
 
-    def domains_of(self, split: str) -> list[PreparedDomain]:
-        return [row for row in self.domains if row.split == split]
+    def domains_of(self, split: str) -> dict[str, DomainCounts]:
+        return self.splits[split].domains if split in self.splits else {}
 
     def left_out_of(self, split: str) -> list[DroppedRow]:
         return [row for row in self.left_out if row.split == split]
 
     def by_rule(self, split: str) -> list[DroppedRow]:
-        """What was left out of one split by rule, whatever the reason, and domain; without examples."""
-        groups: dict[tuple[str, str], list[DroppedRow]] = {}
-        for row in self.left_out_of(split):
-            groups.setdefault((row.group, row.domain), []).append(row)
-        return [summed(rows, group, domain) for (group, domain), rows in sorted(groups.items())]
+        """What was left out of one split by rule, whatever the reason, and domain."""
+        by_domain = DroppedDocuments(replace(row, rule=row.group) for row in self.left_out_of(split)).rows
+        return sorted(by_domain, key=lambda row: row.rule)
 
     def read_documents(self, split: str, domain: str | None = None) -> int:
         """Documents and lines that were read for a split (of one domain, or of all): kept and left out together."""
-        rows: list[PreparedDomain | DroppedRow] = [*self.domains_of(split), *self.left_out_of(split)]
-        return sum(row.documents for row in rows if domain in (None, row.domain))
+        kept = sum(held.documents for name, held in self.domains_of(split).items() if domain in (None, name))
+        return kept + sum(row.documents for row in self.left_out_of(split) if domain in (None, row.domain))
 
     @classmethod
     def read(cls, folder: Path | str) -> PreparedData:
@@ -101,9 +76,8 @@ class PreparedData(Manifest):
 
 def summed(rows: Sequence[DroppedRow], rule: str, domain: str) -> DroppedRow:
     """The sum of rows of one split under one name; tokens are None where one of them was not counted."""
-    counted = [row.tokens for row in rows if row.tokens is not None]
-    documents, size = sum(row.documents for row in rows), sum(row.bytes for row in rows)
-    return DroppedRow(rows[0].split, domain, rule, documents, size, sum(counted) if len(counted) == len(rows) else None)
+    (whole,) = DroppedDocuments(replace(row, rule=rule, domain=domain) for row in rows).rows
+    return whole
 
 
 def write_run_data(folder: Path, manifest: Manifest) -> None:

@@ -54,6 +54,10 @@ class SplitCounts:
         return sum(domain.tokens for domain in self.domains.values())
 
     @property
+    def bytes(self) -> int:
+        return sum(domain.bytes for domain in self.domains.values())
+
+    @property
     def text_bytes(self) -> int:
         return sum(domain.text_bytes for domain in self.domains.values())
 

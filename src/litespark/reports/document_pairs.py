@@ -43,7 +43,7 @@ def within_documents(documents: str, shapes: StepShapes, layers: int) -> Table:
     if numbers := re.fullmatch(r"([\d.]+),([\d.]+)", documents):
         lengths = lengths_of(float(numbers[1]), float(numbers[2]), tokens)
         return table(lengths, shapes, layers, f"log-normal lengths {documents}")
-    counts = [domain.lengths for domain in PreparedData.read(documents).domains_of("train")]
+    counts = [domain.lengths for domain in PreparedData.read(documents).domains_of("train").values()]
     lengths = lengths_in([sum(bins) for bins in zip_longest(*counts, fillvalue=0)], tokens)
     return table(lengths, shapes, layers, f"the lengths in {documents}")
 

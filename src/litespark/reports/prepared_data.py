@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from litespark.data.contents import PreparedData, PreparedDomain, summed
+from litespark.data.contents import PreparedData, summed
 from litespark.data.dropped import DroppedRow
+from litespark.data.manifest import DomainCounts, SplitCounts
 from litespark.reports.quantities import count, percent, plain, scaled, short
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Table, fenced, one_line, text, texts
@@ -53,16 +54,12 @@ def domains(data: PreparedData) -> Table:
     """Documents, tokens (EOS included) and bytes of text by split and domain, with a row for all of several."""
     rows = []
     for split in data.split_names:
-        parts = data.domains_of(split)
-        whole = PreparedDomain(
-            split,
-            ALL,
-            *(sum(getattr(row, figure) for row in parts) for figure in ("documents", "tokens", "bytes", "text_bytes")),
-        )
+        parts: list[tuple[str, DomainCounts | SplitCounts]] = list(data.domains_of(split).items())
+        whole = data.splits.get(split, SplitCounts({}))
         rows += [
-            (row.split, one_line(row.domain), row.documents, row.tokens, _share(row.tokens, whole.tokens),
-             row.text_bytes, _share(row.bytes, row.tokens), _share(row.tokens, row.documents))
-            for row in ([*parts, whole] if len(parts) > 1 else parts)
+            (split, one_line(name), held.documents, held.tokens, _share(held.tokens, whole.tokens),
+             held.text_bytes, _share(held.bytes, held.tokens), _share(held.tokens, held.documents))
+            for name, held in ([*parts, (ALL, whole)] if len(parts) > 1 else parts)
         ]  # fmt: skip
     columns = [
         *texts("split", "domain"),
@@ -80,14 +77,14 @@ def lengths(data: PreparedData) -> Table:
     """How long the documents are, in tokens: the mean, and the ranges between powers of two that hold the quantiles."""
     rows = [
         (
-            row.split,
-            one_line(row.domain),
-            row.tokens / row.documents,
-            *(_range_of(row.lengths, quantile) for quantile in (0.5, 0.95, 1.0)),
+            split,
+            one_line(name),
+            held.tokens / held.documents,
+            *(_range_of(held.lengths, quantile) for quantile in (0.5, 0.95, 1.0)),
         )
         for split in data.split_names
-        for row in data.domains_of(split)
-        if row.lengths and row.documents
+        for name, held in data.domains_of(split).items()
+        if held.lengths and held.documents
     ]
     columns = [*texts("split", "domain"), Column("mean", short), *map(Column, ("median", "95th percentile", "longest"))]
     return Table(columns, rows, title="" if rows else NO_LENGTHS)
@@ -183,7 +180,7 @@ def _passed_over(data: PreparedData) -> list[str]:
 def _packing_and_selection(data: PreparedData) -> str:
     sequences = f" for sequences of {data.seq_len:,} tokens" if data.seq_len is not None else ""
     parts = [f"packing {data.packing}{sequences}", f"selection of training text: {_selection(data.settings)}"]
-    decoded, size = (sum(getattr(row, name) for row in data.domains) for name in ("bytes", "text_bytes"))
+    decoded, size = (sum(getattr(held, name) for held in data.splits.values()) for name in ("bytes", "text_bytes"))
     if decoded != size:
         parts.append(
             f"the tokens decode to {decoded:,} bytes, the texts have {size:,}: the tokenizer does not keep every byte"

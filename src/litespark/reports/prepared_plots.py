@@ -18,24 +18,24 @@ LONGEST_NAME = 40
 def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     """Share of the documents of each domain, or of the largest, by length; a point is the middle of a range."""
     title = f"Lengths of documents of {data.name}, {split}"
-    rows = [row for row in data.domains_of(split) if row.documents and row.lengths]
+    rows = [(name, held) for name, held in data.domains_of(split).items() if held.documents and held.lengths]
     if not rows:
         return message(title, NO_LENGTHS)
     if len(rows) > MOST_LINES:
         title += f": the {MOST_LINES} largest of {len(rows)} domains"
-        rows = sorted(rows, key=lambda row: -row.documents)[:MOST_LINES]
+        rows = sorted(rows, key=lambda row: -row[1].documents)[:MOST_LINES]
     of = "the documents" if len(rows) == 1 else "the domain's documents"
     figure, (axes,) = new_figure(4.4, f"share of {of}", title=title)
-    filled = [[power for power, documents in enumerate(row.lengths) if documents] for row in rows]
-    for index, (row, powers) in enumerate(zip(rows, filled, strict=True)):
+    filled = [[power for power, documents in enumerate(held.lengths) if documents] for _, held in rows]
+    for index, ((name, held), powers) in enumerate(zip(rows, filled, strict=True)):
         span = range(powers[0], powers[-1] + 1)
         axes.plot(
             [2 ** (power + 0.5) for power in span],
-            [row.lengths[power] / row.documents for power in span],
+            [held.lengths[power] / held.documents for power in span],
             LINE_STYLES[index // len(COLOURS)],
             marker=".",
             color=COLOURS[index % len(COLOURS)],
-            label=_short(row.domain),
+            label=one_line(name, LONGEST_NAME).replace("$", r"\$"),
         )
     axes.set_xscale("log")
     # all of the outer ranges and a little more, within which lies at least one round number
@@ -55,10 +55,6 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
 def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
     """Write the pictures that have something to show as `folder/NAME.png`; returns the paths by what they show."""
     paths = {}
-    if any(row.lengths for row in data.domains_of(TRAIN)):
+    if any(held.lengths for held in data.domains_of(TRAIN).values()):
         paths["lengths of documents"] = save(plot_lengths(data), folder / "data_lengths.png")
     return paths
-
-
-def _short(name: str) -> str:
-    return one_line(name, LONGEST_NAME).replace("$", r"\$")
