@@ -135,23 +135,11 @@ def _values(pyarrow: Any, batch: Any, field: str | None) -> list[Any]:
     return values
 
 
-def _column(pyarrow: Any, below: Any, name: str) -> Any | None:
-    """A column of a batch or a field of a struct: of that very name, else the field that the path leads to."""
-    if (column := _child(below, name)) is not None:
-        return column
-    parts = name.split(".")
-    for count in range(1, len(parts)):
-        inner = _child(below, ".".join(parts[:count]))
-        if inner is not None and pyarrow.types.is_struct(inner.type):
-            column = _column(pyarrow, inner, ".".join(parts[count:]))
-            if column is not None:
-                return column
-    return None
-
-
-def _child(below: Any, name: str) -> Any | None:
-    if hasattr(below, "schema"):
-        places = below.schema.get_all_field_indices(name)
-        return below.column(places[0]) if places else None
-    place = below.type.get_field_index(name)
-    return None if place < 0 else _arrow("pyarrow.compute", name).struct_field(below, place)
+def _column(pyarrow: Any, batch: Any, name: str) -> Any | None:
+    """The column of that very name, else the field of a struct that the path leads to."""
+    table = pyarrow.Table.from_batches([batch])
+    while not (places := table.schema.get_all_field_indices(name)):
+        if not any(pyarrow.types.is_struct(kind) for kind in table.schema.types):
+            return None
+        table = table.flatten()
+    return table.column(places[0]).combine_chunks()
