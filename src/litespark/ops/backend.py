@@ -110,7 +110,7 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         "triton_recompute": Backend(
             f"{_LOSS}.function:linear_cross_entropy_triton_recompute", _TRITON, structure=_LOSS_CASES
         ),
-        "cpu": Backend(f"{_LOSS}.on_cpu:linear_cross_entropy_cpu", _CPU, structure=_CHUNK_CASES),
+        "cpu": Backend(f"{_LOSS}.on_cpu:linear_cross_entropy_cpu", _CPU, structure=f"{_LOSS}.on_cpu:structure"),
         "chunked": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked", structure=_CHUNK_CASES),
         "chunked_recompute": Backend(f"{_LOSS}.chunked:linear_cross_entropy_chunked_recompute", structure=_CHUNK_CASES),
         REFERENCE: Backend(f"{_LOSS}.reference:linear_cross_entropy"),

@@ -295,6 +295,63 @@ void losses_and_gradients(int64_t rows, int64_t ids, int64_t stride, void* logit
   }
 }
 
+// softmax of scale * scores (rows, keys), in place: of `queries` positions from `first` on, again and again. A query sees
+// the keys up to itself, or those of its row of `visible`, of which each `together` rows have one of (length, length)
+void softmax(int64_t rows, int64_t keys, void* scores, int64_t dtype, float scale, int64_t queries, int64_t first,
+             const uint8_t* visible, int64_t together, int64_t length) {
+#pragma omp parallel
+  {
+    std::vector<float> buffer(keys);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t query = first + row % queries, at = row * keys;
+      const int64_t n = visible || query >= keys ? keys : query + 1;
+      float* out = place(scores, dtype, at, buffer.data());
+      const float* x = read(scores, dtype, at, n, out);
+      if (visible) {
+        const uint8_t* seen = visible + (row / together * length + query) * length;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) out[i] = seen[i] ? x[i] : -INFINITY;
+      }
+      float most = -FLT_MAX, sum = 0;
+#pragma omp simd reduction(max : most)
+      for (int64_t i = 0; i < n; i++) most = x[i] > most ? x[i] : most;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < n; i++) {
+        const float e = exponential((x[i] - most) * scale);
+        out[i] = e;
+        sum += e;
+      }
+      const float factor = 1.0f / sum;
+#pragma omp simd
+      for (int64_t i = 0; i < n; i++) out[i] *= factor;
+      std::memset(out + n, 0, (keys - n) * sizeof(float));
+      write(scores, dtype, at, keys, out);
+    }
+  }
+}
+
+// the gradient of the scores, scale * p (dp - sum of p dp), takes the place of dp
+void softmax_backward(int64_t rows, int64_t keys, const void* p, int64_t dtype, void* dp, float scale) {
+#pragma omp parallel
+  {
+    std::vector<float> buffer(2 * keys);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t at = row * keys;
+      const float* probability = read(p, dtype, at, keys, buffer.data());
+      float* out = place(dp, dtype, at, buffer.data() + keys);
+      const float* gradient = read(dp, dtype, at, keys, out);
+      float sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < keys; i++) sum += probability[i] * gradient[i];
+#pragma omp simd
+      for (int64_t i = 0; i < keys; i++) out[i] = scale * probability[i] * (gradient[i] - sum);
+      write(dp, dtype, at, keys, out);
+    }
+  }
+}
+
 // bf16 (rows, columns) to (columns, rows) in bf16 or fp32
 void transposed(int64_t rows, int64_t columns, const uint16_t* x, void* y, int64_t y_dtype) {
 #pragma omp parallel for schedule(static)

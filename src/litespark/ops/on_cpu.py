@@ -122,6 +122,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "swiglu_backward": (number, number, *tensor, pointer, pointer),
         "rope": (*(number,) * 4, *tensor, strides, pointer, strides, pointer, pointer, number, real),
         "losses_and_gradients": (number, number, number, *tensor, pointer, number, real, pointer),
+        "softmax": (number, number, *tensor, real, number, number, pointer, number, number),
+        "softmax_backward": (number, number, *tensor, pointer, real),
         "transposed": (number, number, pointer, *tensor),
     }.items():
         getattr(library, name).argtypes = types

@@ -6,13 +6,24 @@ import torch
 from torch import Tensor
 
 from litespark.ops import on_cpu
-from litespark.ops.linear_cross_entropy import rows
+from litespark.ops.linear_cross_entropy import chunks, rows
 from litespark.ops.linear_cross_entropy.chunked import linear_cross_entropy_chunked
-from litespark.ops.linear_cross_entropy.rows import Losses, Settings, bytes_per_logit, gradient_
+from litespark.ops.linear_cross_entropy.rows import Losses, Settings, gradient_
+from litespark.ops.shapes import Place
 
-__all__ = ["bytes_per_logit", "gradient_", "linear_cross_entropy_cpu", "losses"]
+__all__ = ["bytes_per_logit", "gradient_", "linear_cross_entropy_cpu", "losses", "structure"]
 
 linear_cross_entropy_cpu = partial(linear_cross_entropy_chunked, rows="on_cpu")
+
+
+def bytes_per_logit(dtype: torch.dtype) -> int:
+    """More than it takes: small chunks stay in a cache. In bf16 each further one rounds the gradient of the weight."""
+    return rows.bytes_per_logit(dtype) * (8 if dtype == torch.float32 else 1)
+
+
+def structure(place: Place) -> set[str]:
+    """The structural cases, see `litespark.ops.structure`."""
+    return chunks.structure(place, bytes_per_logit(place.dtype))
 
 
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
