@@ -11,11 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from litespark.light_torchmetrics import import_lightly
 from litespark.threads import decide_threads
 
 decide_threads()
-import_lightly()
 
 import torch  # noqa: E402
 

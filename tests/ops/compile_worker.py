@@ -1,6 +1,6 @@
 """Compiles kernels in a process of its own, since those of the tests are interpreted.
 
-`python -m tests.ops.compile_worker FILE first|every TARGET,… MODULE,…` writes one line of JSON to FILE for each
+`python -m tests.ops.compile_worker FILE [first|every TARGET,… MODULE,…]…` writes one line of JSON to FILE for each
 compilation before it begins, and one with its result; a compiler that ends the process leaves the name behind.
 """
 
@@ -21,13 +21,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def compile_in_worker(folder: Path, modules: list[str], targets: list[str], *, every: bool) -> list[Attempt]:
     """Compile what modules of kernels state, in a fresh process with a fresh cache in `folder`."""
+    return compile_all(folder, [(modules, targets, every)])
+
+
+def compile_all(folder: Path, jobs: list[tuple[list[str], list[str], bool]]) -> list[Attempt]:
+    """The same for several (modules, targets, every) one after the other."""
     results = folder / "attempts.jsonl"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {
         "TRITON_CACHE_DIR": str(folder / "triton-cache"),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
     }
-    words = [str(results), "every" if every else "first", ",".join(targets), ",".join(modules)]
+    words = [str(results)]
+    for modules, targets, every in jobs:
+        words += ["every" if every else "first", ",".join(targets), ",".join(modules)]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.ops.compile_worker", *words],
         cwd=REPOSITORY,
@@ -51,12 +58,13 @@ def _attempt(line: dict[str, Any]) -> Attempt:
     return Attempt(**line | {"resources": resources, "code": line["code"] and Code(**line["code"] | accesses)})
 
 
-def main(file: str, how_many: str, targets: str, modules: str) -> None:
+def main(file: str, *jobs: str) -> None:
     with Path(file).open("w") as results:
-        chosen = [TARGETS[name] for name in targets.split(",")]
-        for compilation, target in compilations(modules.split(","), chosen, every=how_many == "every"):
-            print(json.dumps({"begun": f"{compilation.name} for {target.name}"}), file=results, flush=True)
-            print(json.dumps(dataclasses.asdict(attempt(compilation, target))), file=results, flush=True)
+        for how_many, targets, modules in zip(jobs[::3], jobs[1::3], jobs[2::3], strict=True):
+            chosen = [TARGETS[name] for name in targets.split(",")]
+            for compilation, target in compilations(modules.split(","), chosen, every=how_many == "every"):
+                print(json.dumps({"begun": f"{compilation.name} for {target.name}"}), file=results, flush=True)
+                print(json.dumps(dataclasses.asdict(attempt(compilation, target))), file=results, flush=True)
 
 
 if __name__ == "__main__":

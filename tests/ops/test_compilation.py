@@ -22,17 +22,20 @@ from tests.ops.ceilings import (
     STACK_BYTES_ALLOWED,
     WIDEST,
 )
-from tests.ops.compile_worker import compile_in_worker
+from tests.ops.compile_worker import compile_all, compile_in_worker
 
 pytest.importorskip("triton")
-from tests.ops.toy_kernels import choosy
 
 OPS = ops_with_kernels()
 WITH_FP8 = {"sm_89", "sm_90", "sm_100", "sm_120"}
 USUAL_TARGETS = {"sm_90", "gfx942"}
 # op -> the targets that its kernels are for, where these are not all
 ONLY_FOR = {"fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
-SOUND, FAULTY, ENDING, CASTING = (f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "casting"))
+SOUND, FAULTY, ENDING, CASTING, CHOOSY = (
+    f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "casting", "choosy")
+)
+# of CHOOSY, whose kernels are not for the first of them
+CHOSEN_FOR = ["sm_86", "sm_89"]
 
 
 def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> list[str]:
@@ -107,10 +110,14 @@ def test_all_configurations_fit_every_target(op, target, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory) -> dict[tuple[str, str], Attempt]:
-    folder = tmp_path_factory.mktemp("toys")
-    attempts = compile_in_worker(folder, [SOUND, FAULTY], ["sm_90"], every=True)
-    attempts += compile_in_worker(folder, [SOUND], ["gfx942"], every=True)
+def attempts(tmp_path_factory) -> list[Attempt]:
+    nvidia = [name for name, target in TARGETS.items() if target.backend == "cuda"]
+    jobs = [([SOUND, FAULTY], ["sm_90"], True), ([SOUND], ["gfx942"], True), ([CASTING], nvidia, True)]
+    return compile_all(tmp_path_factory.mktemp("toys"), [*jobs, ([CHOOSY], CHOSEN_FOR, False)])
+
+
+@pytest.fixture(scope="module")
+def toys(attempts) -> dict[tuple[str, str], Attempt]:
     return {(made.name, made.target): made for made in attempts}
 
 
@@ -187,16 +194,15 @@ def test_a_kernel_that_is_not_launched_is_caught(tmp_path):
         compile_in_worker(tmp_path, ["tests.ops.toy_kernels.forgetful"], ["sm_90"], every=True)
 
 
-def test_the_first_configuration_of_each_kernel_is_chosen_for_the_targets_that_it_is_for(tmp_path):
-    attempts = compile_in_worker(tmp_path, [choosy.__name__], ["sm_86", "sm_89"], every=False)
-    assert [(made.name, made.target) for made in attempts] == [("copy bf16", "sm_89"), ("matmul bf16", "sm_89")]
+def test_the_first_configuration_of_each_kernel_is_chosen_for_the_targets_that_it_is_for(attempts):
+    chosen = [made for made in attempts if made.target in CHOSEN_FOR and made.kernel != "cast_to_fp8"]
+    assert [(made.name, made.target) for made in chosen] == [("copy bf16", "sm_89"), ("matmul bf16", "sm_89")]
 
 
-def test_the_targets_with_fp8_are_those_that_triton_makes_it_for(tmp_path):
+def test_the_targets_with_fp8_are_those_that_triton_makes_it_for(attempts):
     """By the compiler, for NVIDIA's; for AMD's it puts e4m3 together from other operations."""
-    nvidia = [name for name, target in TARGETS.items() if target.backend == "cuda"]
-    attempts = compile_in_worker(tmp_path, [CASTING], nvidia, every=True)
-    assert {made.target for made in attempts if made.misfit() is None} == WITH_FP8
+    casts = [made for made in attempts if made.kernel == "cast_to_fp8"]
+    assert {made.target for made in casts if made.misfit() is None} == WITH_FP8
     assert {name for name, target in TARGETS.items() if target.without_fp8 is None} == WITH_FP8
 
 

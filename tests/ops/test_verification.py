@@ -38,7 +38,9 @@ APART = pytest.param("fp8", "triton_apart", torch.bfloat16, True, None, marks=py
 def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast, residual):
     if (reason := why_not(op, name, DEVICE, dtype)) is not None:
         pytest.skip(reason)
-    verifications = verify(op, name, Place(DEVICE, dtype, SHAPES, autocast, residual=residual))
+    # fp8 has some fifty ways, each interpreted; tests of its own have more sequences
+    shapes = replace(SHAPES, sequences=1) if op == "fp8" else SHAPES
+    verifications = verify(op, name, Place(DEVICE, dtype, shapes, autocast, residual=residual))
     assert verifications
     for verification in verifications:
         assert verification.passed, str(verification)
