@@ -187,17 +187,20 @@ def test_a_row_may_lie_beyond_2_31_logits():
 
 
 def test_the_gradient_of_the_weight_is_summed_in_fp32(op):
-    """Under autocast, so that nothing is rounded afterwards: far closer than one rounding to bf16 (2e-3)."""
+    """Under autocast, so that nothing is rounded afterwards: far closer than one rounding to bf16 (2e-3).
+
+    PyTorch has no product of bf16 into fp32 on a CPU: there each chunk's product is rounded once, and no more.
+    """
     hidden, weight, labels = leaves(tokens=16, ignored=())
     hidden, weight = (x.detach().bfloat16().float().requires_grad_() for x in (hidden, weight))
     logits = (hidden.bfloat16() @ weight.bfloat16().T).float()
     p = logits.softmax(-1) - torch.nn.functional.one_hot(labels, 37)
-    expected = p.bfloat16().float().T @ hidden
+    products = [one.bfloat16().float().T @ h for one, h in zip(p.split(CHUNK), hidden.split(CHUNK), strict=True)]
+    expected = sum(x if DEVICE.type == "cuda" else x.bfloat16().float() for x in products)
     with torch.autocast(DEVICE.type, torch.bfloat16):
         loss = op(hidden, weight, labels)
         (found,) = torch.autograd.grad(loss, weight)
-    # PyTorch has no product of bf16 into fp32 on a CPU: there the product of each chunk is rounded once
-    assert relative_distance(found, expected) < (3e-4 if DEVICE.type == "cuda" else 2e-3)
+    assert relative_distance(found, expected) < 3e-4
 
 
 # ---------------------------------------------------------------- memory and work

@@ -64,22 +64,19 @@ def fp8_words(four, MANTISSA_BITS: tl.constexpr):
 
 @triton.jit
 def _rounded_codes(x, MANTISSA_BITS: tl.constexpr):
-    """The same in whole numbers, as int32: Triton's interpreter has no conversion to fp8."""
-    # exponent of the smallest normal value, -6 or -14, and code of the largest value, 448 or 57344
+    """The same as int32: Triton's interpreter has no conversion to fp8."""
+    # exponent of the smallest normal value
     LEAST: tl.constexpr = -6 if MANTISSA_BITS == 3 else -14
-    LARGEST: tl.constexpr = 0x7E if MANTISSA_BITS == 3 else 0x7B
+    LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
     bits = x.to(tl.int32, bitcast=True)
-    sign = (bits >> 24) & 0x80
-    size = bits & 0x7FFFFFFF
-    exponent = tl.maximum((size >> 23) - 127, LEAST)
-    significand = (size & 0x7FFFFF) | 0x800000
-    # how many of the 23 bits of an fp32 mantissa go; fp32's own subnormal values are far below half of the smallest
-    shift = tl.minimum(23 - MANTISSA_BITS + exponent - ((size >> 23) - 127), 25)
-    half = (1 << (shift - 1)) - 1
-    rounded_significand = (significand + half + ((significand >> shift) & 1)) >> shift
-    # a significand that reaches the next power of two carries into the exponent by itself
-    codes = tl.minimum(rounded_significand + ((exponent - LEAST) << MANTISSA_BITS), LARGEST)
-    return tl.where(size > 0x7F800000, 0x7F, codes | sign)
+    size = tl.minimum(tl.abs(x), LARGEST)
+    # to add 1.5 · 2^23 of the steps between codes, and to take it away, rounds to nearest even
+    power = tl.maximum((size.to(tl.int32, bitcast=True) >> 23), 127 + LEAST) << 23
+    many = power.to(tl.float32, bitcast=True) * (1.5 * 2.0 ** (23 - MANTISSA_BITS))
+    # the smallest normal value becomes that of fp32, whose first bits are then the code, also where it is subnormal
+    like_fp32 = ((size + many) - many) * 2.0 ** (-126 - LEAST)
+    codes = like_fp32.to(tl.int32, bitcast=True) >> (23 - MANTISSA_BITS)
+    return tl.where((bits & 0x7FFFFFFF) > 0x7F800000, 0x7F, codes | ((bits >> 24) & 0x80))
 
 
 @triton.jit
