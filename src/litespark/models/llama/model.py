@@ -151,10 +151,10 @@ class Block(nn.Module):
         # generation multiplies a row or a few, which fp8 does not make faster
         if self.fp8 is not None and self.fp8.in_fp8 and context.cache is None:
             return self._forward_fp8(x, update, context, self.fp8)
-        if context.cache is None and not traced(x) and self._as_built():
+        if context.cache is None and not traced(x) and (layers := self._layers_as_built()) is not None:
             halves = self.ops.halves.get("swiglu_linear" if self.mlp.recompute == "swiglu" else "swiglu")
             if halves is not None:
-                return self._forward_in_halves(x, update, context, halves)
+                return self._forward_in_halves(x, update, context, halves, layers)
         x, normed = self.attention_norm(x, update)
         x, normed = self.mlp_norm(x, self.attention(normed, context))
         return x, self.mlp(normed)
@@ -170,26 +170,36 @@ class Block(nn.Module):
         return projection_mlp(x, attended, norm.weight, norm.eps, linears, recompute=recompute)
 
     def _forward_in_halves(
-        self, x: Tensor, update: Tensor | None, context: Context, halves: Any
+        self, x: Tensor, update: Tensor | None, context: Context, halves: Any, layers: list[KeptLinear]
     ) -> tuple[Tensor, Tensor]:
         """The same for what nothing traces, with few calls and nodes of autograd."""
-        attention, mlp, norm = self.attention, self.mlp, self.attention_norm
+        attention, norm = self.attention, self.attention_norm
+        qkv, *layers = layers
         x, query, key, value = halves.norm_qkv_rope(
-            x, update, norm.weight, norm.eps, attention.qkv, context.cos, context.sin, attention.num_kv_heads
+            x, update, norm.weight, norm.eps, qkv, context.cos, context.sin, attention.num_kv_heads
         )
         attended, norm = attention.ops.attention(query, key, value, context.documents), self.mlp_norm
-        linears = attention.output, mlp.gate_up, mlp.down
-        recompute = mlp.recompute == "swiglu"
-        return halves.projection_mlp(x, attended, norm.weight, norm.eps, linears, recompute=recompute)
+        recompute = self.mlp.recompute == "swiglu"
+        return halves.projection_mlp(x, attended, norm.weight, norm.eps, layers, recompute=recompute)
 
-    def _as_built(self) -> bool:
-        """Whether all parts of the block are of the kinds that it was built from, and no hook waits to be called."""
-        attention, mlp = self.attention, self.mlp
-        if type(attention) is not Attention or type(mlp) is not MLP:
-            return False
-        linears = (attention.qkv, attention.output, mlp.gate_up, mlp.down)
-        parts = (*linears, attention, mlp, self.attention_norm, self.mlp_norm)
-        return all(type(linear) is KeptLinear for linear in linears) and not any(map(_hooked, parts))
+    def _layers_as_built(self) -> list[KeptLinear] | None:
+        """qkv, output, gate_up and down; None where a part of the block is of another kind than it was built from, or a
+        hook waits to be called."""
+        layers = []
+        # each block asks in each pass, and in these dictionaries a name is found at once
+        parts = self._modules
+        for name, kind in _PARTS.items():
+            part = parts[name]
+            if part is None or type(part) is not kind or _hooked(part):
+                return None
+            for layer in part._modules.values():
+                if type(layer) is not KeptLinear or _hooked(layer):
+                    return None
+                layers.append(layer)
+        return layers
+
+
+_PARTS = {"attention_norm": RMSNorm, "attention": Attention, "mlp_norm": RMSNorm, "mlp": MLP}
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ def attention_triton(
         return attention_sdpa(query, key, value, documents, window)
     if autocasting(query):
         dtype = compute_dtype(query)
-        query, key, value = (x.to(dtype) for x in (query, key, value))
+        query, key, value = (x if x.dtype == dtype else x.to(dtype) for x in (query, key, value))
     if query.dtype not in _DTYPES or key.dtype != query.dtype or value.dtype != query.dtype:
         raise ValueError(
             f"ops.attention=triton: query, key and value are {query.dtype}, {key.dtype} and {value.dtype}; expected "

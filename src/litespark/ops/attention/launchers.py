@@ -27,8 +27,8 @@ def forward(
     `window` 0: a query sees all keys before it; `number` is that of the configuration.
     """
     batch, length, heads, head_dim = query.shape
-    query, key, value = (_readable(x) for x in (query, key, value))
-    output, lse = query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
+    query, key, value = map(_readable, (query, key, value))
+    output, lse = query.new_empty(*query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
     if output.numel() == 0:
         return output, lse
     launch = configuration_for(query.device, head_dim, query.dtype, number).forward
@@ -50,8 +50,8 @@ def backward(
     """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
     batch, length, heads, head_dim = query.shape
     num_kv_heads = key.shape[2]
-    query, key, value, grad_output = (_readable(x) for x in (query, key, value, grad_output))
-    grad_query, grad_key, grad_value = (x.new_empty(x.shape) for x in (query, key, value))
+    query, key, value, grad_output = map(_readable, (query, key, value, grad_output))
+    grad_query, grad_key, grad_value = [x.new_empty(*x.shape) for x in (query, key, value)]
     if output.numel() == 0:
         return grad_query, grad_key, grad_value
     delta = torch.empty_like(lse)
@@ -81,12 +81,12 @@ def backward(
 
 def _readable(x: Tensor) -> Tensor:
     """`x`, or a copy where a block would not be addressed by 32 bits or the last dimension is not contiguous."""
-    fits = x.stride(1) * MOST_ROWS < 2**31
-    return x if x.stride(-1) == 1 and fits else x.contiguous()
+    _, token, _, value = x.stride()
+    return x if value == 1 and token * MOST_ROWS < 2**31 else x.contiguous()
 
 
-def _strides(x: Tensor) -> tuple[int, int, int]:
-    return x.stride(0), x.stride(1), x.stride(2)
+def _strides(x: Tensor) -> tuple[int, ...]:
+    return x.stride()[:3]
 
 
 def _scale(head_dim: int) -> float:

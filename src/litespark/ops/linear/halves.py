@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
+from litespark.ops.custom_op import differentiable_once
 from litespark.ops.linear.kept import KeptLinear, weight_gradient
 from litespark.ops.precision import compute_dtype
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
@@ -32,8 +33,9 @@ def norm_qkv_rope(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Stream = x + update (B, S, D), and query (B, S, H, Dh), key and value (B, S, K, Dh) of its RMSNorm, rotated."""
     dtype = compute_dtype(x)
-    settings = eps, dtype, qkv.operand(x, dtype), qkv.accumulate, cos, sin, num_kv_heads
-    return _NormQkvRope.apply(settings, x, update, norm_weight, qkv.weight)
+    weight, cast = qkv.operand(dtype)
+    settings = eps, dtype, cast, qkv.accumulate, cos, sin, num_kv_heads
+    return _NormQkvRope.apply(settings, x, update, norm_weight, weight)
 
 
 def projection_mlp(
@@ -41,18 +43,19 @@ def projection_mlp(
     attended: Tensor,
     norm_weight: Tensor,
     eps: float,
-    linears: tuple[KeptLinear, KeptLinear, KeptLinear],
+    layers: list[KeptLinear],
     *,
     recompute: bool,
 ) -> tuple[Tensor, Tensor]:
     """Stream' = stream + attended (B, S, H, Dh) · outputᵀ, and the MLP of its RMSNorm (B, S, D), not yet added.
 
-    `linears` are output, gate_up and down. `recompute`: make the product of gate and up once more in the backward pass
+    `layers` are output, gate_up and down. `recompute`: make the product of gate and up once more in the backward pass
     instead of keeping it.
     """
     dtype = compute_dtype(stream)
-    settings = eps, dtype, [linear.operand(stream, dtype) for linear in linears], linears[0].accumulate, recompute
-    return _ProjectionMLP.apply(settings, stream, attended, norm_weight, *(linear.weight for linear in linears))
+    weights, casts = zip(*[layer.operand(dtype) for layer in layers], strict=True)
+    settings = eps, dtype, casts, layers[0].accumulate, recompute
+    return _ProjectionMLP.apply(settings, stream, attended, norm_weight, *weights)
 
 
 class _NormQkvRope(torch.autograd.Function):
@@ -63,7 +66,7 @@ class _NormQkvRope(torch.autograd.Function):
         eps, dtype, cast, accumulate, cos, sin, num_kv_heads = settings
         batch, length, _ = x.shape
         stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
-        qkv = torch.mm(normed, cast.t()).view(batch, length, -1, 2 * cos.shape[-1])
+        qkv = linear(normed, cast).view(batch, length, -1, 2 * cos.shape[-1])
         ctx.dtypes = x.dtype, None if update is None else update.dtype
         ctx.weight, ctx.accumulate, ctx.heads = weight, accumulate, qkv.shape
         learn = ctx.needs_input_grad[4]
@@ -71,7 +74,7 @@ class _NormQkvRope(torch.autograd.Function):
         return x if update is None else stream.view(x.shape), *rope_qkv_forward(qkv, cos, sin, num_kv_heads)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(
         ctx: Any, stream_gradient: Tensor, of_query: Tensor, of_key: Tensor, of_value: Tensor
     ) -> tuple[Tensor | None, ...]:
@@ -96,11 +99,11 @@ class _ProjectionMLP(torch.autograd.Function):
         output, gate_up, down = casts
         ctx.x_dtype, ctx.shape, ctx.weights, ctx.accumulate = x.dtype, attended.shape, weights, accumulate
         attended = attended.reshape(-1, output.shape[1])
-        update = torch.mm(attended, output.t())
+        update = linear(attended, output)
         stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
-        gates = torch.mm(normed, gate_up.t())
+        gates = linear(normed, gate_up)
         activated = swiglu_forward(gates, dtype)
-        update = torch.mm(activated, down.t())
+        update = linear(activated, down)
         learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:]
         kept = (
             attended if learn_output else None,
@@ -112,7 +115,7 @@ class _ProjectionMLP(torch.autograd.Function):
         return stream.view(x.shape), update.view(x.shape)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, stream_gradient: Tensor, update_gradient: Tensor) -> tuple[Tensor | None, ...]:
         stream, norm_weight, inverse_rms, gates, attended, normed, activated, output, gate_up, down = ctx.saved_tensors
         dtype = output.dtype

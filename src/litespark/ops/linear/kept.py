@@ -36,29 +36,32 @@ class KeptLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = compute_dtype(x)
-        if self._keeps(x, dtype) and not torch.compiler.is_compiling():
-            return _Linear.apply(x, self.weight, self.cast(dtype), self.accumulate)
-        return super().forward(x)
+        if not autocasting(x) or torch.compiler.is_compiling() or not self._keeps(dtype):
+            return super().forward(x)
+        return _Linear.apply(x, self.weight, self.cast(dtype), self.accumulate)
 
-    def operand(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The weight as it is multiplied with `x` in `dtype`, for who multiplies it: kept where `forward` keeps it."""
-        return self.cast(dtype) if self._keeps(x, dtype) else self.weight.to(dtype)
+    def operand(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The weight, and what is multiplied in its place in `dtype`, which is kept where `forward` keeps it."""
+        weight = self.weight
+        if weight.dtype == dtype:
+            return weight, weight
+        return weight, self.cast(dtype) if self._keeps(dtype) else weight.to(dtype)
 
-    def _keeps(self, x: Tensor, dtype: torch.dtype) -> bool:
-        # FSDP2 gathers weights in the dtype of autocast
-        if not self.keep or dtype == self.weight.dtype or not autocasting(x):
-            return False
-        return self._cast is not None or torch.is_grad_enabled()  # it may be in fp8 wherever it trains
+    def _keeps(self, dtype: torch.dtype) -> bool:
+        # FSDP2 gathers weights in the dtype of autocast; and it may be in fp8 wherever it trains
+        kept = self.keep and dtype != self.weight.dtype
+        return kept and (self._cast is not None or torch.is_grad_enabled())
 
     def cast(self, dtype: torch.dtype) -> Tensor:
         """The weight in `dtype`, the same tensor for as long as the weight is where it is."""
-        if self._cast is None or self._cast_of != self._state(dtype):
+        state = self._state(dtype)
+        if self._cast is None or self._cast_of != state:
             # also where validation runs in inference mode: training goes on with what is cast here
             with torch.inference_mode(False), torch.no_grad():
-                if self._cast is None or self._cast_of[1:] != self._state(dtype)[1:]:
+                if self._cast is None or self._cast_of[1:] != state[1:]:
                     self._cast = torch.empty_like(self.weight, dtype=dtype)
                 self._cast.copy_(self.weight)
-            self._cast_of = self._state(dtype)
+            self._cast_of = state
         return self._cast
 
     def follow(self) -> None:
@@ -78,7 +81,8 @@ class KeptLinear(nn.Linear):
                 written[self.weight] = kept
 
     def _state(self, dtype: torch.dtype) -> tuple[object, ...]:
-        return self.weight._version, self.weight.data_ptr(), dtype
+        weight = self.weight
+        return weight._version, weight.data_ptr(), dtype
 
 
 def keep_casts(model: nn.Module) -> list[KeptLinear]:

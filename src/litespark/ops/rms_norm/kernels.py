@@ -167,12 +167,13 @@ def rms_norm_forward(
     x, update: (..., D); rows may lie apart, anything else is made contiguous. The last result is fp32 (...). With a
     `quantisation` that is `fused`, `y_dtype` is that of its format, and the norm its codes, cast from fp32.
     """
-    stream = None if update is None else x.new_empty(x.shape, dtype=stream_dtype)
-    y = x.new_empty(x.shape, dtype=y_dtype)
-    inverse_rms = x.new_empty(x.shape[:-1], dtype=torch.float32)
+    # a size is read in half the time where it comes as numbers
+    *outer, width = x.shape
+    stream = None if update is None else x.new_empty(*outer, width, dtype=stream_dtype)
+    y = x.new_empty(*outer, width, dtype=y_dtype)
+    inverse_rms = x.new_empty(outer, dtype=torch.float32)
     if x.numel() == 0:
         return stream, y, inverse_rms
-    width = x.shape[-1]
     x = as_rows(x)
     update = None if update is None else as_rows(update)
     tile = tiling(width, target_of(x.device))
@@ -196,15 +197,16 @@ def rms_norm_backward(
     same order every time.
     """
     width = stream.shape[-1]
-    gradient = stream.new_empty(stream.shape, dtype=dtype)
-    second = None if second_dtype == dtype else stream.new_empty(stream.shape, dtype=second_dtype)
+    gradient = stream.new_empty(*stream.shape, dtype=dtype)
+    second = None if second_dtype == dtype else stream.new_empty(*stream.shape, dtype=second_dtype)
     if stream.numel() == 0:
         return gradient, second, weight.new_zeros(weight.shape)
     stream, y_gradient = as_rows(stream), as_rows(y_gradient)
     stream_gradient = None if stream_gradient is None else as_rows(stream_gradient)
     target = target_of(stream.device)
     tile = tiling(width, target)
-    read = sum(x.element_size() for x in (stream, y_gradient, stream_gradient) if x is not None)
+    read = stream.element_size() + y_gradient.element_size()
+    read += 0 if stream_gradient is None else stream_gradient.element_size()
     programs = backward_programs(stream.shape[0], tile, target)
     steps = -(-stream.shape[0] // (tile.rows * programs))
     partials = stream.new_empty(programs, width, dtype=torch.float32)
@@ -220,7 +222,8 @@ def rms_norm_backward(
             STAGES=backward_stages(tile, read, target), MANTISSA_BITS=_mantissa_bits(quantisation),
             num_warps=tile.num_warps,
         )  # fmt: skip
-    return gradient, second, partials.sum(dim=0).to(weight.dtype)
+    weight_gradient = partials.sum(0)
+    return gradient, second, weight_gradient if weight.dtype == torch.float32 else weight_gradient.to(weight.dtype)
 
 
 def _noted(quantisation: Quantisation | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

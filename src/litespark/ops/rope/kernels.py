@@ -3,6 +3,7 @@
 B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -95,8 +96,8 @@ def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -
     """Three contiguous tensors, so that the memory of `qkv` (any strides) can be freed."""
     batch, length, heads, head_dim = qkv.shape
     sizes = (heads - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
-    query, key, value = (qkv.new_empty(batch, length, size, head_dim) for size in sizes)
-    _launch(_dense(qkv).split(sizes, dim=2), (query, key, value), cos, sin, inverse=False)
+    query, key, value = [qkv.new_empty(batch, length, size, head_dim) for size in sizes]
+    _launch(torch.split_with_sizes(_dense(qkv), sizes, 2), (query, key, value), cos, sin, inverse=False)
     return query, key, value
 
 
@@ -105,13 +106,13 @@ def rope_qkv_backward(
     dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """The gradient of `qkv` (`shape`, `dtype`) from those of the three, in one pass; None stands for zeros."""
-    gradients = cos.new_empty(shape, dtype=dtype)
+    gradients = cos.new_empty(*shape, dtype=dtype)
     sources = [None if gradient is None else _dense(gradient) for gradient in (query, key, value)]
     num_kv_heads = next(
         x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None
     )
-    destinations = gradients.split((shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=2)
-    _launch(sources, destinations, cos, sin, inverse=True)
+    sizes = (shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
+    _launch(sources, torch.split_with_sizes(gradients, sizes, 2), cos, sin, inverse=True)
     return gradients
 
 
@@ -133,7 +134,7 @@ def _launch(
     with on_device_of(query_to):
         rope_kernel[(batch * length,)](
             *sources, *destinations, cos, sin, length,
-            *(stride for x in (*sources, *destinations) for stride in _strides(x)),
+            *itertools.chain.from_iterable(map(_strides, (*sources, *destinations))),
             0 if cos.shape[0] == 1 else cos.stride(0), cos.stride(1),
             QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HALF=head_dim // 2, INVERSE=inverse,
             BLOCK_HEADS=heads, BLOCK_HALF=half, num_warps=num_warps,

@@ -140,8 +140,8 @@ def swiglu_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """The gradient of `gate_up`, in its shape and dtype, and the product again in `product_dtype`, if there is one."""
     width = product_gradient.shape[-1]
-    gradient = gate_up.new_empty(gate_up.shape)
-    product = None if product_dtype is None else gate_up.new_empty(product_gradient.shape, dtype=product_dtype)
+    gradient = gate_up.new_empty(*gate_up.shape)
+    product = None if product_dtype is None else gate_up.new_empty(*product_gradient.shape, dtype=product_dtype)
     if gradient.numel() == 0:
         return gradient, product
     gate_up, product_gradient = as_rows(gate_up), as_rows(product_gradient)
