@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from litespark.models.llama.model import Context
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.linear.kept import accumulate_in_place, keep_casts
 from litespark.ops.tolerance import relative_distance
@@ -100,6 +101,15 @@ def nodes(result):
             seen.add(node)
             waiting += [parent for parent, _ in node.next_functions]
     return sum(node.name() != "torch::autograd::AccumulateGrad" for node in seen)
+
+
+def test_what_the_ops_refuse_is_refused():
+    with pytest.raises(ValueError, match=r"expected fp32, bf16 or fp16"):
+        model().double()(random_ids(1, 3), random_ids(1, 3, seed=1))
+    made = model()
+    tables = [table.bfloat16() for table in made.rotary(torch.arange(3).unsqueeze(0))]
+    with pytest.raises(ValueError, match="lower precision confuses positions"):
+        made.blocks[0](torch.zeros(1, 3, 16), None, Context(*tables))
 
 
 def test_ops_of_other_backends_and_parts_of_other_kinds_go_one_by_one():

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from litespark.benchmarks.step.huggingface import build_model
+from litespark.device import device_of
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
@@ -60,7 +61,7 @@ def step(name: str, layers: int, precision: str) -> Callable[[], float]:
     def take() -> float:
         model.zero_grad(set_to_none=True)
         begun = time.thread_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with device_of(CPU).autocast(torch.bfloat16 if precision == "bf16" else None):
             output = model(tokens, **given)
         (output if isinstance(model, Llama) else output.loss).backward()
         return time.thread_time() - begun

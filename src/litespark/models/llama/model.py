@@ -151,7 +151,9 @@ class Block(nn.Module):
         # generation multiplies a row or a few, which fp8 does not make faster
         if self.fp8 is not None and self.fp8.in_fp8 and context.cache is None:
             return self._forward_fp8(x, update, context, self.fp8)
-        if context.cache is None and not traced(x) and (layers := self._layers_as_built()) is not None:
+        # what the ops refuse is left to them to refuse
+        ordinary = x.dtype != torch.float64 and context.cos.dtype == torch.float32 and context.cache is None
+        if ordinary and not traced(x) and (layers := self._layers_as_built()) is not None:
             halves = self.ops.halves.get("swiglu_linear" if self.mlp.recompute == "swiglu" else "swiglu")
             if halves is not None:
                 return self._forward_in_halves(x, update, context, halves, layers)

@@ -71,7 +71,7 @@ class _NormQkvRope(torch.autograd.Function):
         ctx.weight, ctx.accumulate, ctx.heads = weight, accumulate, qkv.shape
         learn = ctx.needs_input_grad[4]
         ctx.save_for_backward(stream, norm_weight, inverse_rms, normed if learn else None, cast, cos, sin)
-        return x if update is None else stream.view(x.shape), *rope_qkv_forward(qkv, cos, sin, num_kv_heads)
+        return stream, *rope_qkv_forward(qkv, cos, sin, num_kv_heads)
 
     @staticmethod
     @differentiable_once
@@ -79,9 +79,8 @@ class _NormQkvRope(torch.autograd.Function):
         ctx: Any, stream_gradient: Tensor, of_query: Tensor, of_key: Tensor, of_value: Tensor
     ) -> tuple[Tensor | None, ...]:
         stream, norm_weight, inverse_rms, normed, cast, cos, sin = ctx.saved_tensors
-        of_qkv = rope_qkv_backward(of_query, of_key, of_value, cos, sin, ctx.heads, cast.dtype).view(
-            stream.shape[0], -1
-        )
+        of_qkv = rope_qkv_backward(of_query, of_key, of_value, cos, sin, ctx.heads, cast.dtype)
+        of_qkv = of_qkv.view(-1, cast.shape[0])
         of_normed = torch.mm(of_qkv, cast)
         of_weight = _of_weight(ctx.weight, of_qkv, normed, ctx.accumulate)
         del of_qkv, normed, of_query, of_key, of_value
@@ -98,7 +97,7 @@ class _ProjectionMLP(torch.autograd.Function):
         eps, dtype, casts, accumulate, recompute = settings
         output, gate_up, down = casts
         ctx.x_dtype, ctx.shape, ctx.weights, ctx.accumulate = x.dtype, attended.shape, weights, accumulate
-        attended = attended.reshape(-1, output.shape[1])
+        attended = attended.flatten(2)
         update = linear(attended, output)
         stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
         gates = linear(normed, gate_up)
@@ -112,16 +111,16 @@ class _ProjectionMLP(torch.autograd.Function):
         )
         ctx.again = learn_down and recompute
         ctx.save_for_backward(stream, norm_weight, inverse_rms, gates, *kept, *casts)
-        return stream.view(x.shape), update.view(x.shape)
+        return stream, update
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, stream_gradient: Tensor, update_gradient: Tensor) -> tuple[Tensor | None, ...]:
         stream, norm_weight, inverse_rms, gates, attended, normed, activated, output, gate_up, down = ctx.saved_tensors
         dtype = output.dtype
-        update_gradient = update_gradient.reshape(stream.shape)
+        update_gradient = update_gradient.reshape(-1, stream.shape[-1])
         of_activated = torch.mm(update_gradient, down)
-        of_gates, again = swiglu_backward(gates, of_activated, dtype if ctx.again else None)
+        of_gates, again = swiglu_backward(gates.view(-1, gates.shape[-1]), of_activated, dtype if ctx.again else None)
         activated = again if activated is None else activated
         of_down = _of_weight(ctx.weights[2], update_gradient, activated, ctx.accumulate)
         # the largest of the pass are let go as soon as they are multiplied
@@ -132,7 +131,7 @@ class _ProjectionMLP(torch.autograd.Function):
         saved = stream, norm_weight, inverse_rms
         of_x, of_projected, of_norm = _norm_gradients(of_normed, stream_gradient, *saved, ctx.x_dtype, dtype)
         assert of_projected is not None
-        of_projected = of_projected.view(stream.shape)
+        of_projected = of_projected.view(-1, stream.shape[-1])
         of_attended = torch.mm(of_projected, output).view(ctx.shape)
         of_output = _of_weight(ctx.weights[0], of_projected, attended, ctx.accumulate)
         return None, of_x, of_attended, of_norm, of_output, of_gate_up, of_down
@@ -141,15 +140,10 @@ class _ProjectionMLP(torch.autograd.Function):
 def _norm(
     x: Tensor, update: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The stream and its norm (T, D), and what the norm keeps of each row."""
-    flat = x.reshape(-1, x.shape[-1])
-    if update is None:
-        _, normed, inverse_rms = rms_norm_forward(flat, None, weight, eps, x.dtype, dtype)
-        return flat, normed, inverse_rms
-    stream_dtype = x.dtype if x.dtype == update.dtype else torch.promote_types(x.dtype, update.dtype)
-    stream, normed, inverse_rms = rms_norm_forward(flat, update.reshape(flat.shape), weight, eps, stream_dtype, dtype)
-    assert stream is not None
-    return stream, normed, inverse_rms
+    """The stream, its norm, and what the norm keeps of each row. None is a view, of which FSDP2 would warn."""
+    stream_dtype = x.dtype if update is None else torch.promote_types(x.dtype, update.dtype)
+    stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
+    return x if stream is None else stream, normed, inverse_rms
 
 
 def _norm_gradients(
@@ -162,13 +156,11 @@ def _norm_gradients(
     update_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The gradients of x and of the update in their dtypes, one tensor where these are equal; the weight's."""
-    shape = stream_gradient.shape
     other = x_dtype if x_dtype != stream.dtype else update_dtype or x_dtype
     gradient, second, of_weight = rms_norm_backward(
-        of_normed, stream_gradient.reshape(stream.shape), stream, weight, inverse_rms, stream.dtype, other
+        of_normed, stream_gradient, stream, weight, inverse_rms, stream.dtype, other
     )
-    gradient = gradient.view(shape)
-    rounded = gradient if second is None else second.view(shape)
+    rounded = gradient if second is None else second
     of_update = None if update_dtype is None else gradient if update_dtype == stream.dtype else rounded
     return gradient if x_dtype == stream.dtype else rounded, of_update, of_weight
 
@@ -177,5 +169,5 @@ def _of_weight(weight: Tensor, gradient: Tensor, inputs: Tensor | None, accumula
     """None for a frozen weight, whose input was not kept, and for one that the product was added into."""
     if inputs is None:
         return None
-    cast = inputs.dtype != weight.dtype
-    return weight_gradient(gradient, inputs, weight.dtype, weight.grad if accumulate and cast else None)
+    total = weight.grad if accumulate and inputs.dtype != weight.dtype else None
+    return weight_gradient(gradient, inputs.reshape(-1, inputs.shape[-1]), weight.dtype, total)
