@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
@@ -38,9 +37,6 @@ class LightFinder(MetaPathFinder, Loader):
         if spec is not None and spec.loader is not None:
             self.whole, spec.loader = spec.loader, self
         return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.whole.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__.update(__version__=version(self.package), _logger=logging.getLogger(self.package))
