@@ -84,3 +84,7 @@ def test_lengths_are_stated_or_those_of_a_prepared_folder(tmp_path, monkeypatch)
     monkeypatch.setattr(document_pairs, "PreparedData", SimpleNamespace(read=lambda folder: prepared))
     (_, *long) = within_documents("a folder", shapes, 2).rows
     assert long[0][2] > 0.5
+    empty = SimpleNamespace(domains_of=lambda split: {})
+    monkeypatch.setattr(document_pairs, "PreparedData", SimpleNamespace(read=lambda folder: empty))
+    with pytest.raises(ValueError, match="lengths were not counted, expected one that"):
+        within_documents("a folder", shapes, 2)

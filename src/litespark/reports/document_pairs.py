@@ -44,7 +44,13 @@ def within_documents(documents: str, shapes: StepShapes, layers: int) -> Table:
         lengths = lengths_of(float(numbers[1]), float(numbers[2]), tokens)
         return table(lengths, shapes, layers, f"log-normal lengths {documents}")
     counts = [domain.lengths for domain in PreparedData.read(documents).domains_of("train").values()]
-    lengths = lengths_in([sum(bins) for bins in zip_longest(*counts, fillvalue=0)], tokens)
+    histogram = [sum(bins) for bins in zip_longest(*counts, fillvalue=0)]
+    if not any(histogram):
+        raise ValueError(
+            f"--documents {documents}: got a folder whose documents' lengths were not counted, expected one that "
+            "`litespark prepare` wrote; prepare it again, or give MEAN,SPREAD"
+        )
+    lengths = lengths_in(histogram, tokens)
     return table(lengths, shapes, layers, f"the lengths in {documents}")
 
 
