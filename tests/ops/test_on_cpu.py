@@ -94,3 +94,14 @@ def test_what_the_compiler_said_is_told(found_anew, monkeypatch, tmp_path):
 def test_a_second_process_compiles_nothing(found_anew, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     assert why_not("swiglu", "cpu", CPU, torch.float32) is None
+
+
+@needs_compiler
+def test_a_damaged_library_is_compiled_again_by_a_compiler_of_several_words(found_anew, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "env g++")
+    monkeypatch.setattr(on_cpu, "_FLAGS", ("-O0", "-fopenmp", "-shared", "-fPIC"))  # which is quick
+    file = on_cpu._compiled()
+    file.write_bytes(b"")
+    assert not isinstance(on_cpu._library(), str)
+    assert file.stat().st_size > 0

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,10 +83,18 @@ def _transposed(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _library() -> ctypes.CDLL | str:
     """The compiled functions, or why there are none."""
     try:
-        return _declared(ctypes.CDLL(str(_compiled())))
+        return _declared(_loaded(_compiled()))
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
         return f"on_cpu.cpp cannot be compiled here: {told.strip().splitlines()[-1]}"
+
+
+def _loaded(file: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError:  # damaged, as by a full disk
+        file.unlink()
+        return ctypes.CDLL(str(_compiled()))
 
 
 def _compiled() -> Path:
@@ -97,7 +106,7 @@ def _compiled() -> Path:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as partial:
-            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(partial)]
+            command = [*shlex.split(compiler), *_FLAGS, str(_SOURCE), "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     return file
 
