@@ -87,15 +87,15 @@ if data.left_out:
 # %% [markdown]
 # ## The numbers themselves
 #
-# `data.domains` and `data.left_out` are lists of plain rows. For example, how many tokens a selection took from each
-# domain of the training text, for each that it left:
+# `data.domains_of(split)` has the counts of each domain, `data.left_out` is a list of plain rows. For example, how many
+# tokens a selection took from each domain of the training text, for each that it left:
 
 # %%
-kept = pd.DataFrame([asdict(row) for row in data.domains_of("train")], columns=["domain", "tokens"])
+kept = pd.Series({domain: counts.tokens for domain, counts in data.domains_of("train").items()}, dtype=float)
 gone = pd.DataFrame([asdict(row) for row in data.left_out_of("train")], columns=["domain", "rule", "tokens"])
 gone["rule"] = gone["rule"].str.split("/").str[:2].str.join("/")  # without the reasons that some rules give
 by_rule = gone.dropna().pivot_table(index="domain", columns="rule", values="tokens", aggfunc="sum", fill_value=0)
-by_rule.div(kept.set_index("domain")["tokens"].reindex(by_rule.index), axis=0)
+by_rule.div(kept.reindex(by_rule.index), axis=0)
 
 # %% [markdown]
 # ## How it was prepared

@@ -110,7 +110,7 @@ def test_each_setup_is_compiled_converted_and_patched_as_it_says(tmp_path, monke
     monkeypatch.setattr(huggingface, "version_of", lambda package: "9")
     for name, setup in SETUPS.items():
         training, _ = _training(tmp_path, name)
-        assert (training._forward is not training.model) is setup.compiled is name.startswith("compiled")
+        assert (training.forward is not training.model) is setup.compiled is name.startswith("compiled")
         done.append(name)
     assert done == ["standard", "sdpa", "compiled", "fp8", "compiled_fp8", "liger", "liger"]
 
