@@ -34,7 +34,7 @@ def test_outputs_and_gradients_equal_the_reference(dtype, rows, intermediate_siz
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(90, 70), (2, 3, 800), (3000,)])
+@pytest.mark.parametrize("shape", [(90, 70), (2, 3, 800), (3000,), (5, 60), (20,)])
 def test_the_backend_for_cpus_equals_the_reference(dtype, shape):
     assert_op_matches(load("swiglu", "cpu"), swiglu_reference, _inputs(*shape), dtype)
 
