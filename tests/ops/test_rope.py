@@ -37,8 +37,8 @@ def _qkv(batch, length, heads, width):
     return _random(batch, length, heads * width).unflatten(-1, (heads, width))
 
 
-def _inputs(batch, length, heads, num_kv_heads, width, device, sequences=None):
-    cos, sin = _tables(sequences or batch, length, width, device)
+def _inputs(batch, length, heads, num_kv_heads, width, device, sequences=None, rotated=None):
+    cos, sin = _tables(sequences or batch, length, rotated or width, device)
     qkv = _qkv(batch, length, heads + 2 * num_kv_heads, width).to(device)
     return {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
 
@@ -62,6 +62,34 @@ def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = _inputs(batch, length, heads, num_kv_heads, 2 * half, device, sequences=batch if per_sequence else 1)
     assert_op_matches(_of(rope_qkv_triton, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["triton", "cpu"])
+# several blocks of heads, widths that are odd, and more values that pass than are rotated
+@pytest.mark.parametrize(
+    ("heads", "num_kv_heads", "width", "rotated"), [(3, 2, 10, 4), (5, 0, 16, 16), (20, 1, 129, 64), (4, 0, 100, 6)]
+)
+def test_heads_rotated_in_part_and_queries_alone_equal_the_reference(
+    backend, heads, num_kv_heads, width, rotated, dtype, device
+):
+    inputs = _inputs(2, 3, heads, num_kv_heads, width, device, rotated=rotated)
+    op = load("rope", backend)
+    assert_op_matches(_of(op, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
+    outputs = op(inputs["qkv"], inputs["fixed cos"], inputs["fixed sin"], num_kv_heads)
+    assert [x.shape for x in outputs] == [(2, 3, count, width) for count in (heads, num_kv_heads, num_kv_heads)]
+
+
+@pytest.mark.parametrize("rotated", [8, 32])
+def test_the_reference_rotates_as_transformers_does(rotated):
+    """The first values of a head, in the half-split way."""
+    phi = pytest.importorskip("transformers.models.phi3.modeling_phi3")
+    query, key = _random(2, 5, 4, 32), _random(2, 5, 2, 32, seed=1)
+    cos, sin = _tables(2, 5, rotated, torch.device("cpu"))
+    twice = [torch.cat((table, table), dim=-1) for table in (cos, sin)]
+    expected = phi.apply_rotary_pos_emb(query, key, *twice, unsqueeze_dim=2)
+    found = reference.rope(query, key, cos, sin)
+    assert all(relative_distance(a, b) <= 1e-6 for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -124,8 +152,10 @@ QKV, TABLE = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4)
     ("arguments", "match"),
     [
         ((QKV[0], TABLE, TABLE, 1), r"qkv is \(3, 4, 8\) with 1 .* expected \(B, S, H \+ 2K, Dh\)"),
+        ((QKV, TABLE, TABLE, -1), "with -1 key/value heads; expected"),
         ((QKV, TABLE, TABLE, 2), "with 2 key/value heads; expected .* at least one query head"),
-        ((QKV[..., :7], TABLE, TABLE, 1), "head_dim is 7; expected an even number"),
+        ((QKV[..., :7], TABLE, TABLE, 1), r"cos is \(2, 3, 4\) .* expected both \(2, 3, 3\) or \(1, 3, 3\), or fewer"),
+        ((QKV, TABLE[..., :0], TABLE[..., :0], 1), r"cos is \(2, 3, 0\) .* or fewer values in the last"),
         ((QKV, TABLE[:, :2], TABLE, 1), r"cos is \(2, 2, 4\) .* expected both \(2, 3, 4\) or \(1, 3, 4\)"),
         ((QKV, TABLE.bfloat16(), TABLE, 1), r"cos is torch.bfloat16 .* expected fp32, since"),
         ((QKV, TABLE, TABLE.clone().requires_grad_(), 1), "sin require gradients.*ops.rope=reference"),

@@ -215,15 +215,16 @@ void swiglu_backward(int64_t rows, int64_t width, const void* gate_up, int64_t d
   }
 }
 
-// heads (sequences, length, heads, 2 half), each tensor with its own three strides, rotated by `sign` times the angles;
-// copied where it is 0. `apart` is the stride of the tables from one sequence to the next, 0 where they share them
-void rope(int64_t sequences, int64_t length, int64_t heads, int64_t half, const void* x, int64_t dtype,
+// heads (sequences, length, heads, width), each tensor with its own three strides: the first 2 half values are rotated by
+// `sign` times the angles, the others copied, and all of them where it is 0. `apart` is the stride of the tables from one sequence to the next, 0 where they share them
+void rope(int64_t sequences, int64_t length, int64_t heads, int64_t width, int64_t half, const void* x, int64_t dtype,
           const int64_t* x_strides, void* y, const int64_t* y_strides, const float* cosines, const float* sines,
           int64_t apart, float sign) {
 #pragma omp parallel
   {
-    std::vector<float> buffer(4 * half);
-    float* rotated = buffer.data() + 2 * half;
+    std::vector<float> buffer(2 * width);
+    float* rotated = buffer.data() + width;
+    const int64_t turned = sign == 0 ? 0 : 2 * half;
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < sequences * length; row++) {
       const int64_t sequence = row / length, position = row % length;
@@ -232,11 +233,9 @@ void rope(int64_t sequences, int64_t length, int64_t heads, int64_t half, const 
       for (int64_t head = 0; head < heads; head++) {
         const int64_t from = sequence * x_strides[0] + position * x_strides[1] + head * x_strides[2];
         const int64_t to = sequence * y_strides[0] + position * y_strides[1] + head * y_strides[2];
-        const float* in = read(x, dtype, from, 2 * half, buffer.data());
+        const float* in = read(x, dtype, from, width, buffer.data());
         float* out = place(y, dtype, to, rotated);
-        if (sign == 0) {
-          std::memcpy(out, in, 2 * half * sizeof(float));
-        } else {
+        if (turned) {
 #pragma omp simd
           for (int64_t i = 0; i < half; i++) {
             const float s = sign * sine[i], a = in[i], b = in[half + i];
@@ -244,7 +243,8 @@ void rope(int64_t sequences, int64_t length, int64_t heads, int64_t half, const 
             out[half + i] = b * cosine[i] + a * s;
           }
         }
-        write(y, dtype, to, 2 * half, out);
+        if (turned < width) std::memcpy(out + turned, in + turned, (width - turned) * sizeof(float));
+        write(y, dtype, to, width, out);
       }
     }
   }

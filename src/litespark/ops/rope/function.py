@@ -7,25 +7,14 @@ from torch import Tensor
 
 from litespark.ops.custom_op import CustomOp
 from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
+from litespark.ops.rope.reference import check_rope
 
 
 def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """See `reference.rope_qkv`; fp32, bf16 or fp16. The results are contiguous and share no memory with `qkv`."""
-    if qkv.ndim != 4 or not 0 < 2 * num_kv_heads < qkv.shape[2]:
-        raise ValueError(
-            f"rope: qkv is {tuple(qkv.shape)} with {num_kv_heads} key/value heads; expected (B, S, H + 2K, Dh) with at "
-            "least one query head"
-        )
-    batch, length, _, head_dim = qkv.shape
+    check_rope(qkv, cos, sin, num_kv_heads)
     if qkv.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"rope: got {qkv.dtype}, expected fp32, bf16 or fp16; for others choose ops.rope=reference")
-    if head_dim % 2 or head_dim == 0:
-        raise ValueError(f"rope: head_dim is {head_dim}; expected an even number, since values are rotated in pairs")
-    shapes = ((batch, length, head_dim // 2), (1, length, head_dim // 2))
-    if cos.shape not in shapes or sin.shape != cos.shape:
-        raise ValueError(
-            f"rope: cos is {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected both {shapes[0]} or {shapes[1]}"
-        )
     if cos.dtype != torch.float32 or sin.dtype != torch.float32:
         raise ValueError(
             f"rope: cos is {cos.dtype} and sin {sin.dtype}; expected fp32, since lower precision confuses positions"

@@ -1,11 +1,13 @@
 """One Triton kernel that rotates query and key and copies value: from one qkv tensor to three, and gradients back.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim (HEAD_DIM), Dr how many values of a head are
+rotated, the first (2 · HALF).
 """
 
 import itertools
 from collections.abc import Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 import triton
@@ -27,7 +29,8 @@ _TILE = 512
 @triton.jit
 def _heads(
     source, destination, source_stride, destination_stride, cos, sin, ROTATE: tl.constexpr, HEADS: tl.constexpr,
-    HALF: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
+    HEAD_DIM: tl.constexpr, HALF: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
+    BLOCK_PASSED: tl.constexpr,
 ):  # fmt: skip
     """The HEADS heads of one token from `source` to `destination`; without a source they become 0."""
     column = tl.arange(0, BLOCK_HALF)[None, :]
@@ -50,6 +53,15 @@ def _heads(
         place = destination + head * destination_stride + column
         tl.store(place, rounded(first, destination.dtype.element_ty), mask=inside)
         tl.store(place + HALF, rounded(second, destination.dtype.element_ty), mask=inside)
+        if BLOCK_PASSED > 0:
+            passed = 2 * HALF + tl.arange(0, BLOCK_PASSED)[None, :]
+            inside = (head < HEADS) & (passed < HEAD_DIM)
+            if source is None:
+                values = tl.zeros((BLOCK_HEADS, BLOCK_PASSED), tl.float32)
+            else:
+                values = tl.load(source + head * source_stride + passed, mask=inside, other=0.0).to(tl.float32)
+            place = destination + head * destination_stride + passed
+            tl.store(place, rounded(values, destination.dtype.element_ty), mask=inside)
 
 
 # a length of one token, or one that is no multiple of 16, is no reason to compile anew
@@ -59,12 +71,12 @@ def rope_kernel(
     query_sequence, query_token, query_head, key_sequence, key_token, key_head, value_sequence, value_token, value_head,
     query_to_sequence, query_to_token, query_to_head, key_to_sequence, key_to_token, key_to_head,
     value_to_sequence, value_to_token, value_to_head, table_sequence, table_token,
-    QUERY_HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, HALF: tl.constexpr, INVERSE: tl.constexpr,
-    BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
+    QUERY_HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
+    INVERSE: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr, BLOCK_PASSED: tl.constexpr,
 ):  # fmt: skip
     """One program a token. Of each tensor three strides, those of B, S and heads; neighbours in a head are neighbours.
 
-    A source that is None stands for zeros.
+    A source that is None stands for zeros. BLOCK_PASSED is 0 where all of a head is rotated.
     """
     token = tl.program_id(0)
     sequence = (token // length).to(tl.int64)
@@ -84,9 +96,18 @@ def rope_kernel(
     query_to += sequence * query_to_sequence + position * query_to_token
     key_to += sequence * key_to_sequence + position * key_to_token
     value_to += sequence * value_to_sequence + position * value_to_token
-    _heads(query, query_to, query_head, query_to_head, c, s, True, QUERY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
-    _heads(key, key_to, key_head, key_to_head, c, s, True, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
-    _heads(value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
+    _heads(
+        query, query_to, query_head, query_to_head, c, s, True, QUERY_HEADS, HEAD_DIM, HALF, BLOCK_HEADS, BLOCK_HALF,
+        BLOCK_PASSED,
+    )  # fmt: skip
+    _heads(
+        key, key_to, key_head, key_to_head, c, s, True, KEY_HEADS, HEAD_DIM, HALF, BLOCK_HEADS, BLOCK_HALF,
+        BLOCK_PASSED,
+    )  # fmt: skip
+    _heads(
+        value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HEAD_DIM, HALF, BLOCK_HEADS, BLOCK_HALF,
+        BLOCK_PASSED,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- launchers
@@ -130,14 +151,16 @@ def _launch(
     cos, sin = _dense(cos), _dense(sin)
     if sin.stride() != cos.stride():
         cos, sin = cos.contiguous(), sin.contiguous()
-    heads, half, num_warps = configuration(query_to.shape[2], key_to.shape[2], head_dim, target_of(query_to.device))
+    rotated = 2 * cos.shape[2]
+    blocks = configuration(query_to.shape[2], key_to.shape[2], head_dim, target_of(query_to.device), rotated)
     with on_device_of(query_to):
         rope_kernel[(batch * length,)](
             *sources, *destinations, cos, sin, length,
             *itertools.chain.from_iterable(map(_strides, (*sources, *destinations))),
             0 if cos.shape[0] == 1 else cos.stride(0), cos.stride(1),
-            QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HALF=head_dim // 2, INVERSE=inverse,
-            BLOCK_HEADS=heads, BLOCK_HALF=half, num_warps=num_warps,
+            QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HEAD_DIM=head_dim, HALF=rotated // 2,
+            INVERSE=inverse, BLOCK_HEADS=blocks.heads, BLOCK_HALF=blocks.half, BLOCK_PASSED=blocks.passed,
+            num_warps=blocks.num_warps,
         )  # fmt: skip
 
 
@@ -145,18 +168,30 @@ def _strides(x: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if x is None else x.stride()[:3]
 
 
+class Blocks(NamedTuple):
+    """What one program takes at a time; powers of two."""
+
+    heads: int
+    half: int  # values of either half of what is rotated
+    passed: int  # values that are not rotated; 0: there are none
+    num_warps: int
+
+
 @cache
-def configuration(query_heads: int, key_heads: int, head_dim: int, target: Target) -> tuple[int, int, int]:
-    """BLOCK_HEADS, BLOCK_HALF and num_warps."""
-    half = triton.next_power_of_2(head_dim // 2)
-    heads = min(max(_TILE // half, 1), triton.next_power_of_2(max(query_heads, key_heads)))
-    return heads, half, max(_THREADS // target.warp_size, 1)
+def configuration(
+    query_heads: int, key_heads: int, head_dim: int, target: Target, rotated: int | None = None
+) -> Blocks:
+    """`rotated` is Dr, None: all of a head."""
+    half = triton.next_power_of_2((head_dim if rotated is None else rotated) // 2)
+    passed = 0 if rotated in (None, head_dim) else triton.next_power_of_2(head_dim - rotated)
+    heads = min(max(_TILE // max(half, passed // 2), 1), triton.next_power_of_2(max(query_heads, key_heads)))
+    return Blocks(heads, half, passed, max(_THREADS // target.warp_size, 1))
 
 
 def structure(place: Place) -> set[str]:
     """The structural cases, see `litespark.ops.structure`."""
     shapes = place.shapes
-    block, _, _ = configuration(shapes.num_heads, shapes.num_kv_heads, shapes.head_dim, target_of(place.device))
+    block = configuration(shapes.num_heads, shapes.num_kv_heads, shapes.head_dim, target_of(place.device)).heads
     sizes = {"query": shapes.num_heads, "key/value": shapes.num_kv_heads}
     cases = {case for kind, heads in sizes.items() for case in in_parts(f"block of {kind} heads", heads, block, most=3)}
     return cases | in_parts("sequence", shapes.sequences, 1) | far(shapes.tokens * shapes.num_heads * shapes.head_dim)
@@ -166,12 +201,16 @@ def structure(place: Place) -> set[str]:
 
 
 def launches(target: Target) -> Launches:
-    """Both directions, llama3b's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
-    for heads, num_kv_heads, head_dim in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
-        table = on_meta(1, 4096, head_dim // 2, torch.float32)
+    """Both directions, llama3b's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones; then heads
+    rotated in part, as of Phi-4-mini and GPT-NeoX, and queries by themselves."""
+    sizes = ((24, 8, 128, 128), (32, 8, 128, 128), (12, 12, 64, 64), (9, 3, 96, 96), (8, 1, 256, 256),
+             (24, 8, 128, 96), (64, 64, 96, 24), (16, 0, 128, 128))  # fmt: skip
+    for heads, num_kv_heads, head_dim, rotated in sizes:
+        table = on_meta(1, 4096, rotated // 2, torch.float32)
         for dtype in (torch.bfloat16, torch.float32):
             qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, head_dim, dtype)
             query, key = on_meta(4, 4096, heads, head_dim, dtype), on_meta(4, 4096, num_kv_heads, head_dim, dtype)
             label = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{head_dim}"
+            label += "" if rotated == head_dim else f" Dr{rotated}"
             yield f"forward {label}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
             yield f"backward {label}", partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype)

@@ -1,6 +1,6 @@
 """Rotary position embedding on a CPU: queries and keys in one pass, and one gradient that is written in place.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim, Dr how many values of a head are rotated.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[
     learned = cos.requires_grad or sin.requires_grad
     if learned or not on_cpu.takes(qkv, cos, sin) or cos.dtype != torch.float32 or sin.dtype != torch.float32:
         return reference.rope_qkv(qkv, cos, sin, num_kv_heads)
+    reference.check_rope(qkv, cos, sin, num_kv_heads)
     return _Rope.apply(qkv, cos.contiguous(), sin.contiguous(), num_kv_heads)
 
 
@@ -53,10 +54,10 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: int, rotated: Tensor) -> 
     """`reference.rope` of one tensor by `sign` times the angles, into `rotated`; a copy where it is 0."""
     if x.stride(-1) != 1:
         x = x.contiguous()
-    sequences, length, heads, _ = x.shape
+    sequences, length, heads, head_dim = x.shape
     half, apart = cos.shape[-1], 0 if cos.shape[0] == 1 else cos.stride(0)
     steps = [(ctypes.c_int64 * 3)(*of.stride()[:3]) for of in (x, rotated)]
     on_cpu.run(
-        "rope", sequences, length, heads, half, x, steps[0], rotated.data_ptr(), steps[1], cos.data_ptr(),
+        "rope", sequences, length, heads, head_dim, half, x, steps[0], rotated.data_ptr(), steps[1], cos.data_ptr(),
         sin.data_ptr(), apart, sign,
     )  # fmt: skip

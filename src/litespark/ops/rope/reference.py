@@ -1,6 +1,6 @@
 """Rotary position embedding in plain PyTorch: the specification that faster backends are tested against.
 
-B batch, S sequence length, H query heads, K key heads, Dh head dim.
+B batch, S sequence length, H query heads, K key heads, Dh head dim, Dr how many values of a head are rotated.
 """
 
 import math
@@ -61,10 +61,11 @@ def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]
 
 
 def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotate each pair (x_i, x_{i+Dh/2}) by the angle of its position: the half-split pairing of Hugging Face weights.
+    """Rotate each pair (x_i, x_{i+Dr/2}) by the angle of its position: the half-split pairing of Hugging Face weights.
 
-    y_i = x_i cos_i - x_{i+Dh/2} sin_i and y_{i+Dh/2} = x_{i+Dh/2} cos_i + x_i sin_i. Query (B, S, H, Dh) and key
-    (B, S, K, Dh) come back in their dtypes; bf16 and fp16 are computed in fp32.
+    y_i = x_i cos_i - x_{i+Dr/2} sin_i and y_{i+Dr/2} = x_{i+Dr/2} cos_i + x_i sin_i; cos and sin are (B or 1, S, Dr/2).
+    The values from Dr on, where Dr < Dh, pass (Black et al., "GPT-NeoX-20B", arXiv:2204.06745). Query (B, S, H, Dh) and
+    key (B, S, K, Dh) come back in their dtypes; bf16 and fp16 are computed in fp32.
     """
     return _rotate(query, cos, sin), _rotate(key, cos, sin)
 
@@ -73,12 +74,30 @@ def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[
     """Split (B, S, H + 2K, Dh) that one matrix product made into query, key and value, and rotate the first two.
 
     One op, so that a backend can write the gradient of `qkv` in one pass instead of rotating two and joining three.
+    With `num_kv_heads` 0 all heads are rotated, and key and value have none: for queries or keys that come alone.
     """
     query, key, value = qkv.split([qkv.shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=2)
     return *rope(query, key, cos, sin), value
 
 
+def check_rope(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> None:
+    """ValueError for shapes that `rope_qkv` cannot take."""
+    if qkv.ndim != 4 or not 0 <= 2 * num_kv_heads < qkv.shape[2]:
+        raise ValueError(
+            f"rope: qkv is {tuple(qkv.shape)} with {num_kv_heads} key/value heads; expected (B, S, H + 2K, Dh) with at "
+            "least one query head"
+        )
+    batch, length, _, head_dim = qkv.shape
+    half, most = cos.shape[-1] if cos.ndim else 0, head_dim // 2
+    if cos.shape not in ((batch, length, half), (1, length, half)) or sin.shape != cos.shape or not 0 < half <= most:
+        raise ValueError(
+            f"rope: cos is {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected both {(batch, length, most)} or "
+            f"{(1, length, most)}, or fewer values in the last dimension: half of those of a head that are rotated"
+        )
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    first, second = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    first, second, *passed = wide.split(cos.shape[-1], dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, *passed), dim=-1).to(x.dtype)
