@@ -13,16 +13,19 @@ from safetensors.torch import load_file, save_file
 from litespark.data.tokenizer import Tokenizer
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.huggingface import export_huggingface, load_huggingface
-from litespark.models.llama.huggingface_config import _KEYS, read_config
+from litespark.models.llama.huggingface_config import _KEYS, read_config, to_huggingface_config, why_not_native
+from litespark.models.llama.model import Rotary
 from litespark.models.safetensors_folder import INDEX, SINGLE, end_ids
 from litespark.ops.backend import resolve
-from litespark.ops.rope.reference import inverse_frequencies
 from tests.models.small import SDPA, random_ids, small_model
 
 CONFIGS = {
     "plain": {},
     "tie_embeddings": {"tie_embeddings": True},
-    "scaled": {"rope_scaling": RopeScaling(8.0, 1.0, 4.0, 16), "rope_theta": 5e5},
+    "llama3": {"rope_scaling": RopeScaling(8.0, 1.0, 4.0, 16), "rope_theta": 5e5},
+    "linear": {"rope_scaling": RopeScaling(4.0, kind="linear")},
+    "yarn": {"rope_scaling": RopeScaling(4.0, kind="yarn", original_max_seq_len=16, beta_fast=2.0, truncate=False)},
+    "dynamic": {"rope_scaling": RopeScaling(4.0, kind="dynamic", original_max_seq_len=64)},
     "wide heads": {"head_dim": 12, "num_kv_heads": 1},
 }
 
@@ -163,17 +166,30 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["MistralForCausalLM"]}, "architectures is .*MistralForCausalLM.*only LlamaForCausalLM"),
+        ({"architectures": ["MistralForCausalLM"]}, "architectures is .*MistralForCausalLM.* native Llama .*LlamaForC"),
         ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
-        ({"attention_bias": True}, "attention_bias is True; only models with False"),
+        (
+            {"attention_bias": True},
+            r"_bias is True, .* False\. model=huggingface model\.path=.*small trains any",
+        ),
+        ({"mlp_bias": True}, "mlp_bias is True"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}, "rope_scaling": None}, "rotary type is .yarn."),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rotary settings lack 'low_freq_factor'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, r"low_frequency_factor: got nothing.*kind=llama3"),
+        ({"rope_scaling": {"type": "yarn"}}, r"model.rope_scaling.factor: got None, expected a number above 0"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "beta_slow": 32}},
+            "beta_slow: got 32, expected .* below beta",
+        ),
+        ({"rope_scaling": {"type": "yarn", "factor": 2}, "rope_theta": 1}, "model.rope_theta is 1 with YaRN"),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 32}},
+            "length of a sequence beyond 32, and max_position_embeddings is 64; .* takes it with .*embeddings 32",
+        ),
         # as in transformers, the old key wins over the new one
         (
-            {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
-            "rotary type is 'linear'",
+            {"rope_scaling": {"type": "longrope", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+            "rotary type is 'longrope', with angles that depend on the length",
         ),
         ({"rope_scaling": ["linear", 2.0]}, "the rotary settings are .*expected a JSON object or null"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
@@ -192,6 +208,17 @@ def test_models_that_are_no_plain_llama_are_refused(tmp_path, changes, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
         _load(tmp_path / "small")
+
+
+def test_whether_a_folder_is_one_for_the_native_llama(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SIZES))
+    assert why_not_native(tmp_path) is None
+    path.write_text(json.dumps(SIZES | {"attention_bias": True}))
+    assert why_not_native(tmp_path) == "attention_bias is True, that of the native Llama False"
+    path.write_text(json.dumps(SIZES | {"hidden_size": -1}))
+    with pytest.raises(ValueError, match="hidden_size: got -1"):
+        why_not_native(tmp_path)
 
 
 def _edit(path, change):
@@ -273,6 +300,7 @@ def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
 
 LLAMA3_OF_ITS_LENGTH = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 = LLAMA3_OF_ITS_LENGTH | {"original_max_position_embeddings": 32}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 SIZES = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
          "intermediate_size": 48, "vocab_size": 61, "max_position_embeddings": 64}  # fmt: skip
 OTHERS = {
@@ -290,6 +318,13 @@ OTHERS = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
     },
     "an empty old beside a new": {"rope_scaling": {}, "rope_parameters": {"rope_theta": 5e5, **LLAMA3}},
+    "yarn": {"rope_scaling": YARN | {"beta_fast": 8, "beta_slow": 0.5}},
+    "yarn, its length beside it": {"rope_scaling": YARN, "original_max_position_embeddings": 8},
+    "yarn, its sharpness stated": {"rope_parameters": YARN | {"attention_factor": 1.25, "truncate": False}},
+    "yarn, its sharpness in two": {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}},
+    "yarn between two dimensions": {"rope_scaling": YARN | {"beta_fast": 0.2, "beta_slow": 0.1}},
+    "linear": {"rope_scaling": {"type": "linear", "factor": 3}},
+    "dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 3.0}},
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
     "other words": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "use_cache": False, "hidden_act": "swish"},
 }
@@ -304,8 +339,15 @@ def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, ch
     for field, key in _KEYS.items():
         assert getattr(ours, field) == getattr(theirs, key), field
     small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.num_heads, "vocab_size": 8})
-    angles = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small).inv_freq
-    torch.testing.assert_close(inverse_frequencies(ours.head_dim, ours.rope_theta, ours.rope_scaling), angles)
+    rotary, positions = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small), torch.arange(64)[None]
+    cosines, sines = rotary(torch.ones(1), positions)
+    cos, sin = Rotary(ours)(positions)
+    torch.testing.assert_close(torch.cat((cos, cos), -1), cosines)
+    torch.testing.assert_close(torch.cat((sin, sin), -1), sines)
+    written = transformers.LlamaConfig.from_dict(to_huggingface_config(ours, torch.float32, None, None))
+    again = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(written)
+    assert again.inv_freq.equal(rotary.inv_freq)
+    assert again.attention_scaling == rotary.attention_scaling
 
 
 def test_one_id_or_several_end_a_text(tmp_path):

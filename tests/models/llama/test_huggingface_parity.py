@@ -19,6 +19,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 2.0}
+LINEAR, DYNAMIC = ({"rope_type": kind, "factor": 4.0} for kind in ("linear", "dynamic"))
 
 
 @st.composite
@@ -35,7 +37,7 @@ def _configs(draw):
         num_hidden_layers=draw(st.integers(1, 3)),
         tie_word_embeddings=draw(st.booleans()),
         rope_theta=draw(st.sampled_from([100.0, 10000.0, 500000.0])),
-        rope_scaling=draw(st.sampled_from([None, LLAMA3])),
+        rope_scaling=draw(st.sampled_from([None, LLAMA3, YARN, LINEAR, DYNAMIC])),
         rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5])),
         vocab_size=101,
         max_position_embeddings=64,

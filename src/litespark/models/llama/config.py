@@ -70,6 +70,21 @@ class LlamaConfig:
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim is {self.head_dim}; rotary embedding turns pairs, so it must be even")
+        if self.rope_scaling is not None:
+            self._check_scaling(self.rope_scaling)
+
+    def _check_scaling(self, scaling: RopeScaling) -> None:
+        original = scaling.original_max_seq_len
+        if scaling.kind == "dynamic" and original is not None and self.max_seq_len > original:
+            raise ValueError(
+                f"model.max_seq_len is {self.max_seq_len} with dynamic rotary scaling, which beyond its "
+                f"original_max_seq_len {original} has other angles for each length; set model.max_seq_len={original}, "
+                "or choose another kind of model.rope_scaling"
+            )
+        if scaling.kind == "yarn" and self.rope_theta == 1:
+            raise ValueError(
+                "model.rope_theta is 1 with YaRN, which has no such angles; set a larger one, such as 10000"
+            )
 
     def build(self, ops: Ops, recompute: Recompute = "none") -> nn.Module:
         """See `ModelSpec`."""

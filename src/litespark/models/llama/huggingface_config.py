@@ -1,12 +1,14 @@
 """A Llama's `config.json`, as transformers reads and writes it, to and from `LlamaConfig`."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from litespark.models.llama.config import LlamaConfig, RopeScaling
+from litespark.models.llama.config import LlamaConfig
 from litespark.models.safetensors_folder import read_json
+from litespark.ops.rope.reference import SCALING_NUMBERS, RopeScaling
 
 # LlamaConfig field -> key of config.json; the first six are in every file
 _KEYS = {
@@ -24,33 +26,67 @@ _KEYS = {
 }
 # RopeScaling field -> key of its rotary settings
 _SCALING = {
+    "kind": "rope_type",
     "factor": "factor",
     "low_frequency_factor": "low_freq_factor",
     "high_frequency_factor": "high_freq_factor",
     "original_max_seq_len": "original_max_position_embeddings",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "truncate": "truncate",
+    "attention_factor": "attention_factor",
 }
 # what transformers takes for a key that is absent or null
 _ABSENT = {"head_dim": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
 # settings that change what is computed, with the values that this model has, the absent one first
 _FIXED: dict[str, tuple[Any, ...]] = {
+    "architectures": (["LlamaForCausalLM"], None, []),
     "model_type": ("llama",),
     "hidden_act": ("silu", "swish"),
     "attention_bias": (False,),
     "mlp_bias": (False,),
-    "quantization_config": (None,),
     "partial_rotary_factor": (1.0, None),
 }
 
 
+class NotNative(ValueError):
+    """A sound `config.json` of a model that the native Llama is not; `reason` is why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason}. model=huggingface model.path={path.parent} trains any causal LM that transformers has"
+        )
+        self.reason = reason
+
+
+def why_not_native(folder: Path) -> str | None:
+    """Why the model of a Hugging Face folder is none for the native Llama; None: it is one.
+
+    Raises:
+        ValueError: `config.json` is missing or damaged, or has sizes that no Llama has.
+    """
+    try:
+        read_config(folder / "config.json", folder.name)
+    except NotNative as error:
+        return error.reason
+    return None
+
+
 def read_config(path: Path, name: str) -> LlamaConfig:
-    """The sizes in a `config.json`, as transformers 5 reads them, of a plain Llama; ValueError: it is of none."""
+    """The sizes in a `config.json`, as transformers 5 reads them, of a Llama without biases.
+
+    Raises:
+        ValueError: it is missing or damaged, or has sizes that no Llama has; a `NotNative`: it is of another model.
+    """
     content = read_json(path)
-    architectures = content.get("architectures") or ["LlamaForCausalLM"]
-    if architectures != ["LlamaForCausalLM"]:
-        raise ValueError(f"{path}: architectures is {architectures}; only LlamaForCausalLM can be imported")
     for key, expected in _FIXED.items():
         if content.get(key, expected[0]) not in expected:
-            raise ValueError(f"{path}: {key} is {content[key]!r}; only models with {expected[0]!r} can be imported")
+            raise NotNative(path, f"{key} is {content[key]!r}, that of the native Llama {expected[0]!r}")
+    if content.get("quantization_config") is not None:
+        raise ValueError(
+            f"{path}: quantization_config is {content['quantization_config']!r:.80}, and quantised weights are not "
+            "trained; take the folder that they were quantised from"
+        )
     given = {key: value for key, value in content.items() if value not in (None, {})}
     if missing := sorted(set(list(_KEYS.values())[:6]) - given.keys()):
         raise ValueError(f"{path} lacks {', '.join(missing)}; is it the config.json of a Llama?")
@@ -73,23 +109,44 @@ def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling |
     theta = rope.get("rope_theta", values.get("rope_theta", 10000.0))
     part = rope.get("partial_rotary_factor", 1.0)
     if part not in (1.0, None):
-        raise ValueError(f"{path}: partial_rotary_factor is {part!r}; only models with 1.0 can be imported")
+        raise NotNative(path, f"partial_rotary_factor is {part!r}, that of the native Llama 1.0")
     kind = rope.get("rope_type", rope.get("type", "default"))
     # stretched by nothing, it is the default
     if kind == "default" or (kind == "linear" and rope.get("factor") == 1):
         return theta, None
-    if kind != "llama3":
-        raise ValueError(
-            f"{path}: the rotary type is {kind!r}; only 'default' and 'llama3' can be imported, since others compute "
-            "other angles. Choose a model without that stretching"
+    if not isinstance(kind, str) or kind not in SCALING_NUMBERS:
+        why = "angles that depend on the length of a sequence" if kind in ("longrope", "su") else "angles of its own"
+        kinds = ", ".join(SCALING_NUMBERS)
+        raise NotNative(
+            path, f"the rotary type is {kind!r}, with {why}; those of the native Llama are default, {kinds}"
         )
-    rope = {"original_max_position_embeddings": values["max_position_embeddings"], **rope}
     try:
-        return theta, RopeScaling(**{field: rope[key] for field, key in _SCALING.items()})
-    except KeyError as error:
-        raise ValueError(f"{path}: the llama3 rotary settings lack {error}") from error
-    except (TypeError, ValueError) as error:
+        return theta, _read_scaling(path, kind, rope, values)
+    except NotNative:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _read_scaling(path: Path, kind: str, rope: dict[str, Any], values: dict[str, Any]) -> RopeScaling:
+    longest = values["max_position_embeddings"]
+    original = rope.get("original_max_position_embeddings", longest)
+    if kind != "dynamic":  # transformers prefers the key beside the rotary settings
+        original = values.get("original_max_position_embeddings", original)
+    elif original < longest:  # from the one on in other projects, from the other on in transformers
+        raise NotNative(
+            path,
+            f"the angles of its dynamic rotary scaling depend on the length of a sequence beyond {original}, and "
+            f"max_position_embeddings is {longest}; the native Llama takes it with max_position_embeddings {original}",
+        )
+    numbers: dict[str, Any] = {**rope, "rope_type": kind, "original_max_position_embeddings": original}
+    scales = rope.get("mscale"), rope.get("mscale_all_dim")
+    if kind == "yarn" and numbers.get("attention_factor") is None and all(scales):
+        scale, other = (0.1 * number * math.log(max(rope["factor"], 1)) + 1 for number in scales if number)
+        numbers["attention_factor"] = scale / other
+    fields = ("factor", "kind", *SCALING_NUMBERS[kind])
+    taken: dict[str, Any] = {field: numbers.get(_SCALING[field]) for field in fields}
+    return RopeScaling(**taken)
 
 
 def why_not_transformers(config: LlamaConfig) -> str | None:
@@ -104,7 +161,9 @@ def to_huggingface_config(
 ) -> dict[str, Any]:
     """The contents of `config.json`. The rotary keys are those of transformers 4, which 5 reads too."""
     scaling = config.rope_scaling
-    rope = scaling and {"rope_type": "llama3"} | {key: getattr(scaling, field) for field, key in _SCALING.items()}
+    numbers = {key: getattr(scaling, field) for field, key in _SCALING.items()} if scaling else {}
+    # beyond it, and nowhere else, transformers has other angles
+    longest = {"max_position_embeddings": scaling.original_max_seq_len} if scaling and scaling.kind == "dynamic" else {}
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -112,8 +171,9 @@ def to_huggingface_config(
         "attention_bias": False,
         "mlp_bias": False,
         **{key: getattr(config, field) for field, key in _KEYS.items()},
+        **longest,
         "rope_theta": config.rope_theta,
-        "rope_scaling": rope,
+        "rope_scaling": {key: value for key, value in numbers.items() if value is not None} or None,
         "eos_token_id": eos_id,
         "bos_token_id": bos_id,
         "torch_dtype": str(dtype).removeprefix("torch."),

@@ -43,13 +43,14 @@ class RMSNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Positions (B, S) -> cos and sin, each (B, S, Dh/2) in fp32."""
+    """Positions (B, S) -> cos and sin, each (B, S, Dh/2) in fp32, times YaRN's attention factor where there is one."""
 
     inverse_frequencies: Tensor
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention_factor = None if config.rope_scaling is None else config.rope_scaling.attention_factor
         # torch.empty follows `with torch.device("meta")`
         self.register_buffer("inverse_frequencies", torch.empty(config.head_dim // 2), persistent=False)
         self._compute()
@@ -67,7 +68,9 @@ class Rotary(nn.Module):
         return self
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return rope_tables(positions, self.inverse_frequencies)
+        cos, sin = rope_tables(positions, self.inverse_frequencies)
+        factor = self.attention_factor
+        return (cos, sin) if factor is None else (cos * factor, sin * factor)
 
 
 @dataclass(frozen=True)

@@ -4,53 +4,133 @@ B batch, S sequence length, H query heads, K key heads, Dh head dim, Dr how many
 """
 
 import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from litespark.config.settings import FIXED, settings
+from litespark.config.settings import FIXED, Switch, settings
 from litespark.ranges import Count, Positive
+
+# of each kind, its numbers beside the factor, with what stands for one that is null; None: nothing does
+SCALING_NUMBERS: dict[str, dict[str, Any]] = {
+    "llama3": dict.fromkeys(("low_frequency_factor", "high_frequency_factor", "original_max_seq_len"), None),
+    "linear": {},
+    "yarn": {
+        "original_max_seq_len": None,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": True,
+        "attention_factor": lambda factor: 0.1 * math.log(max(factor, 1)) + 1,
+    },
+    "dynamic": {"original_max_seq_len": None},
+}
 
 
 @settings("model.rope_scaling", resume=FIXED)
 class RopeScaling:
-    """How Llama 3.1 stretches rotary frequencies to contexts longer than those of pre-training.
+    """How rotary frequencies are stretched to contexts longer than those of pre-training.
 
-    Wavelengths between those that are kept and those that are stretched are blended.
+    "llama3" blends wavelengths between those that are kept and those that are stretched; "linear" stretches all; "yarn"
+    blends by the turns that a dimension makes, and sharpens attention; "dynamic" stretches nothing up to
+    `original_max_seq_len`, and longer sequences are refused. Null: not a number of the kind, or as its paper has it.
     """
 
     factor: Positive
     """By how much long wavelengths are stretched."""
-    low_frequency_factor: Positive
-    """Wavelengths above original / low_frequency_factor are stretched in full."""
-    high_frequency_factor: Positive
-    """Wavelengths below original / high_frequency_factor are kept."""
-    original_max_seq_len: Count
-    """Tokens of the longest sequence of pre-training."""
+    low_frequency_factor: Positive | None = None
+    """llama3: wavelengths above original / low_frequency_factor are stretched in full."""
+    high_frequency_factor: Positive | None = None
+    """llama3: wavelengths below original / high_frequency_factor are kept."""
+    original_max_seq_len: Count | None = None
+    """All but linear: tokens of the longest sequence of pre-training."""
+    kind: Literal["llama3", "linear", "yarn", "dynamic"] = "llama3"
+    """As transformers names them."""
+    beta_fast: Positive | None = None
+    """yarn: dimensions that turn more often than this in the original length are kept; null: 32."""
+    beta_slow: Positive | None = None
+    """yarn: dimensions that turn less often than this are stretched in full; null: 1."""
+    truncate: Switch | None = None
+    """yarn: whether the two bounds between dimensions are rounded to whole ones; null: true."""
+    attention_factor: Positive | None = None
+    """yarn: what cos and sin are multiplied with; null: 0.1 ln(factor) + 1."""
 
     def __post_init__(self) -> None:
-        if not self.low_frequency_factor < self.high_frequency_factor:
+        numbers = SCALING_NUMBERS[self.kind]
+        for name in dict.fromkeys(name for kind in SCALING_NUMBERS.values() for name in kind):
+            value, key = getattr(self, name), f"model.rope_scaling.{name}"
+            if name not in numbers:
+                if value is not None:
+                    raise ValueError(
+                        f"{key}: got {value} with kind={self.kind}, which has no such number; set it to null"
+                    )
+            elif value is None:
+                value = numbers[name](self.factor) if callable(numbers[name]) else numbers[name]
+                if value is None:
+                    raise ValueError(f"{key}: got nothing, expected a number, which kind={self.kind} has; set it")
+                # the way around a frozen dataclass
+                object.__setattr__(self, name, value)
+        if self.kind == "llama3":
+            self._check_order("low_frequency_factor", "high_frequency_factor")
+        if self.kind == "yarn":
+            self._check_order("beta_slow", "beta_fast")
+
+    def _check_order(self, low: str, high: str) -> None:
+        if not getattr(self, low) < getattr(self, high):
             raise ValueError(
-                f"model.rope_scaling.low_frequency_factor: got {self.low_frequency_factor}, expected a number below "
-                f"high_frequency_factor {self.high_frequency_factor}"
+                f"model.rope_scaling.{low}: got {getattr(self, low)}, expected a number below {high} "
+                f"{getattr(self, high)}"
             )
 
 
 def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
-    """(Dh/2,) fp32 on the CPU, radians per position: theta^(-2i/Dh), scaled as Llama 3.1 does where `scaling` is given.
+    """(Dh/2,) fp32 on the CPU, radians per position: theta^(-2i/Dh), stretched where `scaling` is given.
 
-    Su et al., "RoFormer", arXiv:2104.09864; scaling: "The Llama 3 Herd of Models", arXiv:2407.21783. On the CPU
-    whatever the default device, since published weights were trained with exactly these roundings.
+    Su et al., "RoFormer", arXiv:2104.09864; llama3: "The Llama 3 Herd of Models", arXiv:2407.21783; linear: Chen et
+    al., arXiv:2306.15595; yarn: Peng et al., arXiv:2309.00071. On the CPU whatever the default device, since published
+    weights were trained with exactly these roundings.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
-    frequencies = 1.0 / theta**exponents
-    if scaling is None:
+    powers = theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
+    frequencies = 1.0 / powers
+    if scaling is None or scaling.kind == "dynamic":
         return frequencies
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    if scaling.kind == "yarn":
+        stretched, kept = 1.0 / (scaling.factor * powers), _kept_by_yarn(head_dim, theta, scaling)
+    else:
+        stretched, kept = frequencies / scaling.factor, _kept_by_llama3(frequencies, scaling)
+    return (1 - kept) * stretched + kept * frequencies
+
+
+def _kept_by_llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """0 where the wavelength is long (stretched), 1 where it is short (kept)."""
+    low, high, original = scaling.low_frequency_factor, scaling.high_frequency_factor, scaling.original_max_seq_len
+    assert low is not None
+    assert high is not None
+    assert original is not None
     wavelengths = 2 * math.pi / frequencies
-    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    # 0 where the wavelength is long (stretched), 1 where it is short (kept)
-    kept = ((scaling.original_max_seq_len / wavelengths - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * frequencies / scaling.factor + kept * frequencies
+    return ((original / wavelengths - low) / (high - low)).clamp(0, 1)
+
+
+def _kept_by_yarn(head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
+    """1 for dimensions before that which turns `beta_fast` times in the original length, 0 behind `beta_slow`'s."""
+    fast, slow, original = scaling.beta_fast, scaling.beta_slow, scaling.original_max_seq_len
+    assert fast is not None
+    assert slow is not None
+    assert original is not None
+
+    def dimension(turns: float) -> float:
+        return head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first, last = dimension(fast), dimension(slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    # as transformers bounds them, and parts two that are one
+    first, last = max(first, 0), min(last, head_dim - 1)
+    last += 0.001 if first == last else 0
+    places = torch.arange(head_dim // 2, dtype=torch.float32, device="cpu")
+    return 1 - ((places - first) / (last - first)).clamp(0, 1)
 
 
 def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
