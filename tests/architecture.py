@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": set(),
     "parent": set(),
     "child_process": {"parent", "threads"},
-    "": set(),  # litespark/__init__.py
+    "": {"models.huggingface.apply"},  # litespark/__init__.py, when it is asked for
 }
 # single files without anything of ours: what numbers may be, whole files, advice to paste, what is written to, what is
 # imported lightly, and the names of what lies in the folder of a run

@@ -1,0 +1,1 @@
+"""Any causal LM of Hugging Face transformers; nothing here imports it before it is needed."""

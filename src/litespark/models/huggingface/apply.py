@@ -1,0 +1,314 @@
+"""`litespark.apply(model)`: our ops in an instance of a transformers causal LM, and what came of it."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from litespark.mesh import Mesh
+from litespark.models.huggingface import attention, layers
+from litespark.models.huggingface.layers import Row
+from litespark.models.huggingface.probing import Probe, probe
+from litespark.models.huggingface.table import FAMILIES, Attention, Family, Head, Layer, Mlp, Norm
+from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig
+from litespark.ops.choice import Choice, decide
+from litespark.ops.shapes import Place, StepShapes
+
+# kind of layer -> the op that takes its place, those inside of others first
+OP_OF: dict[type, str] = {
+    Norm: "rms_norm", Mlp: "swiglu", Attention: "rope", Layer: "add_rms_norm", Head: "linear_cross_entropy"
+}  # fmt: skip
+_IDLE = frozenset({"swiglu_linear", "fp8"})
+_LONGEST = 4096  # tokens of a sequence that backends are measured with, unless another length is given
+_BEFORE = "litespark_attention"  # attribute of a model: the implementation of attention that it had
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module, and what runs in it."""
+
+    name: str
+    kind: str  # its class
+    ops: dict[str, str] = field(default_factory=dict)  # op -> backend; none: the module is as it was
+    reason: str = ""  # why it is, or why an op that the table has for it does not run
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What `apply` did with every module that has parameters or is in the table, and how backends were chosen."""
+
+    modules: tuple[Module, ...]
+    choices: tuple[Choice, ...]
+
+    def __str__(self) -> str:
+        """A line for each class of modules and what came of them."""
+        grouped: dict[tuple[str, str], int] = {}
+        for module in self.modules:
+            what = " ".join(f"{op}={backend}" for op, backend in module.ops.items())
+            what += f"{', ' * bool(what)}left alone: {module.reason}" * bool(module.reason)
+            grouped[module.kind, what] = grouped.get((module.kind, what), 0) + 1
+        return "\n".join(f"{count:4} {kind}: {what}" for (kind, what), count in grouped.items())
+
+
+def apply(
+    model: nn.Module,
+    ops: str | Mapping[str, str] = "litespark",
+    *,
+    sequences: int = 1,
+    length: int | None = None,
+    autocast: torch.dtype | None = None,
+    verify: bool = False,
+) -> Applied:
+    """Let an instance of a transformers causal LM compute with our ops; `remove` undoes it.
+
+    Args:
+        model: random or pretrained, on its device; of a PEFT model the one inside. Other instances stay as they are.
+        ops: "litespark" for the fastest of each op that can run here, or op -> backend, {"attention": "sdpa"}, for some
+            ops and the fastest of the others. Layers of an op that is "reference" are left alone.
+        sequences, length: of a micro-batch, by which a GPU measures the backends; length None: the longest of the
+            model, 4096 at most.
+        autocast: the dtype of autocast, if the model will run under it.
+        verify: verify each op on this device, and the loss and every gradient of the whole model.
+
+    Raises:
+        ValueError: this cannot be done to the model, nothing was replaced, or not what was asked for by name. The model
+            is then as it was.
+    """
+    from litespark.models.huggingface.verification import gradients_of, why_apart
+
+    whole = _inside(model)
+    _check(whole)
+    config = _config(ops)
+    place = _place(whole, sequences, length, autocast)
+    chosen, choices = decide(config, place, Mesh(), verifying=verify, idle=_IDLE)
+    before = gradients_of(whole, place) if verify else None
+    modules = apply_ops(whole, chosen, {choice.op: choice.used for choice in choices}, asked=config)
+    if before is not None and (wrong := why_apart(whole, place, before)):
+        remove(whole)
+        raise ValueError(f"litespark.apply: got {wrong}, expected the loss and gradients of the model as it was")
+    return Applied(tuple(modules), tuple(choices))
+
+
+def remove(model: nn.Module) -> None:
+    """Undo `apply`; ValueError where it was not applied, or the model was sharded since."""
+    whole = _inside(model)
+    if _BEFORE not in vars(whole):
+        raise ValueError(f"litespark.remove: got a {type(whole).__name__} that litespark.apply was not applied to")
+    replaced = [module for module in whole.modules() if layers.is_replaced(module)]
+    if any(not hasattr(type(module), "replaces") or "replaces" not in vars(type(module)) for module in replaced):
+        raise ValueError("litespark.remove: got a model that was sharded since; build it anew without litespark.apply")
+    for module in replaced:
+        layers.take_out(module)
+    _set_attention(whole, vars(whole).pop(_BEFORE))
+
+
+def apply_ops(
+    model: Any, ops: Ops, used: Mapping[str, str], *, asked: OpsConfig | None = None, probing: bool = True
+) -> list[Module]:
+    """Replace what the table names in `model` by `ops`, whose backends are called as `used` says.
+
+    With `probing` the model computes a few tokens before and after, and so does each kind of layer: what differs is put
+    back. A model on meta cannot, and takes the table's word.
+    """
+    family = family_of(model)
+    rows = {module: row for module in model.modules() if (row := _row(family, module)) is not None}
+    seen = probe(model, {type(module).__name__ for module in rows}) if probing else None
+    reasons = {module: reason for module, row in rows.items() if (reason := _why_not(module, row, used))}
+    vars(model)[_BEFORE] = model.config._attn_implementation
+    _own_config(model)
+    try:
+        for module, row in rows.items():
+            if module not in reasons:
+                layers.put_in(module, row, ops)
+        if seen is not None:
+            _take_out_what_differs(seen, rows, reasons)
+        why = _attend(model, used["attention"], seen)
+        done = [
+            _told(name, module, rows.get(module), reasons.get(module), used, why)
+            for name, module in model.named_modules()
+            if module in rows or _attends(module) or any(True for _ in module.parameters(recurse=False))
+        ]
+        _complain(done, asked or OpsConfig())
+    except BaseException:
+        remove(model)
+        raise
+    return done
+
+
+def family_of(model: Any) -> Family:
+    """The row of the table; of a family that is not in it, its attention and the norms that transformers marks."""
+    unknown = Family("", "", None, None, None, None, None)
+    return FAMILIES.get(model.config.get_text_config().model_type, unknown)
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def _inside(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _check(model: Any) -> None:
+    """Refuse what this cannot be done to."""
+    from transformers import PreTrainedModel
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = type(model).__name__
+    what = None
+    if not isinstance(model, PreTrainedModel):
+        what = f"a {name}, expected a causal LM of transformers; apply before torch.compile, DDP or another wrapper"
+    elif model.config.is_encoder_decoder:
+        what = f"{name}, an encoder-decoder, expected a causal LM"
+    elif not any(kind.__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for kind in type(model).__mro__):
+        what = f"{name}, expected a causal LM: a class that AutoModelForCausalLM makes"
+    elif _BEFORE in vars(model):
+        what = f"a {name} that it was applied to before; litespark.remove(model) undoes that"
+    elif any(part.is_meta for part in model.parameters()):
+        what = (
+            f"a {name} on meta, whose layers cannot be tried; give it memory first (from_pretrained, to_empty), or "
+            "train it by model=huggingface"
+        )
+    elif any(isinstance(part, DTensor) for part in model.parameters()):
+        what = f"a {name} that is sharded; apply first, and shard then"
+    if what is not None:
+        raise ValueError(f"litespark.apply: got {what}")
+
+
+def _config(ops: str | Mapping[str, str]) -> OpsConfig:
+    if isinstance(ops, str) and ops != "litespark":
+        raise ValueError(
+            f'litespark.apply: got ops={ops!r}, expected "litespark", or op -> backend: {{"attention": {ops!r}}}'
+        )
+    given = {} if isinstance(ops, str) else dict(ops)
+    if unknown := given.keys() - BACKENDS.keys():
+        raise ValueError(f"litespark.apply: got ops {sorted(unknown)}, expected some of {', '.join(BACKENDS)}")
+    backends: dict[str, Any] = {op: given.get(op, AUTO) for op in BACKENDS}
+    return OpsConfig(**backends)
+
+
+def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype | None) -> Place:
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    longest = getattr(config, "max_position_embeddings", _LONGEST)
+    shapes = StepShapes(
+        sequences,
+        length or min(longest, _LONGEST),
+        config.hidden_size,
+        heads,
+        getattr(config, "num_key_value_heads", None) or heads,
+        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        config.vocab_size,
+    )
+    return Place(model.device, autocast or model.dtype, shapes, autocast=autocast is not None)
+
+
+# ---------------------------------------------------------------- what is done
+
+
+def _row(family: Family, module: nn.Module) -> Row | None:
+    kind = type(module)
+    if not kind.__module__.startswith("transformers.models."):
+        return None
+    marked = family.prefix == "" and getattr(kind, "kernel_layer_name", None) == "RMSNorm"
+    return Norm() if marked else family.rows().get(kind.__name__)
+
+
+def _why_not(module: Any, row: Row, used: Mapping[str, str]) -> str | None:
+    op = OP_OF[type(row)]
+    if used[op] == REFERENCE:
+        return f"ops.{op}=reference"
+    if "forward" in vars(module):
+        return "its forward was replaced by somebody else"
+    if isinstance(row, Mlp) and layers.activation(getattr(module, row.activation)) is None:
+        return f"its activation is {type(getattr(module, row.activation)).__name__}"
+    return None
+
+
+def _own_config(model: Any) -> None:
+    """A config of its own: others may have been made from the same."""
+    shared = {id(model.config): copy.deepcopy(model.config)}
+    for module in model.modules():
+        if id(vars(module).get("config")) in shared:
+            module.config = shared[id(module.config)]
+
+
+def _take_out_what_differs(seen: Probe, rows: dict[nn.Module, Row], reasons: dict[nn.Module, str]) -> None:
+    def put_back(kind: Any, reason: str) -> None:
+        for module in [module for module in rows if layers.original(module) is kind]:
+            layers.take_out(module)
+            reasons[module] = reason
+
+    for wanted in OP_OF:
+        for kind, call in seen.calls.items():  # of the classes as they were
+            ours = isinstance(rows[call.module], wanted) and layers.is_replaced(call.module)
+            if ours and (reason := call.difference()) is not None:
+                put_back(kind, reason)
+    if (reason := seen.difference_of_loss()) is not None and layers.is_replaced(seen.model):
+        put_back(layers.original(seen.model), reason)
+
+
+def _attend(model: Any, backend: str, seen: Probe | None) -> str | None:
+    """Switch to our attention; why not, or None."""
+    if backend == REFERENCE:
+        return "ops.attention=reference"
+    if not model._can_set_attn_implementation():
+        return "it does not ask for attention by AttentionInterface"
+    before = model.config._attn_implementation
+    _set_attention(model, attention.register(backend))
+    if seen is None:
+        return None
+    if (reason := seen.difference_of_logits()) is not None:
+        _set_attention(model, before)
+        if (again := seen.difference_of_logits()) is not None:
+            raise ValueError(f"litespark.apply: got another model than before: {again}")
+    return reason
+
+
+def _set_attention(model: Any, name: str) -> None:
+    if model.config._attn_implementation != name:
+        model.set_attn_implementation(name)
+
+
+def _attends(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("Attention")
+
+
+def _told(
+    name: str, module: nn.Module, row: Row | None, reason: str | None, used: Mapping[str, str], no_attention: str | None
+) -> Module:
+    ops, reasons = {}, []
+    if row is not None and reason is None:
+        op = OP_OF[type(row)]
+        ops[op] = used[op]
+    elif row is not None:
+        reasons.append(f"{OP_OF[type(row)]}: {reason}")
+    if _attends(module):
+        if no_attention is None:
+            ops["attention"] = used["attention"]
+        else:
+            reasons.append(f"attention: {no_attention}")
+    if not ops and not reasons:
+        of_pytorch = {nn.Linear: "a product of PyTorch", nn.Embedding: "a lookup of PyTorch"}
+        reasons = [of_pytorch.get(type(module), "not in the table")]
+    return Module(name, type(module).__name__, ops, "; ".join(reasons))
+
+
+def _complain(done: list[Module], asked: OpsConfig) -> None:
+    ran = {op for module in done for op in module.ops}
+    alone = "\n".join(dict.fromkeys(f"  {module.kind}: {module.reason}" for module in done if module.reason))
+    named = {op: name for op, name in asked.backends().items() if name not in (AUTO, REFERENCE)}
+    if missing := {op: name for op, name in named.items() if op not in ran}:
+        raise ValueError(
+            f"litespark.apply: got ops {missing}, which no layer of this model came to run with; ask for others. Left "
+            f"alone:\n{alone}"
+        )
+    if not ran:
+        raise ValueError(
+            f"litespark.apply: got a model of which nothing could be replaced, expected one of {', '.join(FAMILIES)}. "
+            f"Left alone:\n{alone}"
+        )

@@ -1,0 +1,70 @@
+"""The loss of a transformers causal LM without its whole logits."""
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from litespark.ops.linear.joined import hooked
+
+_IGNORED = -100
+# what a caller may ask of the loss; anything else is left to the model's own
+_OF_LOSS = ("labels", "shift_labels", "num_items_in_batch", "ignore_index", "skip_logits", "logits_to_keep")
+
+
+def head_forward(model: Any, *args: Any, **kwargs: Any) -> Any:
+    """The outputs of the model's own forward; `logits` are None where the loss is made without them.
+
+    That is where there are labels, and the model trains, or `skip_logits=True` is given; not with `skip_logits=False`.
+    """
+    original = type(model).replaces.forward
+    if args:
+        bound = inspect.signature(original).bind(model, *args, **kwargs)
+        given = dict(list(bound.arguments.items())[1:])
+        kwargs = {**given.pop("kwargs", {}), **given}
+    skip = kwargs.pop("skip_logits", None)
+    if not _without_logits(model, kwargs, model.training if skip is None else skip):
+        return original(model, **kwargs)
+    row, ops = model.litespark.row, model.litespark.ops
+    labels: Any = kwargs.get("labels")
+    shifted = kwargs.get("shift_labels")
+    ignored = kwargs.get("ignore_index", _IGNORED)
+    body = {key: value for key, value in kwargs.items() if key not in (*_OF_LOSS, "return_dict")}
+    outputs = model.base_model(**body)
+    hidden = outputs.last_hidden_state
+    if shifted is None:
+        shifted = functional.pad(labels, (0, 1), value=ignored)[..., 1:]
+    if row.divisor is not None:
+        hidden = hidden / getattr(model.config, row.divisor)
+    count = kwargs.get("num_items_in_batch")
+    loss = ops.linear_cross_entropy(
+        hidden,
+        model.get_output_embeddings().weight,
+        shifted.to(hidden.device).contiguous(),
+        ignore_index=ignored,
+        reduction="mean" if count is None else "sum",
+        softcap=None if row.softcap is None else getattr(model.config, row.softcap),
+    )
+    if count is not None:
+        loss = loss / (count.to(loss.device) if isinstance(count, Tensor) else count)
+    return _output(loss, outputs, kwargs.get("return_dict", getattr(model.config, "return_dict", True)))
+
+
+def _without_logits(model: Any, kwargs: dict[str, Any], skip: bool) -> bool:
+    asked = kwargs.get("labels") is not None or kwargs.get("shift_labels") is not None
+    keep = kwargs.get("logits_to_keep", 0)
+    routers = kwargs.get("output_router_logits") or getattr(model.config, "output_router_logits", False)
+    # a loss of the user's own
+    own = "_loss_function" in vars(model)
+    head = model.get_output_embeddings()
+    plain = type(head) is nn.Linear and head.bias is None and type(head.weight) is nn.Parameter and not hooked(head)
+    return bool(skip and asked and not routers and not own and plain) and isinstance(keep, int) and keep == 0
+
+
+def _output(loss: Tensor, outputs: Any, as_dict: bool | None) -> Any:
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    kept = {key: value for key, value in outputs.items() if key in inspect.signature(CausalLMOutputWithPast).parameters}
+    result = CausalLMOutputWithPast(loss=loss, **kept)
+    return result if as_dict is None or as_dict else result.to_tuple()

@@ -1,0 +1,210 @@
+"""The layers of transformers models computed by our ops: one forward a kind of layer, whatever the family.
+
+A replaced module gets a subclass of its own class, and nothing else of it changes: names of its parameters, hooks,
+copies, and what asks for its class stay as they are. B batch, S sequence length, D hidden size, H query heads, K
+key/value heads, Dh head dim, F intermediate size.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from litespark.models.huggingface.head import head_forward
+from litespark.models.huggingface.table import Attention, Head, Layer, Mlp, Norm
+from litespark.ops.backend import Ops
+from litespark.ops.linear.joined import apart, hooked, joined
+
+Row = Norm | Attention | Mlp | Layer | Head
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What a replaced module computes with; `module.litespark`."""
+
+    row: Row
+    ops: Ops
+
+
+def put_in(module: Any, row: Row, ops: Ops) -> None:
+    """Let `module` compute with `ops` as `row` says."""
+    module.litespark = Replaced(row, ops)
+    kinds: Any = type(module), type(row)
+    module.__class__ = _replacing(*kinds)
+
+
+def take_out(module: Any) -> None:
+    """Undo `put_in`."""
+    del module.litespark
+    module.__class__ = type(module).replaces
+
+
+def is_replaced(module: nn.Module) -> bool:
+    return isinstance(vars(module).get("litespark"), Replaced)
+
+
+def original(module: Any) -> type | None:
+    """The class of transformers that a replaced module is of; None: it is not replaced."""
+    return type(module).replaces if is_replaced(module) else None
+
+
+@functools.cache
+def _replacing(original: Any, kind: Any) -> Any:
+    """A subclass of `original` with the name of it, which transformers keeps records by."""
+    ours = _FORWARDS[kind]
+
+    @functools.wraps(original.forward)  # whose signature trainers read
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return ours(self, *args, **kwargs)
+
+    own = {"forward": forward, "replaces": original, "__reduce_ex__": _reduced}
+    return type(original.__name__, (original,), own | {k: getattr(original, k) for k in ("__module__", "__qualname__")})
+
+
+def _reduced(module: Any, protocol: Any) -> Any:
+    """For copies and pickles, which do not find the subclass by its name."""
+    return _made, (type(module).replaces, type(module.litespark.row)), module.__getstate__()
+
+
+def _made(original: type, kind: type) -> nn.Module:
+    replacing = _replacing(original, kind)
+    return replacing.__new__(replacing)
+
+
+# ---------------------------------------------------------------- one forward a kind
+
+
+def _norm(module: Any, hidden_states: Tensor) -> Tensor:
+    """(..., D) -> (..., D)."""
+    return module.litespark.ops.rms_norm(hidden_states, *norm_arguments(module))
+
+
+def norm_arguments(module: Any) -> tuple[Tensor, float]:
+    """Weight (D,) and epsilon of a replaced norm."""
+    offset = module.litespark.row.offset
+    eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
+    return module.weight + offset if offset else module.weight, eps
+
+
+def _mlp(module: Any, hidden_states: Tensor) -> Tensor:
+    """(..., D) -> (..., D)."""
+    row, ops = module.litespark.row, module.litespark.ops
+    gate_up = joined(hidden_states, [getattr(module, name) for name in row.inputs])
+    return getattr(module, row.output)(ops.swiglu(gate_up, **(activation(getattr(module, row.activation)) or {})))
+
+
+def activation(function: Any) -> dict[str, str] | None:
+    """What `swiglu` is told of an activation of transformers; None: it has none such."""
+    return _ACTIVATIONS.get(type(function).__name__)
+
+
+_ACTIVATIONS: dict[str, dict[str, str]] = {"SiLUActivation": {}, "SiLU": {}}
+_ACTIVATIONS |= {name: {"activation": "gelu_tanh"} for name in ("GELUTanh", "PytorchGELUTanh")}
+
+
+def _attention(
+    module: Any, hidden_states: Tensor, position_embeddings: Any = None, attention_mask: Any = None, **kwargs: Any
+) -> tuple[Tensor, Any]:
+    """(B, S, D) -> (B, S, D), and the weights where the implementation of attention gives them."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    row, config = module.litespark.row, module.config
+    cache = _cache(kwargs)
+    # heads before positions, as transformers has them; (B, H or K, S, Dh)
+    query, key, value = (x.transpose(1, 2) for x in _query_key_value(module, row, hidden_states, position_embeddings))
+    if cache is not None:
+        key, value = cache.update(key, value, module.layer_idx)
+    eager: Any = getattr(sys.modules[module.__module__], "eager_attention_forward", None)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+    window = module.sliding_window if hasattr(module, "sliding_window") else getattr(config, "sliding_window", None)
+    if window is not None:
+        kwargs["sliding_window"] = window
+    if row.softcap is not None:
+        kwargs["softcap"] = getattr(module, row.softcap)
+    dropout = module.attention_dropout if module.training else 0.0
+    attended, weights = attend(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=module.scaling, **kwargs
+    )
+    result = getattr(module, row.output)(attended.reshape(*hidden_states.shape[:-1], -1))
+    if row.dropout is not None:
+        result = functional.dropout(result, getattr(module, row.dropout), module.training)
+    return result, weights
+
+
+def _cache(kwargs: dict[str, Any]) -> Any:
+    """Of keys and values; earlier versions of transformers call it otherwise."""
+    cache, earlier = kwargs.pop("cache", None), kwargs.pop("past_key_values", None)
+    return earlier if cache is None else cache
+
+
+def _query_key_value(module: Any, row: Attention, x: Tensor, position_embeddings: Any) -> tuple[Tensor, ...]:
+    """(B, S, H, Dh) and twice (B, S, K, Dh), rotated where the layer rotates."""
+    rope, heads = module.litespark.ops.rope, (-1, module.head_dim)
+    layers = [getattr(module, name) for name in row.inputs]
+    kv = module.config.num_key_value_heads
+    rotates = row.rotates_if is None or getattr(module, row.rotates_if)
+    if rotates and not row.norms:
+        return rope(joined(x, layers).unflatten(-1, heads), *_tables(position_embeddings), kv)
+    if len(layers) == 1:
+        whole = layers[0](x).unflatten(-1, heads)
+        query, key, value = whole.split((whole.shape[2] - 2 * kv, kv, kv), dim=2)
+    else:
+        query, key, value = apart(x, layers)
+        if row.norms == "whole":
+            query, key = module.q_norm(query), module.k_norm(key)
+        query, key, value = (x.unflatten(-1, heads) for x in (query, key, value))
+    if row.norms == "heads":
+        query, key = module.q_norm(query), module.k_norm(key)
+    if rotates:
+        tables = _tables(position_embeddings)
+        query, key = (rope(x, *tables, 0)[0] for x in (query, key))
+    return query, key, value
+
+
+def _tables(position_embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """cos and sin (1 or B, S, Dr) as transformers makes them, each angle twice -> each once, in fp32."""
+    cos, sin = position_embeddings
+    if torch.compiler.is_compiling():
+        return _half(cos), _half(sin)
+    if (tables := getattr(cos, "litespark", None)) is None:
+        # all layers get the same tensors
+        tables = cos.litespark = _half(cos), _half(sin)  # type: ignore[attr-defined]
+    return tables
+
+
+def _half(x: Tensor) -> Tensor:
+    return x[..., : x.shape[-1] // 2].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+
+
+def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """(B, S, D) -> (B, S, D)."""
+    row, ops = module.litespark.row, module.litespark.ops
+    norm = getattr(module, row.norm)
+    drops = module.training and any(getattr(module, name).p for name in row.dropouts)
+    if args or drops or not is_replaced(norm) or hooked(norm):
+        return type(module).replaces.forward(module, hidden_states, *args, **kwargs)
+    attended, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), **kwargs)
+    attended = _scaled(module, row, row.after_attention, attended)
+    stream, normed = ops.add_rms_norm(hidden_states, attended, *norm_arguments(norm))
+    return stream + _scaled(module, row, row.after_mlp, module.mlp(normed))
+
+
+def _scaled(module: Any, row: Layer, norm: str | None, update: Tensor) -> Tensor:
+    """What is added to the residual stream."""
+    if norm is not None:
+        update = getattr(module, norm)(update)
+    return update if row.multiplier is None else update * getattr(module, row.multiplier)
+
+
+_FORWARDS: dict[type, Callable[..., Any]] = {
+    Norm: _norm,
+    Mlp: _mlp,
+    Attention: _attention,
+    Layer: _layer,
+    Head: head_forward,
+}
