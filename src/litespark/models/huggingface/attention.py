@@ -62,9 +62,7 @@ def _attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if kwargs.get("s_aux") is not None:
-        raise ValueError(
-            f"{type(module).__name__} has attention sinks, which our attention has not: leave it as it was"
-        )
+        raise ValueError(f"{type(module).__name__} has attention sinks, which our attention has not")
     seen = attention_mask if isinstance(attention_mask, Visible) else Visible(window=kwargs.get("sliding_window"))
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
