@@ -36,7 +36,7 @@ def _distance(got, expected):
     return max(float((got[key].double() - it.double()).norm() / it.double().norm()) for key, it in expected.items())
 
 
-@pytest.mark.parametrize("family", FAMILIES.keys() - {"gemma2", "gemma3_text", "granite"})
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gemma2", "gemma3_text", "granite")])
 def test_loss_and_every_gradient_are_those_of_the_model_as_it_was(family):
     ours, theirs = build(family).train(), build(family).train()
     litespark.apply(ours)
@@ -45,7 +45,7 @@ def test_loss_and_every_gradient_are_those_of_the_model_as_it_was(family):
         assert _distance(got, expected) < 1e-5, layout
 
 
-@pytest.mark.parametrize("family", FAMILIES.keys() - {"gemma2", "gemma3_text", "granite"})
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gemma2", "gemma3_text", "granite")])
 def test_bf16_is_within_twice_its_own_error(family):
     # rounding sends a token to another expert, so each goes to all of them
     routed = {"num_experts_per_tok": 4} if "num_experts_per_tok" in FAMILIES[family] else {}
@@ -56,7 +56,7 @@ def test_bf16_is_within_twice_its_own_error(family):
     assert _distance(_step(ours, "packed"), exact) < 2 * theirs
 
 
-@pytest.mark.parametrize("family", FAMILIES.keys() - {"gemma2", "gemma3_text", "granite"})
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gemma2", "gemma3_text", "granite")])
 def test_generates_the_same_tokens_from_padded_prompts(family):
     ours, theirs = build(family).eval(), build(family).eval()
     litespark.apply(ours)
