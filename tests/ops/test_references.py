@@ -32,7 +32,9 @@ LABELS = torch.tensor([[1, -100, 6], [0, 2, -100]])
         (lambda x, update, weight: add_rms_norm(x, update, weight, 1e-5), [(3, 5), (3, 5), (5,)]),
         (swiglu, [(3, 8)]),
         (swiglu_linear, [(3, 8), (5, 4)]),
+        (lambda gate_up: swiglu(gate_up, "gelu_tanh"), [(3, 8)]),
         (lambda qkv: rope_qkv(qkv, *TABLES, 1), [(2, 4, 5, 4)]),
+        (lambda qkv: rope_qkv(qkv, *TABLES, 0), [(2, 4, 3, 7)]),
         (lambda *qkv: attention(*qkv, None, 2), QKV),
         (lambda *qkv: attention(*qkv, Documents(torch.tensor([[0, 0, 1, 1]]))), QKV),
         (lambda *inputs: linear_cross_entropy(*inputs, LABELS), HIDDEN_AND_WEIGHT),
@@ -61,6 +63,24 @@ def test_swiglu_gates_with_the_first_half():
     gate, up = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 5.0]])
     expected = torch.tensor([[3 / (1 + math.exp(-1)), -10 / (1 + math.exp(2))]])
     torch.testing.assert_close(swiglu(torch.cat((gate, up), dim=-1)), expected)
+
+
+def test_geglu_is_the_gate_by_the_normal_distribution_times_up():
+    gate, up = _random(5, 4), _random(5, 4, seed=1)
+    expected = gate * (1 + torch.erf(gate / math.sqrt(2))) / 2 * up
+    found = swiglu(torch.cat((gate, up), dim=-1), "gelu_tanh")
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)  # by which the approximation differs
+    gate, up = torch.tensor([[1.5]]), torch.tensor([[2.0]])
+    tanh = math.tanh(math.sqrt(2 / math.pi) * (1.5 + 0.044715 * 1.5**3))
+    torch.testing.assert_close(swiglu(torch.cat((gate, up), dim=-1), "gelu_tanh"), 1.5 * (1 + torch.tensor([[tanh]])))
+
+
+def test_rope_of_a_part_of_a_head_leaves_its_other_values():
+    query, key = _random(2, 4, 3, 7), _random(2, 4, 1, 7, seed=1)
+    for x, found in zip((query, key), rope(query, key, *TABLES), strict=True):
+        assert torch.equal(found[..., 4:], x[..., 4:])
+        whole, _ = rope(x[..., :4], x[..., :4], *TABLES)
+        assert torch.equal(found[..., :4], whole)
 
 
 def test_rope_pairs_the_halves_of_a_head():

@@ -80,18 +80,6 @@ def test_heads_rotated_in_part_and_queries_alone_equal_the_reference(
     assert [x.shape for x in outputs] == [(2, 3, count, width) for count in (heads, num_kv_heads, num_kv_heads)]
 
 
-@pytest.mark.parametrize("rotated", [8, 32])
-def test_the_reference_rotates_as_transformers_does(rotated):
-    """The first values of a head, in the half-split way."""
-    phi = pytest.importorskip("transformers.models.phi3.modeling_phi3")
-    query, key = _random(2, 5, 4, 32), _random(2, 5, 2, 32, seed=1)
-    cos, sin = _tables(2, 5, rotated, torch.device("cpu"))
-    twice = [torch.cat((table, table), dim=-1) for table in (cos, sin)]
-    expected = phi.apply_rotary_pos_emb(query, key, *twice, unsqueeze_dim=2)
-    found = reference.rope(query, key, cos, sin)
-    assert all(relative_distance(a, b) <= 1e-6 for a, b in zip(found, expected, strict=True))
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("used", [(0,), (1, 2), (0, 1, 2)])
 def test_the_backend_for_cpus_equals_the_reference(dtype, used, device):

@@ -137,8 +137,8 @@ class Ops:
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
     rope: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
-    swiglu: Callable[[Tensor], Tensor]
-    swiglu_linear: Callable[[Tensor, Tensor], Tensor]
+    swiglu: Callable[..., Tensor]
+    swiglu_linear: Callable[..., Tensor]
     attention: Callable[..., Tensor]
     linear_cross_entropy: Callable[..., Tensor | TokenLosses]
     fp8: Pieces

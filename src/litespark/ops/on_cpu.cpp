@@ -68,6 +68,10 @@ static inline float exponential(float x) {
   return x < -87.0f ? 0.0f : p * bits<float>(power);
 }
 
+// GELU(x) = x / (1 + exp(-inner(x))) by the approximation with tanh, since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))
+static inline float inner(float x) { return x * (1.59576912f + 0.0713548163f * x * x); }
+static inline float inner_slope(float x) { return 1.59576912f + 0.2140644488f * x * x; }
+
 static const int64_t TILE = 32;
 typedef uint16_t Eight __attribute__((vector_size(16)));
 
@@ -175,8 +179,8 @@ void rms_norm_backward(int64_t rows, int64_t width, const void* g, int64_t g_dty
 
 static const int64_t COLUMNS = 512;
 
-// silu(gate) * up of rows (2 width)
-void swiglu(int64_t rows, int64_t width, const void* gate_up, int64_t dtype, void* product) {
+// silu(gate) * up of rows (2 width), or gelu(gate) * up
+void swiglu(int64_t rows, int64_t width, const void* gate_up, int64_t dtype, void* product, int64_t gelu) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; row++) {
     float first[COLUMNS], second[COLUMNS], third[COLUMNS];
@@ -185,15 +189,20 @@ void swiglu(int64_t rows, int64_t width, const void* gate_up, int64_t dtype, voi
       const float* gate = read(gate_up, dtype, at, n, first);
       const float* up = read(gate_up, dtype, at + width, n, second);
       float* out = place(product, dtype, row * width + start, third);
+      if (gelu) {
 #pragma omp simd
-      for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+        for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1.0f + exponential(-inner(gate[i]))) * up[i];
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+      }
       write(product, dtype, row * width + start, n, out);
     }
   }
 }
 
 void swiglu_backward(int64_t rows, int64_t width, const void* gate_up, int64_t dtype, const void* upstream,
-                     void* gradient) {
+                     void* gradient, int64_t gelu) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; row++) {
     float first[COLUMNS], second[COLUMNS], third[COLUMNS], fourth[COLUMNS], fifth[COLUMNS];
@@ -203,11 +212,20 @@ void swiglu_backward(int64_t rows, int64_t width, const void* gate_up, int64_t d
       const float* up = read(gate_up, dtype, at + width, n, second);
       const float* g = read(upstream, dtype, row * width + start, n, third);
       float *of_gate = place(gradient, dtype, at, fourth), *of_up = place(gradient, dtype, at + width, fifth);
+      if (gelu) {
 #pragma omp simd
-      for (int64_t i = 0; i < n; i++) {
-        const float sigmoid = 1.0f / (1.0f + exponential(-gate[i]));
-        of_up[i] = g[i] * gate[i] * sigmoid;
-        of_gate[i] = g[i] * up[i] * sigmoid * (1.0f + gate[i] * (1.0f - sigmoid));
+        for (int64_t i = 0; i < n; i++) {
+          const float sigmoid = 1.0f / (1.0f + exponential(-inner(gate[i])));
+          of_up[i] = g[i] * gate[i] * sigmoid;
+          of_gate[i] = g[i] * up[i] * sigmoid * (1.0f + gate[i] * inner_slope(gate[i]) * (1.0f - sigmoid));
+        }
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+          const float sigmoid = 1.0f / (1.0f + exponential(-gate[i]));
+          of_up[i] = g[i] * gate[i] * sigmoid;
+          of_gate[i] = g[i] * up[i] * sigmoid * (1.0f + gate[i] * (1.0f - sigmoid));
+        }
       }
       write(gradient, dtype, at, n, of_gate);
       write(gradient, dtype, at + width, n, of_up);

@@ -127,8 +127,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, types in {
         "add_rms_norm": (number, number, real, *tensor * 2, pointer, *tensor * 2, pointer),
         "rms_norm_backward": (number, number, *tensor * 3, pointer, pointer, *tensor * 2, pointer, number),
-        "swiglu": (number, number, *tensor, pointer),
-        "swiglu_backward": (number, number, *tensor, pointer, pointer),
+        "swiglu": (number, number, *tensor, pointer, number),
+        "swiglu_backward": (number, number, *tensor, pointer, pointer, number),
         "rope": (*(number,) * 5, *tensor, strides, pointer, strides, pointer, pointer, number, real),
         "losses_and_gradients": (number, number, number, *tensor, pointer, number, real, pointer),
         "softmax": (number, number, *tensor, real, number, number, pointer, number, number),

@@ -1,4 +1,4 @@
-"""SwiGLU in Triton: two element-wise kernels, their launchers and launch configurations.
+"""SwiGLU and GEGLU in Triton: two element-wise kernels, their launchers and launch configurations.
 
 R rows, F intermediate size; a row of `gate_up` is 2F wide, gate first.
 """
@@ -38,6 +38,18 @@ def silu(x):
 
 
 @triton.jit
+def _inner(x, GELU: tl.constexpr):
+    """What the activation x · sigmoid(inner) takes the sigmoid of, and its slope. SiLU: x itself; GELU, approximated:
+    2u = √(8/π) (x + 0.044715 x³), since (1 + tanh u) / 2 = sigmoid 2u."""
+    slope = 1.0
+    if GELU:
+        square = x * x
+        slope = 1.5957691216 + 0.2140644488 * square
+        x = x * (1.5957691216 + 0.0713548163 * square)
+    return x, slope
+
+
+@triton.jit
 def _quotient(x, y):
     """x / y within two units in the last place, for y that is not near the ends of fp32's range."""
     if INTERPRETED:
@@ -48,27 +60,29 @@ def _quotient(x, y):
 # their number depends on the batch, and a batch of one row is no reason to compile anew
 @triton.jit(do_not_specialize=["rows"])
 def swiglu_forward_kernel(
-    gate_up, product, rows, gate_up_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
-):
-    """product = gate · sigmoid(gate) · up. Reads 2F values a row and writes F."""
+    gate_up, product, rows, gate_up_stride, GELU: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """product = gate · sigmoid(inner) · up, with the inner of `_inner`. Reads 2F values a row and writes F."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = (row < rows) & (column < WIDTH)
     place = gate_up + row * gate_up_stride + column
     gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(place + WIDTH, mask=inside, other=0.0).to(tl.float32)
-    values = silu(gate) * up
+    inner, _ = _inner(gate, GELU)
+    values = (gate * sigmoid(inner) if GELU else silu(gate)) * up
     tl.store(product + row * WIDTH + column, rounded(values, product.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows"])
 def swiglu_backward_kernel(
-    gate_up, product_gradient, gradient, product, rows, gate_up_stride, product_gradient_stride, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    gate_up, product_gradient, gradient, product, rows, gate_up_stride, product_gradient_stride, GELU: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """With s = sigmoid(gate) and d = product_gradient:
+    """With inner and its slope of `_inner`, s = sigmoid(inner) and d = product_gradient:
 
-        gradient of gate = d · up · s · (1 + gate · (1 - s))
+        gradient of gate = d · up · s · (1 + gate · slope · (1 - s))
         gradient of up = d · gate · s
 
     Reads 3F values a row and writes 2F: both gradients go into one tensor like `gate_up`. If there is a `product` it is
@@ -82,9 +96,10 @@ def swiglu_backward_kernel(
     up = tl.load(place + WIDTH, mask=inside, other=0.0).to(tl.float32)
     incoming = tl.load(product_gradient + row * product_gradient_stride + column, mask=inside, other=0.0)
     incoming = incoming.to(tl.float32)
-    slope = sigmoid(gate)
+    inner, steepness = _inner(gate, GELU)
+    slope = sigmoid(inner)
     sloped = incoming * slope
-    gate_gradient = sloped * up * (1.0 + gate * (1.0 - slope))
+    gate_gradient = sloped * up * (1.0 + gate * (1.0 - slope) * steepness)
     place = gradient + row * (2 * WIDTH) + column
     tl.store(place, rounded(gate_gradient, gradient.dtype.element_ty), mask=inside)
     tl.store(place + WIDTH, rounded(sloped * gate, gradient.dtype.element_ty), mask=inside)
@@ -119,8 +134,8 @@ def structure(place: Place) -> set[str]:
     )
 
 
-def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
-    """The product (..., F) in `dtype`, contiguous; rows of `gate_up` may lie apart."""
+def swiglu_forward(gate_up: Tensor, dtype: torch.dtype, gelu: bool = False) -> Tensor:
+    """The product (..., F) in `dtype`, contiguous; rows of `gate_up` may lie apart. `gelu`: not of SiLU."""
     width = gate_up.shape[-1] // 2
     product = gate_up.new_empty(*gate_up.shape[:-1], width, dtype=dtype)
     if product.numel() == 0:
@@ -129,14 +144,14 @@ def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
     tile = tiling(width, target_of(gate_up.device))
     with on_device_of(gate_up):
         swiglu_forward_kernel[_grid(gate_up.shape[0], width, tile)](
-            gate_up, product, gate_up.shape[0], gate_up.stride(0),
+            gate_up, product, gate_up.shape[0], gate_up.stride(0), GELU=gelu,
             WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, num_warps=tile.num_warps,
         )  # fmt: skip
     return product
 
 
 def swiglu_backward(
-    gate_up: Tensor, product_gradient: Tensor, product_dtype: torch.dtype | None = None
+    gate_up: Tensor, product_gradient: Tensor, product_dtype: torch.dtype | None = None, gelu: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """The gradient of `gate_up`, in its shape and dtype, and the product again in `product_dtype`, if there is one."""
     width = product_gradient.shape[-1]
@@ -149,7 +164,7 @@ def swiglu_backward(
     with on_device_of(gate_up):
         swiglu_backward_kernel[_grid(gate_up.shape[0], width, tile)](
             gate_up, product_gradient, gradient, product, gate_up.shape[0], gate_up.stride(0),
-            product_gradient.stride(0),
+            product_gradient.stride(0), GELU=gelu,
             WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, num_warps=tile.num_warps,
         )  # fmt: skip
     return gradient, product
@@ -164,10 +179,11 @@ def _grid(rows: int, width: int, tile: Tiling) -> tuple[int, int]:
 
 
 def launches(target: Target) -> Launches:
-    """Widths of llama3b first, then a narrow and an odd one."""
-    for width, dtype in itertools.product((8192, 1024, 5461), (torch.bfloat16, torch.float32)):
+    """Widths of llama3b first, then a narrow and an odd one; then those of a Gemma, with its activation."""
+    sizes = [(8192, False), (1024, False), (5461, False), (9216, True)]
+    for (width, gelu), dtype in itertools.product(sizes, (torch.bfloat16, torch.float32)):
         gate_up, product = on_meta(4096, 2 * width, dtype), on_meta(4096, width, dtype)
-        label = f"{dtype_name(dtype)} F{width}"
-        yield label, partial(swiglu_forward, gate_up, dtype)
-        yield f"and product {label}", partial(swiglu_backward, gate_up, product, dtype)
-        yield label, partial(swiglu_backward, gate_up, product)
+        label = f"{dtype_name(dtype)} F{width}{' gelu' if gelu else ''}"
+        yield label, partial(swiglu_forward, gate_up, dtype, gelu)
+        yield f"and product {label}", partial(swiglu_backward, gate_up, product, dtype, gelu)
+        yield label, partial(swiglu_backward, gate_up, product, gelu=gelu)
