@@ -4,7 +4,8 @@
 
 An expression is one of jinja2 over `record`, and of a benchmark of steps or of trained variants also over `rows` and
 `ratios`; its filters write numbers as all tables do, and a value that was not measured is an error.
-`<!-- from results: page -->` stands before the page of all records. A mark after a backtick is shown and not rendered.
+`<!-- from results: page -->` stands before the page of all records, and `: families -->` behind the source file of the
+table of families before that table. A mark after a backtick is shown and not rendered.
 """
 
 import re
@@ -18,7 +19,7 @@ from litespark.metrics.records.index import read_entry, read_index
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_round import Interval
-from litespark.reports import quantities, results, step_rows, training
+from litespark.reports import families, quantities, results, step_rows, training
 from litespark.reports.page import Templates
 from litespark.reports.table import Column
 
@@ -73,7 +74,12 @@ def _value_of(mark: re.Match[str], root: Path) -> str:
     source = root / mark["source"]
     if not source.exists():
         raise ValueError(f"{mark['source']}: no such record; name one as results/DEVICE/FILE.json")
-    values = {"page": results.page(source)} if source.is_dir() else _values(read_entry(source).record)
+    if source.is_dir():
+        values: dict[str, Any] = {"page": results.page(source)}
+    elif source.suffix == ".py":
+        values = {"families": families.table().markdown()}
+    else:
+        values = _values(read_entry(source).record)
     try:
         value = _EXPRESSIONS.from_string("{{ " + mark["expression"] + " }}").render(values)
     except (TemplateError, TypeError) as error:
