@@ -13,25 +13,26 @@ from tokenizers import processors
 from litespark.cli import main
 from litespark.data.tokenizer import Tokenizer
 from litespark.run.initial_weights import InitialWeights
-from litespark.run.load import load_trained
+from litespark.run.load import load_for_generation, load_trained
 from tests.cli.tiny_run import tiny
 from tests.end_to_end.test_bad_input import advised
 
 transformers = pytest.importorskip("transformers")
 
 IDS, ROWS = 300, 320
-LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 32}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 5e5, "factor": 8.0, "original_max_position_embeddings": 8}
+ENDS = [7, 9]
 
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory) -> Path:
-    """A folder as transformers writes it: more rows than ids, stretched rotation, a tokenizer that puts BOS first."""
+    """A folder as transformers writes it: more rows than ids, YaRN, several ends, a tokenizer that puts BOS first."""
     folder = tmp_path_factory.mktemp("theirs")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=64,
-        vocab_size=ROWS, max_position_embeddings=64, rms_norm_eps=1e-6, rope_parameters=LLAMA3,
+        vocab_size=ROWS, max_position_embeddings=64, rms_norm_eps=1e-6, rope_parameters=YARN,
+        eos_token_id=ENDS,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
@@ -88,7 +89,9 @@ def test_the_export_has_the_ids_and_logits_of_training_and_pads(trained, tmp_pat
     ours, folder, _ = load_trained(trained)
     tokenizer = Tokenizer.load(folder)
     assert model.config.vocab_size == ROWS
-    assert reader.eos_token_id == model.config.eos_token_id == tokenizer.eos_id
+    assert reader.eos_token_id == tokenizer.eos_id
+    assert model.config.eos_token_id == model.generation_config.eos_token_id == [tokenizer.eos_id, *ENDS]
+    assert load_for_generation(trained)[2] == ENDS
     texts = ["the quick", "over lazy dogs the quick brown fox"]
     ids = tokenizer.encode_batch(texts)
     assert reader(texts)["input_ids"] == ids

@@ -75,6 +75,11 @@ TABLE = {
         "data.seq_len: got 128, expected at most model.max_seq_len = 64", "lower the one or raise the other"),
     "key/value heads that do not divide": ("model.num_kv_heads=3",
         "model.num_heads 2 is not a multiple of model.num_kv_heads 3", "choose a divisor"),
+    "dynamic rotary scaling beyond its length": (
+        "model.rope_scaling={{kind:dynamic,factor:2,original_max_seq_len:32}}",
+        "model.max_seq_len is 64 with dynamic rotary scaling", "set model.max_seq_len=32"),
+    "rotary scaling without its numbers": ("model.rope_scaling={{kind:yarn,factor:2}}",
+        "model.rope_scaling.original_max_seq_len: got nothing, expected a number", "which kind=yarn has; set it"),
     "heads that do not divide the width": ("model.num_heads=3 model.num_kv_heads=3",
         "model.hidden_size 32 is not a multiple of model.num_heads 3", "set model.head_dim"),
     "missing checkpoint": (f"{NO_FILES} resume={{w}}/nowhere", "{w}/nowhere does not exist", "expected a run folder"),

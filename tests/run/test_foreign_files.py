@@ -11,6 +11,7 @@ import pytest
 from litespark.data.tokenizer import Tokenizer
 from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.safetensors_folder import INDEX
+from litespark.ops.rope.reference import RopeScaling
 from litespark.run.initial_weights import InitialWeights
 from litespark.run.load import load_for_generation
 from tests.models.small import small_model
@@ -31,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("foreign")
     (root / "tokenizer").mkdir()
     Tokenizer.train(["some text"], vocab_size=260).save(root / "tokenizer")
-    model = small_model(vocab_size=260)
+    model = small_model(vocab_size=260, rope_scaling=RopeScaling(2.0, kind="yarn", original_max_seq_len=16))
     export_huggingface(model, root / "sound", tokenizer=root / "tokenizer", eos_id=0, max_shard_bytes=20_000)
     (root / "sound/special_tokens_map.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
     return root / "sound"

@@ -17,6 +17,7 @@ from litespark.models.llama.huggingface_config import _KEYS, read_config, to_hug
 from litespark.models.llama.model import Rotary
 from litespark.models.safetensors_folder import INDEX, SINGLE, end_ids
 from litespark.ops.backend import resolve
+from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA, random_ids, small_model
 
 CONFIGS = {
@@ -26,6 +27,7 @@ CONFIGS = {
     "linear": {"rope_scaling": RopeScaling(4.0, kind="linear")},
     "yarn": {"rope_scaling": RopeScaling(4.0, kind="yarn", original_max_seq_len=16, beta_fast=2.0, truncate=False)},
     "dynamic": {"rope_scaling": RopeScaling(4.0, kind="dynamic", original_max_seq_len=64)},
+    "several ends": {"eos_ids": (7, 3)},
     "wide heads": {"head_dim": 12, "num_kv_heads": 1},
 }
 
@@ -95,8 +97,9 @@ def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small", output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ids = random_ids(1, 40, vocab_size=300)
-    torch.testing.assert_close(theirs(ids).logits, ours(ids), rtol=1e-4, atol=1e-4)
-    assert theirs.generation_config.eos_token_id == eos
+    assert relative_distance(theirs(ids).logits, ours(ids)) <= 2e-6
+    ends = [eos, *ours.config.eos_ids] if ours.config.eos_ids else eos
+    assert theirs.generation_config.eos_token_id == theirs.config.eos_token_id == ends
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "small")
     text = "def odd(x):\n\treturn  x % 2 == 1  # naïve\n"
     assert reader(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text).ids
@@ -104,6 +107,18 @@ def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
     assert reader.eos_token_id == eos
     settings = json.loads((tmp_path / "small/tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_dynamic_scaling_begins_in_transformers_where_it_does_here(tmp_path):
+    """Beyond the longest sequence of training, up to the original length."""
+    transformers = pytest.importorskip("transformers")
+    scaling = RopeScaling(4.0, kind="dynamic", original_max_seq_len=64)
+    export_huggingface(small_model(rope_scaling=scaling, max_seq_len=32), tmp_path / "small")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small")
+    ids = random_ids(1, 64)
+    assert relative_distance(theirs(ids).logits, small_model(rope_scaling=scaling)(ids)) <= 2e-6
+    with pytest.raises(ValueError, match=r"model.max_seq_len is 65 .* beyond .*; set model.max_seq_len=64"):
+        small_model(rope_scaling=scaling, max_seq_len=65)
 
 
 def test_tokenizer_files_are_copied_as_they_are(tmp_path):
@@ -197,6 +212,7 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
         ({"rope_theta": "10000"}, "config.json: model.rope_theta: got '10000'"),
         ({"hidden_size": 10**30}, "model.hidden_size: got 1000"),
         ({"intermediate_size": 47}, r"mlp.gate_proj.weight is \(48, 32\); its config.json implies \(47, 32\)"),
+        ({"vocab_size": 60}, r"embed_tokens.weight is \(61, 32\).*; set vocab_size to 61 in config.json"),
         ({"num_hidden_layers": 3}, r"lacks 9 of the tensors .*model\.layers\.2\."),
         ({"num_hidden_layers": 1}, r"has 9 tensors that a Llama of its config.json has not: .*model\.layers\.1\."),
         ({"tie_word_embeddings": True}, "lm_head.weight differs from the embedding"),
@@ -296,6 +312,9 @@ def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
     }
     _edit(tmp_path / "small" / SINGLE, lambda tensors: tensors.update(extra))
     assert torch.equal(_load(tmp_path / "small").embedding.weight, model.embedding.weight)
+    # the head's name alone, as `safetensors.torch.save_model` keeps it
+    _edit(tmp_path / "small" / SINGLE, lambda tensors: tensors.pop("model.embed_tokens.weight"))
+    assert torch.equal(_load(tmp_path / "small").embedding.weight, model.embedding.weight)
 
 
 LLAMA3_OF_ITS_LENGTH = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -319,13 +338,14 @@ OTHERS = {
     },
     "an empty old beside a new": {"rope_scaling": {}, "rope_parameters": {"rope_theta": 5e5, **LLAMA3}},
     "yarn": {"rope_scaling": YARN | {"beta_fast": 8, "beta_slow": 0.5}},
-    "yarn, its length beside it": {"rope_scaling": YARN, "original_max_position_embeddings": 8},
+    "yarn, its length beside it": {"rope_scaling": YARN, "original_max_position_embeddings": 4096},
     "yarn, its sharpness stated": {"rope_parameters": YARN | {"attention_factor": 1.25, "truncate": False}},
     "yarn, its sharpness in two": {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}},
     "yarn between two dimensions": {"rope_scaling": YARN | {"beta_fast": 0.2, "beta_slow": 0.1}},
     "linear": {"rope_scaling": {"type": "linear", "factor": 3}},
     "dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 3.0}},
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
+    "several ends": {"eos_token_id": [5, 2]},
     "other words": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "use_cache": False, "hidden_act": "swish"},
 }
 
@@ -338,6 +358,8 @@ def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, ch
     theirs = transformers.LlamaForCausalLM.config_class.from_pretrained(tmp_path)
     for field, key in _KEYS.items():
         assert getattr(ours, field) == getattr(theirs, key), field
+    ends = theirs.eos_token_id
+    assert ours.eos_ids == (tuple(ends) if isinstance(ends, list) else ())
     small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.num_heads, "vocab_size": 8})
     rotary, positions = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small), torch.arange(64)[None]
     cosines, sines = rotary(torch.ones(1), positions)

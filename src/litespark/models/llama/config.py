@@ -13,7 +13,7 @@ from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.rope.reference import RopeScaling
 from litespark.ops.shapes import StepShapes
-from litespark.ranges import Count, Epsilon, Range
+from litespark.ranges import Count, CountFromZero, Epsilon, Range
 
 
 @settings("model", resume=FIXED)
@@ -53,6 +53,8 @@ class LlamaConfig:
     """Whether the head shares the embedding's weight."""
     init_std: Annotated[float, Range(above=0, at_most=1)] = 0.02
     """Standard deviation of the initial weights."""
+    eos_ids: tuple[CountFromZero, ...] = ()
+    """Ids that end a generated text beside the tokenizer's EOS, as a Hugging Face folder with several states them."""
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:

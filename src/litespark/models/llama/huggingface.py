@@ -13,7 +13,12 @@ from torch.distributed.tensor import DTensor
 from litespark.atomic import written_whole
 from litespark.mesh import Mesh
 from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.huggingface_config import read_config, to_huggingface_config, why_not_transformers
+from litespark.models.llama.huggingface_config import (
+    all_eos_ids,
+    read_config,
+    to_huggingface_config,
+    why_not_transformers,
+)
 from litespark.models.llama.model import Llama
 from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
 from litespark.ops.backend import Ops
@@ -24,11 +29,13 @@ _TOKENIZER_FILES = (
     "chat_template.jinja"
 ).split()
 
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
 
 def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
     """Our parameter name -> the transformers parameters whose rows, one under the other, make it: (name, rows)."""
     query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    parts: dict[str, list[tuple[str, int]]] = {"embedding.weight": [("model.embed_tokens.weight", config.vocab_size)]}
+    parts: dict[str, list[tuple[str, int]]] = {"embedding.weight": [(_EMBEDDING, config.vocab_size)]}
     for layer in range(config.num_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
         parts |= {
@@ -48,7 +55,7 @@ def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
         }
     parts["norm.weight"] = [("model.norm.weight", config.hidden_size)]
     if not config.tie_embeddings:
-        parts["head.weight"] = [("lm_head.weight", config.vocab_size)]
+        parts["head.weight"] = [(_HEAD, config.vocab_size)]
     return parts
 
 
@@ -72,20 +79,23 @@ def load_huggingface(folder: Path | str, ops: Ops) -> Llama:
         )
     with torch.device("meta"):
         model = Llama(config, ops)
-    expected = _part_shapes(model)
+    tied_head = config.tie_embeddings and _HEAD in reader.shapes
+    # of two names for one tensor, some writers keep the first of the alphabet
+    stored = {_EMBEDDING: _HEAD} if tied_head and _EMBEDDING not in reader.shapes else {}
+    expected = {stored.get(name, name): shape for name, shape in _part_shapes(model).items()}
     # older exports carry rotary tables, and a tied head's copy of the embedding
-    copied_head = config.tie_embeddings and "lm_head.weight" in reader.shapes
-    needless = {name for name in reader.shapes if "rotary_emb." in name or (copied_head and name == "lm_head.weight")}
+    copied_head = tied_head and not stored
+    needless = {name for name in reader.shapes if "rotary_emb." in name or (copied_head and name == _HEAD)}
     _compare_shapes(folder, reader.shapes, expected, needless)
     model.to_empty(device="cpu")
     targets: dict[str, Tensor] = {}
     for ours, parts in huggingface_parts(config).items():
         rows = model.get_parameter(ours).detach().split([count for _, count in parts])
-        targets |= {name: target for (name, _), target in zip(parts, rows, strict=True)}
+        targets |= {stored.get(name, name): target for (name, _), target in zip(parts, rows, strict=True)}
     for name, tensor in reader.read(expected):
         targets[name].copy_(tensor)
     if copied_head:
-        head = dict(reader.read(["lm_head.weight"]))["lm_head.weight"]
+        head = dict(reader.read([_HEAD]))[_HEAD]
         if not torch.equal(head.to(torch.float32), model.embedding.weight.detach()):
             raise ValueError(
                 f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embedding; "
@@ -138,7 +148,8 @@ def export_huggingface(
             partial.mkdir()
             _write_weights(model, SafetensorsWriter(partial, sizes, max_shard_bytes))
             _write_json(partial / "config.json", to_huggingface_config(model.config, dtype, eos_id, bos_id))
-            generation = {"eos_token_id": eos_id, "bos_token_id": bos_id, "pad_token_id": pad_id}
+            ends = all_eos_ids(model.config, eos_id)
+            generation = {"eos_token_id": ends, "bos_token_id": bos_id, "pad_token_id": pad_id}
             _write_json(partial / "generation_config.json", generation)
             for name, content in files.items():
                 (partial / name).write_bytes(content)
@@ -162,7 +173,7 @@ def _compare_shapes(
     missing = sorted(expected.keys() - shapes.keys())
     if missing:
         remedy = ""
-        if missing == ["lm_head.weight"]:
+        if missing == [_HEAD]:
             remedy = "; set tie_word_embeddings to true in config.json if the head is the embedding's"
         raise ValueError(
             f"{folder} lacks {len(missing)} of the tensors its config.json implies: {_some(missing)}{remedy}"
@@ -172,7 +183,10 @@ def _compare_shapes(
         raise ValueError(f"{folder} has {len(extra)} tensors that a Llama of its config.json has not: {_some(extra)}")
     for name, shape in expected.items():
         if shapes[name] != shape:
-            raise ValueError(f"{folder}: {name} is {shapes[name]}; its config.json implies {shape}")
+            remedy = ""
+            if name in (_EMBEDDING, _HEAD) and shapes[name][1:] == shape[1:]:
+                remedy = f"; set vocab_size to {shapes[name][0]} in config.json if all its rows are meant"
+            raise ValueError(f"{folder}: {name} is {shapes[name]}; its config.json implies {shape}{remedy}")
 
 
 def _some(names: list[str]) -> str:

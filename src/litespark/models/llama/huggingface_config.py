@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from litespark.models.llama.config import LlamaConfig
-from litespark.models.safetensors_folder import read_json
+from litespark.models.safetensors_folder import end_ids, read_json
 from litespark.ops.rope.reference import SCALING_NUMBERS, RopeScaling
 
 # LlamaConfig field -> key of config.json; the first six are in every file
@@ -94,8 +94,10 @@ def read_config(path: Path, name: str) -> LlamaConfig:
     values["initializer_range"] = values["initializer_range"] or _ABSENT["initializer_range"]  # some write 0
     theta, scaling = _read_rope(path, values)
     sizes = {field: values[key] for field, key in _KEYS.items()}
+    # one alone is what the tokenizer has too, or what transformers writes where none was named
+    eos_ids = tuple(ends) if len(ends := end_ids(path.parent)) > 1 else ()
     try:
-        return LlamaConfig(name=name, rope_theta=theta, rope_scaling=scaling, **sizes)
+        return LlamaConfig(name=name, rope_theta=theta, rope_scaling=scaling, eos_ids=eos_ids, **sizes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -156,6 +158,12 @@ def why_not_transformers(config: LlamaConfig) -> str | None:
     return reason if hidden_size % heads else None
 
 
+def all_eos_ids(config: LlamaConfig, eos_id: int | None) -> int | list[int] | None:
+    """`eos_token_id` as transformers has it: the tokenizer's `eos_id` first, then the others of the model."""
+    ids = list(dict.fromkeys(number for number in (eos_id, *config.eos_ids) if number is not None))
+    return ids if len(ids) > 1 else next(iter(ids), None)
+
+
 def to_huggingface_config(
     config: LlamaConfig, dtype: torch.dtype, eos_id: int | None, bos_id: int | None
 ) -> dict[str, Any]:
@@ -174,7 +182,7 @@ def to_huggingface_config(
         **longest,
         "rope_theta": config.rope_theta,
         "rope_scaling": {key: value for key, value in numbers.items() if value is not None} or None,
-        "eos_token_id": eos_id,
+        "eos_token_id": all_eos_ids(config, eos_id),
         "bos_token_id": bos_id,
         "torch_dtype": str(dtype).removeprefix("torch."),
     }

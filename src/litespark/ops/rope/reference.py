@@ -4,14 +4,15 @@ B batch, S sequence length, H query heads, K key heads, Dh head dim, Dr how many
 """
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from litespark.config.settings import FIXED, Switch, settings
-from litespark.ranges import Count, Positive
+from litespark.ranges import Count, Range
 
+Stretch = Annotated[float, Range(above=0, at_most=1e6)]
 # of each kind, its numbers beside the factor, with what stands for one that is null; None: nothing does
 SCALING_NUMBERS: dict[str, dict[str, Any]] = {
     "llama3": dict.fromkeys(("low_frequency_factor", "high_frequency_factor", "original_max_seq_len"), None),
@@ -36,23 +37,23 @@ class RopeScaling:
     `original_max_seq_len`, and longer sequences are refused. Null: not a number of the kind, or as its paper has it.
     """
 
-    factor: Positive
+    factor: Stretch
     """By how much long wavelengths are stretched."""
-    low_frequency_factor: Positive | None = None
+    low_frequency_factor: Stretch | None = None
     """llama3: wavelengths above original / low_frequency_factor are stretched in full."""
-    high_frequency_factor: Positive | None = None
+    high_frequency_factor: Stretch | None = None
     """llama3: wavelengths below original / high_frequency_factor are kept."""
     original_max_seq_len: Count | None = None
     """All but linear: tokens of the longest sequence of pre-training."""
     kind: Literal["llama3", "linear", "yarn", "dynamic"] = "llama3"
     """As transformers names them."""
-    beta_fast: Positive | None = None
+    beta_fast: Stretch | None = None
     """yarn: dimensions that turn more often than this in the original length are kept; null: 32."""
-    beta_slow: Positive | None = None
+    beta_slow: Stretch | None = None
     """yarn: dimensions that turn less often than this are stretched in full; null: 1."""
     truncate: Switch | None = None
     """yarn: whether the two bounds between dimensions are rounded to whole ones; null: true."""
-    attention_factor: Positive | None = None
+    attention_factor: Stretch | None = None
     """yarn: what cos and sin are multiplied with; null: 0.1 ln(factor) + 1."""
 
     def __post_init__(self) -> None:
