@@ -1,10 +1,10 @@
-"""Train a causal LM with the Trainer of transformers and the ops of Litespark: `litespark.apply` is all there is to add.
+"""Train a causal LM with the Trainer of transformers and the ops of Litespark: `litespark.apply` is one line.
 
     python examples/transformers_trainer.py                 # a tiny random Llama, on the sources of Python itself
     python examples/transformers_trainer.py --model FOLDER  # a pretrained one, with its tokenizer
     python examples/transformers_trainer.py --plain         # the same without Litespark: the same losses
 
-Needs `pip install "litespark[huggingface]"`.
+Needs `pip install "litespark[huggingface]" accelerate`.
 """
 
 import argparse

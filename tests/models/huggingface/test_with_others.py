@@ -1,12 +1,9 @@
-"""`litespark.apply` beside the code of others: trainers, PEFT, copies, compilers, sharding. Losses are the model's own."""
+"""`litespark.apply` beside the code of others: trainers, PEFT, copies, compilers, sharding."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
-import torch
-
-import litespark
 
 _EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
