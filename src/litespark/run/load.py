@@ -51,7 +51,7 @@ def load_for_generation(path: str | Path) -> tuple[nn.Module, Path, list[int]]:
     if (path / "config.json").is_file():
         return NATIVE.huggingface().load_huggingface(path, resolve(OpsConfig())).eval(), path, end_ids(path)
     trained = load_trained(path)
-    return trained.model, trained.tokenizer, [*getattr(trained.model.config, "eos_ids", ())]
+    return trained.model, trained.tokenizer, [*getattr(model_config(trained.checkpoint), "eos_ids", ())]
 
 
 def export(path: str | Path, folder: Path) -> tuple[ModelSpec, Checkpoint]:
