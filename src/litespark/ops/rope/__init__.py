@@ -1,1 +1,1 @@
-"""Rotary position embedding, with the frequency scaling of Llama 3."""
+"""Rotary position embedding, and how its frequencies are stretched to longer contexts."""
