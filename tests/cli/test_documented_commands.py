@@ -63,7 +63,7 @@ def words_of(house, exported, tmp_path):
     (manifest,) = (house / "data").rglob("manifest.json")
 
     def words(command: str) -> list[str]:
-        folder = exported if "initial_weights=" in command else house / "text.txt"
+        folder = exported if "model.path=" in command else house / "text.txt"
         if command.startswith("litespark export"):
             folder = tmp_path / "exported"
         values = {

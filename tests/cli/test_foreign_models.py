@@ -1,7 +1,6 @@
 """From a Llama folder of transformers to a run and back: padded rows, BOS, padding; a run that starts from a run."""
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from tokenizers import processors
 
 from litespark.cli import main
 from litespark.data.tokenizer import Tokenizer
-from litespark.run.initial_weights import InitialWeights
 from litespark.run.load import load_for_generation, load_trained
+from litespark.run.model_folder import ModelFolder
 from tests.cli.tiny_run import tiny
-from tests.end_to_end.test_bad_input import advised
 
 transformers = pytest.importorskip("transformers")
 
@@ -53,20 +51,14 @@ def theirs(tmp_path_factory) -> Path:
 def start_from(weights: Path, overrides: list[str]) -> list[str]:
     """A run from weights, without sizes of a model."""
     others = [each for each in overrides if not each.startswith(("model.", "data.vocab_size"))]
-    return [*others, f"initial_weights={weights}", "schedule.warmup=0"]
+    return [*others, "model=huggingface", f"model.path={weights}", "schedule.warmup=0"]
 
 
 @pytest.fixture(scope="module")
 def trained(theirs, tmp_path_factory) -> Path:
-    """A run from those weights, with the settings that the error says and no others."""
+    """A run from those weights; no size is given."""
     folder = tmp_path_factory.mktemp("trained")
-    start = start_from(theirs, tiny(folder, name="first"))
-    with pytest.MonkeyPatch.context() as patch:
-        said: list[str] = []
-        patch.setattr("sys.stderr.write", said.append)
-        assert main(["train", *start]) == 1
-    (advice,) = (shlex.split(each) for each in advised("".join(said)))
-    assert main(["train", *start, *advice]) == 0
+    assert main(["train", *start_from(theirs, tiny(folder, name="first"))]) == 0
     return folder / "logs" / "runs" / "first"
 
 
@@ -116,10 +108,10 @@ def test_rows_without_a_token_are_never_generated(theirs, trained, tmp_path, mon
     assert capsys.readouterr().out
 
 
-def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_path, capsys):
+def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_path):
     state = load_trained(trained).model.state_dict()
     for path in (trained, trained / "checkpoints" / "step-00000004"):
-        found = InitialWeights.find(path)
+        found = ModelFolder.find(path)
         assert found.tokenizer == trained / "tokenizer" / "tokenizer.json"
         model = load_trained(trained).model
         with torch.no_grad():
@@ -128,7 +120,5 @@ def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_pa
         found.fill(model)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     start = start_from(trained, tiny(tmp_path, name="second", budget__steps=1))
-    assert main(["train", *start]) == 1
-    (advice,) = (shlex.split(each) for each in advised(capsys.readouterr().err))
-    assert main(["train", *start, *advice]) == 0
+    assert main(["train", *start]) == 0
     assert Tokenizer.load(tmp_path / "logs" / "runs" / "second").hash == Tokenizer.load(trained).hash

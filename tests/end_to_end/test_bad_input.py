@@ -16,6 +16,7 @@ import pytest
 import torch
 import zstandard
 from hydra.errors import HydraException
+from safetensors.torch import save_file
 
 from litespark.run.composing import compose as config_of
 from litespark.run.config import parts_from
@@ -23,7 +24,7 @@ from litespark.run.folder import SEAL
 from litespark.run.train import USER_ERRORS, train
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.end_to_end import runs
-from tests.end_to_end.bad_input import NO_FILES, TABLE
+from tests.end_to_end.bad_input import FROM, NO_FILES, TABLE
 from tests.end_to_end.runs import write_text
 
 SMALL = (
@@ -54,7 +55,9 @@ class World:
 
     def overrides(self, text: str) -> list[str]:
         places = "paths.logs={w}/logs paths.data={w}/data"
-        return [part.format(w=self.root) for part in f"{SMALL} {places} {text}".split()]
+        sized = FROM not in text.split()  # else no size can be given
+        words = [word for word in SMALL.split() if sized or not word.startswith("model.")]
+        return [part.format(w=self.root) for part in [*words, *f"{places} {text}".split()]]
 
     def everything(self) -> dict[str, int]:
         """Every file with its size, every folder with -1."""
@@ -102,11 +105,19 @@ def world(tmp_path_factory):
     chunk = next((root / "short_chunk" / "train").rglob("*.bin"))
     chunk.write_bytes(chunk.read_bytes()[:100])
 
-    # weights of another shape
-    (root / "weights").mkdir()
+    # folders of models: with weights of which nothing but the headers is read before the refusal, and without
     config = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
               "vocab_size": 300, "max_position_embeddings": 64}  # fmt: skip
-    (root / "weights" / "config.json").write_text(json.dumps(config))
+    for name, changed in {
+        "weights": {}, "bare": {}, "other_words": {}, "narrow": {"vocab_size": 200},
+        "coded": {"model_type": "coded", "auto_map": {"AutoModelForCausalLM": "coded.Coded"}},
+        "bert": {"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "t5": {"model_type": "t5"},
+        "unknown": {"model_type": "nothing"},
+    }.items():  # fmt: skip
+        (root / name).mkdir()
+        (root / name / "config.json").write_text(json.dumps({**config, **changed}))
+        if name != "weights":
+            save_file({"weight": torch.zeros(1)}, root / name / "model.safetensors")
 
     # weights with their tokenizer, and another tokenizer of the same size
     shutil.copytree(run, root / "logs" / "runs" / "trained")
@@ -116,10 +127,8 @@ def world(tmp_path_factory):
     words[first], words[last] = words[last], words[first]
     (root / "other").mkdir()
     (root / "other" / "tokenizer.json").write_text(json.dumps(described))
-    shutil.copytree(root / "weights", root / "other_words")
     shutil.copy(root / "other" / "tokenizer.json", root / "other_words")
-    theirs = {"hidden_size": 32, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
-    (root / "other_words" / "config.json").write_text(json.dumps({**config, **theirs}))
+    shutil.copy(run / "tokenizer" / "tokenizer.json", root / "narrow")
 
     # checkpoints: of a run without files, and what others may hand over
     shutil.rmtree(run)

@@ -12,8 +12,8 @@ from litespark.data.tokenizer import Tokenizer
 from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.safetensors_folder import INDEX
 from litespark.ops.rope.reference import RopeScaling
-from litespark.run.initial_weights import InitialWeights
 from litespark.run.load import load_for_generation
+from litespark.run.model_folder import ModelFolder
 from tests.models.small import small_model
 
 FILES = [
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
 
 def read(folder: Path) -> None:
     """As the commands do; ValueErrors are what they show."""
-    for step in (InitialWeights.find, load_for_generation, lambda folder: Tokenizer.load(folder).encode_prompt("text")):
+    for step in (ModelFolder.find, load_for_generation, lambda folder: Tokenizer.load(folder).encode_prompt("text")):
         with suppress(ValueError):
             step(folder)
 

@@ -105,14 +105,14 @@ def test_on_text_nothing_of_ones_own_is_told_in_bits_and_its_weights_are_read_ba
     assert record["quality"]["sample"] is None
 
     # with steps too small to change a weight
-    start = [f"initial_weights={first}", "optim.lr=1e-30", "callbacks.sample_prompt=null"]
-    assert main([*mine, "name=second", *start]) == 0
+    start = ["model=huggingface", f"model.path={first}", "optim.lr=1e-30", "callbacks.sample_prompt=null"]
+    typed = [word for word in mine if not word.startswith("model")]
+    assert main([*typed, "name=second", *start]) == 0
     weights, again = (load_trained(run).model.state_dict() for run in (first, second))
     assert all(torch.equal(again[name], weight) for name, weight in weights.items())
     for words, complaint in (
         (["generate", str(first), "--prompt", "the"], "got a Bigram, expected a model with `config` and `new_cache`"),
         (["export", str(first), str(mypkg / "hf")], "got model=bigram, expected a family that transformers has"),
-        ([*mine, f"initial_weights={first}", "model.num_layers=1"], "set model.num_layers=2"),
     ):
         assert main(words) == 1
         assert complaint in capsys.readouterr().err
@@ -168,7 +168,6 @@ def test_ones_own_goes_with_what_is_ours(mypkg, mine):
             ["precision=fp8", "precision.fp8.simulate=true"],
             r"precision=fp8: got model=bigram, expected .*TakesFp8",
         ),
-        (["initial_weights=."], r"initial_weights: got \., no run, and a BigramConfig, expected .*HasHuggingFace"),
     ],
 )
 def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, overrides, message):

@@ -72,11 +72,11 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
     words = f"data=slimpajama paths.data={tmp_path} data.seq_len=4096 strategy=ddp".split()
     words += ["trainer.accelerator=gpu", "trainer.global_batch_size=3"]
     with pytest.raises(ConfigError) as caught:
-        preflight(parts(*words, f"paths.logs={tmp_path}/file", f"initial_weights={tmp_path}/none"), OF_TWO)
+        preflight(parts(*words, f"paths.logs={tmp_path}/file"), OF_TWO)
     heading, *problems = str(caught.value).splitlines()
     assert heading == "this run cannot start here:"
     # of several processes the first alone looks for the data, and later
-    starts = "trainer.accelerator trainer.global_batch_size data.seq_len initial_weights paths.logs".split()
+    starts = "trainer.accelerator trainer.global_batch_size data.seq_len paths.logs".split()
     assert [problem.partition(":")[0].partition("=")[0] for problem in problems] == [f"- {key}" for key in starts]
 
 

@@ -41,7 +41,6 @@ def test_a_run_goes_on_at_its_newest_checkpoint_or_the_one_that_is_named_whereve
         ("model.num_layers=2", "model.num_layers: was 4, is now 2"),
         ("data.seq_len=64", "data.seq_len: was 256, is now 64"),
         ("seed=9", "seed: was 1234, is now 9"),
-        ("initial_weights=x", "initial_weights: was None, is now 'x'"),
         ("data.synthetic_sequences=7", "data.synthetic_sequences"),
         ("optim=muon", "optim.kind: was 'adamw', is now 'muon'"),
     ],

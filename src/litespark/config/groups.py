@@ -18,6 +18,7 @@ from litespark.config.loop import (
 )
 from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, resume_rules
 from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec
 from litespark.ops.backend import OpsConfig
@@ -32,7 +33,7 @@ from litespark.training.strategies import StrategyConfig
 KIND = "kind"
 """The key that says which class of a group is meant, where there are several."""
 GROUPS: dict[str, type | dict[str, type]] = {
-    "model": {"llama": LlamaConfig},
+    "model": {"llama": LlamaConfig, "huggingface": HuggingFaceConfig},
     "task": {"pretrain": Pretrain},
     "data": {"text": PrepareConfig, "synthetic": SyntheticConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
@@ -49,7 +50,9 @@ GROUPS: dict[str, type | dict[str, type]] = {
     "paths": PathsConfig,
 }
 NATIVE = LlamaConfig
-"""The family of Hugging Face folders that are read where no model is chosen."""
+"""The family that takes a Hugging Face folder where it can."""
+MODEL_FOLDER = "model_folder"
+"""Of a resolved config, beside its groups: what `model=huggingface` was asked, whose place the model itself took."""
 # groups that may be a class of the user's own, by _target_, and what that has to do
 OPEN: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": OptimizerConfig}
 ROOT = RunConfig
@@ -69,6 +72,8 @@ def on_resume(key: str, kind: type | None = None) -> Resume:
     group, _, name = key.partition(".")
     if group in ("variant", "hydra"):
         return NOT_COMPARED
+    if group == MODEL_FOLDER:
+        return FIXED
     if group in OPEN and (group != "optim" or name in (KIND, "_target_")):
         return FIXED
     if group == "data" and name == KIND:

@@ -167,8 +167,5 @@ class RunConfig:
     """Of initial weights, the order of the data, and samples."""
     resume: Text | None = None
     """A run folder (its newest valid checkpoint) or one checkpoint in it: continue from there, in the same folder."""
-    initial_weights: Annotated[Text | None, FIXED] = None
-    """A Hugging Face Llama folder, or a run or checkpoint of ours, to start from instead of random weights; its
-    tokenizer is taken where data.tokenizer is null."""
     allow_other_tokenizer: Annotated[Switch, MAY_CHANGE] = False
-    """Train initial weights on ids that mean other tokens."""
+    """Train the weights of model.path on ids that mean other tokens."""

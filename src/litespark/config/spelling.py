@@ -23,7 +23,6 @@ _SAME = {
     "paths.logs": "default_root_dir output_dir out_dir log_dir dump_folder",
     "name": "run_name experiment_name task_name",
     "resume": "ckpt_path resume_from_checkpoint load_checkpoint",
-    "initial_weights": "model_name_or_path pretrained init_from initial_load_path",
     "model.hidden_size": "dim d_model n_embd hidden_dim",
     "model.num_layers": "num_hidden_layers n_layer n_layers",
     "model.num_heads": "num_attention_heads n_head n_heads",
@@ -50,6 +49,9 @@ _OTHERWISE = {
     "set schedule.warmup=0.05, a share of the budget": "warmup_steps num_warmup_steps",
     "choose precision=bf16": "bf16 fp16",
     "choose recompute=full": "gradient_checkpointing activation_checkpoint activation_checkpointing",
+    "choose model=huggingface and set model.path=FOLDER, a Hugging Face folder or a run": (
+        "initial_weights model_name_or_path pretrained init_from initial_load_path"
+    ),
     "choose strategy=fsdp": "fsdp deepspeed data_parallel_shard_degree",
     "choose debug=limit, a few steps through every part": "fast_dev_run",
     "write an experiment, configs/experiment/NAME.yaml, and choose it, experiment=NAME": "config_file config",

@@ -56,7 +56,7 @@ def _values(hint: Any) -> str:
         return " or ".join(map(_values, inner))
     if origin is tuple:
         return f"a list: {_values(inner[0])}"
-    if origin is dict:
+    if origin in (dict, Mapping):
         return "a mapping"
     if (settings := settings_in(hint)) is not None:
         return "a mapping: " + ", ".join(f"`{name}`" for name in fields_of(settings))

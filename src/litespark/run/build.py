@@ -70,9 +70,10 @@ def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
     """The model must have a row for each id of the data; rows above them are padding, which no token reaches."""
     rows, ids = parts.model.vocab_size, manifest.vocab_size
     if rows < ids:
+        grow = "" if parts.from_folder else f"set model.vocab_size={ids}, or "
         raise ConfigError(
             f"model.vocab_size: got {rows}, expected at least the {ids} ids of the data's manifest ({manifest.name}); "
-            f"set model.vocab_size={ids}, or prepare the text with a tokenizer of at most {rows} ids"
+            f"{grow}prepare the text with a tokenizer of at most {rows} ids"
         )
     if rows > ids:
         log.info("model.vocab_size=%d: the data has %d ids, the %d rows above them are padding", rows, ids, rows - ids)
@@ -94,7 +95,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         strategy=parts.strategy,
         precision=machine.precision,
         residual_dtype=residual_dtype(parts.residual, machine.precision, machine.device),
-        load_weights=None if machine.weights is None else machine.weights.fill,
+        load_weights=None if parts.weights is None else parts.weights.fill,
         fp8=parts.fp8 if machine.precision == "fp8" else None,
         compile_mode=machine.compile_mode,
     )

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic_core import to_jsonable_python
 
-from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, classes_of, compared
+from litespark.config.groups import GROUPS, KIND, MODEL_FOLDER, OPEN, ROOT, classes_of, compared
 from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.config.settings import SettingsError, fields_of, together
 from litespark.launch import Ranks
@@ -38,13 +38,17 @@ from litespark.training.optim import OptimizerConfig
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import Residual, StrategyConfig
 
+if TYPE_CHECKING:
+    from litespark.run.model_folder import ModelFolder
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Parts:
     """A config as dataclasses, each checked by itself; nothing is built yet. `fp8` counts with precision=fp8 only;
-    `resolved` is the whole config as plain values, as it is written into the run's folder."""
+    `weights` are what a new run starts from, `resolved` is the whole config as plain values, as it is written into the
+    run's folder."""
 
     model: ModelSpec
     ops: OpsConfig
@@ -65,10 +69,15 @@ class Parts:
     seed: int
     name: str | None
     resume: str | None
-    initial_weights: str | None
     allow_other_tokenizer: bool
+    weights: "ModelFolder | None"
     logs: Path
     resolved: dict[str, Any]
+
+    @property
+    def from_folder(self) -> bool:
+        """Whether the sizes of the model are those of a folder, which no setting changes."""
+        return MODEL_FOLDER in self.resolved
 
     @property
     def llama(self) -> LlamaConfig:
@@ -88,20 +97,29 @@ def parts_from(config: DictConfig) -> Parts:
     out with a line. The micro-batch is lowered to one that divides the batch over the ranks; a batch that no
     micro-batch divides is left for `preflight` to refuse.
     """
+    from litespark.run.model_folder import opened  # reads runs, whose models are made here
+
+    notes: list[str] = []
     config = with_variant(config)
+    model = opened(config, notes)
+    if model is not None:
+        with open_dict(config := config.copy()):
+            config["model"] = {"vocab_size": model.vocab_size}  # for what is interpolated
     try:
         resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config cannot be resolved: {_first_line(error)}") from error
+    if model is not None:
+        resolved["model"] = model.node
     check_targets(resolved)
     check_resolved(resolved)  # Hydra resolves once more before it calls, behind the check of the targets
     values = {str(key): value for key, value in resolved.items()}
-    data, weights = values.get("data"), values.get("initial_weights")
-    if weights and not values.get("allow_other_tokenizer") and isinstance(data, dict) and "tokenizer" in data:
+    data = values.get("data")
+    from_weights = model is not None and not model.asked.random and not values.get("allow_other_tokenizer")
+    if model is not None and from_weights and isinstance(data, dict) and "tokenizer" in data:
         # where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning
-        data["tokenizer"] = data["tokenizer"] or str(weights)
+        data["tokenizer"] = data["tokenizer"] or model.asked.path
     faults = unread(values, {*GROUPS, *fields_of(ROOT), VARIANT}, str(OmegaConf.to_container(config)))
-    notes: list[str] = []
     made = {group: made_group(group, values.get(group), faults, notes) for group in GROUPS}
     run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
     if (callbacks := made["callbacks"]) is not None:
@@ -116,6 +134,8 @@ def parts_from(config: DictConfig) -> Parts:
     values |= to_jsonable_python(dataclasses.asdict(run)) | {
         group: _written(values[group], one) for group, one in made.items()
     }
+    if model is not None:
+        values[MODEL_FOLDER] = {"path": model.asked.path, "random": model.asked.random}
     precision, recompute, paths = made.pop("precision"), made.pop("recompute"), made.pop("paths")
     parts = Parts(
         **made,
@@ -125,6 +145,7 @@ def parts_from(config: DictConfig) -> Parts:
         recompute=recompute.mode,
         logs=Path(paths.logs),
         **{**vars(run), "resume": run.resume or None},
+        weights=None if model is None else model.weights,
         resolved=values,
     )
     ranks = Ranks.from_environment(parts.strategy.name)

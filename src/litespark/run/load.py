@@ -6,7 +6,7 @@ but ours and those that are allowed.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from litespark.config.groups import NATIVE
 from litespark.config.settings import together
 from litespark.data.tokenizer import Tokenizer
+from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.safetensors_folder import end_ids
 from litespark.models.spec import HasHuggingFace, ModelSpec
 from litespark.ops.backend import OpsConfig, resolve
@@ -49,9 +50,17 @@ def load_for_generation(path: str | Path) -> tuple[nn.Module, Path, list[int]]:
     """Of a run, a checkpoint or a Hugging Face folder: model, folder of the tokenizer, further ids that end a text."""
     path = Path(path)
     if (path / "config.json").is_file():
-        return NATIVE.huggingface().load_huggingface(path, resolve(OpsConfig())).eval(), path, end_ids(path)
+        family = of_config(path)[0].huggingface()
+        return family.load_huggingface(path, resolve(OpsConfig())).eval(), path, end_ids(path)
     trained = load_trained(path)
     return trained.model, trained.tokenizer, [*getattr(model_config(trained.checkpoint), "eos_ids", ())]
+
+
+def of_config(folder: Path) -> tuple[Any, str | None]:
+    """The model of a folder's `config.json`: of the native family, or else of transformers, and why."""
+    native, reason = NATIVE.huggingface(), NATIVE.huggingface().why_not_native(folder)
+    family = native if reason is None else HuggingFaceConfig.huggingface()
+    return family.read_config(folder / "config.json", folder.absolute().name), reason
 
 
 def export(path: str | Path, folder: Path) -> tuple[ModelSpec, Checkpoint]:

@@ -3,7 +3,6 @@
 All problems are found in one go, each with what would mend it.
 """
 
-import dataclasses
 import logging
 import os
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.run.config import ConfigError, Parts
 from litespark.run.cuda_graph import why_no_graph
-from litespark.run.initial_weights import InitialWeights, check_tokenizer
+from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
 from litespark.training.any_accelerator import why_no_ddp
@@ -35,14 +34,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Machine:
     """What the checks decided: the device of this rank, the precision, micro-batches per step (`accumulate`), the
-    weights that a new run starts from, the data of a new run of one process (of several, rank 0 looks for it), and
-    what was measured to decide (`choices`); what is measured comes later, and is fp32 and not compiled here."""
+    data of a new run of one process (of several, rank 0 looks for it), and what was measured to decide (`choices`);
+    what is measured comes later, and is fp32 and not compiled here."""
 
     device: torch.device
     precision: Precision
     accumulate: int
     ranks: Ranks
-    weights: InitialWeights | None = None
     found: Lookup | None = None
     mesh: Mesh = field(default_factory=Mesh, compare=False)
     compile_mode: CompileMode = "none"
@@ -80,11 +78,10 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             "ops.compile=block"
         )
     _check_target(parts, problems)
-    weights = _initial_weights(parts, problems)
     data = None
     if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
         try:
-            data = find_data(parts, weights)
+            data = find_data(parts)
         except ValueError as error:
             problems.append(str(error))
     _check_writable(parts.logs, problems)
@@ -93,7 +90,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     if reason and ranks.rank == 0:
         log.info("precision=auto: %s, since %s", precision, reason)
     compile_mode = "none" if parts.ops.compile == "auto" else parts.ops.compile
-    return Machine(device, precision, accumulate, ranks, weights, data, compile_mode=compile_mode)
+    return Machine(device, precision, accumulate, ranks, data, compile_mode=compile_mode)
 
 
 def why_not_length(parts: Parts) -> str | None:
@@ -102,7 +99,7 @@ def why_not_length(parts: Parts) -> str | None:
         return None
     return (
         f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = {parts.model.max_seq_len}; "
-        "lower the one or raise the other"
+        f"lower the one{'' if parts.from_folder else ' or raise the other'}"
     )
 
 
@@ -156,13 +153,14 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return
+    fewer = "" if parts.from_folder else f"set model.num_layers={layers_that_fit(parts.model, there // processes)}, or "
     # of all devices together (processes on a CPU share the same memory), and one more for the activations
     devices, here = -(-needed * shards // there) + 1, 1 if on_cpu else device_count()
     problems.append(
         f"memory: weights, gradients and optimizer states of {parts.model.name} "
         f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed * processes / 2**30:.1f} GiB before "
         f"any activation, and {'this host' if on_cpu else device_of(device).name} has {there / 2**30:.1f} GiB; "
-        f"set model.num_layers={layers_that_fit(parts.model, there // processes)}, or shard it over {devices} "
+        f"{fewer}shard it over {devices} "
         f"{'hosts' if on_cpu else 'devices'}: torchrun "
         f"--nnodes={-(-devices // here)} --nproc-per-node={min(devices, here)} train.py strategy=fsdp"
     )
@@ -183,41 +181,21 @@ def _check_target(parts: Parts, problems: list[str]) -> None:
         problems += [f"budget.target_bpb={target}: {reason}" for reason in against]
 
 
-def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
+def find_data(parts: Parts) -> Lookup | None:
     """The prepared data of a new run, or the plan of it; None where its data is made up."""
-    data = parts.data
+    data, weights = parts.data, parts.weights
     if not isinstance(data, PrepareConfig):
         return None
-    if weights is not None and data.vocab_size == parts.model.vocab_size:
-        # what it will be, once the model is that of the weights
-        data = dataclasses.replace(data, vocab_size=weights.config.vocab_size)
-    is_of_weights = weights is not None and data.tokenizer == parts.initial_weights
+    is_of_weights = weights is not None and data.tokenizer == weights.path
     if weights is not None and is_of_weights and weights.tokenizer is None:
         raise ConfigError(
-            f"initial_weights={parts.initial_weights}: got no tokenizer there, expected one, since data.tokenizer "
-            "names none; set data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
+            f"model.path={weights.path}: got no tokenizer there, expected one, since data.tokenizer names none; set "
+            "data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
         )
     known = look_up(data)
     if data.tokenizer is not None and not is_of_weights:
-        check_tokenizer(weights, parts, data.tokenizer)
+        check_tokenizer(weights, parts.allow_other_tokenizer, data.tokenizer)
     return known
-
-
-def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None:
-    """What the run starts from, compared with the model that it is to fill; a resume does not need it again."""
-    if parts.initial_weights is None or parts.resume is not None:
-        return None
-    try:
-        weights = InitialWeights.find(parts.initial_weights, type(parts.model))
-    except ValueError as error:
-        problems.append(f"initial_weights: {error}")
-        return None
-    if settings := weights.differences(parts.model):
-        problems.append(
-            f"initial_weights={parts.initial_weights} is another model than model={parts.model.name} states; set "
-            + " ".join(settings)
-        )
-    return weights
 
 
 def _check_writable(logs: Path, problems: list[str]) -> None:

@@ -28,9 +28,9 @@ from litespark.run.config import ConfigError, Parts, overrides_given, parts_from
 from litespark.run.continue_command import Started, how_to_continue
 from litespark.run.finish import close, finish
 from litespark.run.folder import RECORD, config_from
-from litespark.run.initial_weights import check_tokenizer
 from litespark.run.measured_compile import with_measured_compile
 from litespark.run.measured_precision import with_measured_precision
+from litespark.run.model_folder import check_tokenizer
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes, part_processes
@@ -83,7 +83,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     check_vocabulary(parts, data.manifest)
     prepared = data.folder if isinstance(data, TokenDataModule) else None
     if prepared is not None:
-        check_tokenizer(machine.weights, parts, prepared)
+        check_tokenizer(parts.weights, parts.allow_other_tokenizer, prepared)
     before, steps = None if resumed is None else resumed.record, token_budget(parts, data.manifest).planned_steps()
     machine = with_measured_precision(parts, machine, before)
     machine = with_measured_compile(parts, machine, steps, before)
@@ -127,7 +127,7 @@ def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: li
     def find() -> Path | str:
         if resumed is not None:
             return data_of_run(parts, resumed.folder, resumed.checkpoint, _given(overrides))
-        return prepared_folder(parts.data, machine.found or find_data(parts, machine.weights))
+        return prepared_folder(parts.data, machine.found or find_data(parts))
 
     mesh = machine.mesh
     place = mesh.from_first(find, "the data to be prepared")

@@ -25,7 +25,7 @@ from litespark.training.optim import AdamWConfig
 from litespark.training.strategies import Precision, activation_dtype
 
 # a variant may differ from the others in anything else
-_THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strategy", "resume")
+_THE_SAME_FOR_ALL = ("model", "model_folder", "data", "task", "seed", "strategy", "resume")
 
 
 @settings(
@@ -97,7 +97,7 @@ def decide(overrides: Sequence[str], variants: Sequence[Variant], settings: Step
 
 def _check_same(variant: Variant, theirs: Parts, parts: Parts) -> None:
     # as they were resolved: a task is an object without an equality of its own
-    different = [name for name in _THE_SAME_FOR_ALL if theirs.resolved[name] != parts.resolved[name]]
+    different = [name for name in _THE_SAME_FOR_ALL if theirs.resolved.get(name) != parts.resolved.get(name)]
     if theirs.trainer.global_batch_size != parts.trainer.global_batch_size:
         different.append("trainer.global_batch_size")
     if different:

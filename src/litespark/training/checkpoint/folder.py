@@ -122,7 +122,7 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(
             f"{folder} is not a checkpoint of this project: it has no {SEAL} (a checkpoint that was never finished, or "
-            "one of another program; weights of other programs come in with initial_weights=HUGGING_FACE_FOLDER)"
+            "one of another program; weights of other programs come in with model=huggingface model.path=FOLDER)"
         )
     try:
         content = _SEAL.validate_json(path.read_bytes())
@@ -163,7 +163,7 @@ def find(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} is a file, expected a run folder or a checkpoint folder (step-…); single files are pickles that "
             "could run code, and are not read. Weights of other programs come in as a Hugging Face folder, "
-            "initial_weights=FOLDER"
+            "model=huggingface model.path=FOLDER"
         )
     if (path / SEAL).exists() or path.name.startswith(_PREFIX):
         return read(path)

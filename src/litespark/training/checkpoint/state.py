@@ -53,7 +53,7 @@ def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
         raise CheckpointError(
             f"{checkpoint.state} is not read: {str(error).splitlines()[0]}. Expected tensors and plain values, as a "
             "training run saves them; anything else could run code and is refused. Use a checkpoint that Litespark "
-            "wrote, or start from weights with initial_weights=HUGGING_FACE_FOLDER"
+            "wrote, or start from weights with model=huggingface model.path=FOLDER"
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{checkpoint.state}: got a {type(state).__name__}, expected the state of a training run")

@@ -1,0 +1,130 @@
+"""Any causal language model of transformers as a `ModelSpec`: the config of its folder, and what follows from it."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field, StringConstraints
+from torch import Tensor, nn
+
+from litespark.config.settings import FIXED, Switch, settings
+from litespark.models.spec import Recompute
+from litespark.ops.backend import Ops, OpsConfig, resolve
+from litespark.ops.shapes import StepShapes
+
+if TYPE_CHECKING:
+    from litespark.models.huggingface.initial import Rules
+    from litespark.models.huggingface.model import CausalLM
+
+
+@settings("model", resume=FIXED)
+class HuggingFaceConfig:
+    """A model on disk; the `ModelSpec` of those that no family of ours takes."""
+
+    path: Annotated[str, StringConstraints(min_length=1), Field(examples=["FOLDER"])]
+    """A Hugging Face folder, or a run or checkpoint of ours: its sizes are taken, its tokenizer where data.tokenizer is
+    null, and its weights. A plain Llama becomes the native one."""
+    random: Switch = False
+    """Take the sizes alone, and draw the weights."""
+    config: Mapping[str, Any] | None = None
+    """What the folder's config.json says, filled in when a run starts: a resume does not need the folder."""
+
+    @staticmethod
+    def huggingface() -> Any:
+        """See `HasHuggingFace`."""
+        from litespark.models.huggingface import folder  # reads and makes this class
+
+        return folder
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).absolute().name
+
+    @cached_property
+    def transformers(self) -> Any:
+        """The config as an object of transformers."""
+        return self.huggingface().transformers_config(self.config)
+
+    @property
+    def num_layers(self) -> int:
+        return int(self.transformers.num_hidden_layers)
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.transformers.vocab_size)
+
+    @property
+    def max_seq_len(self) -> int:
+        # a model without positions takes any length
+        return int(getattr(self.transformers, "max_position_embeddings", None) or 2**31 - 1)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The ids that end a text."""
+        stated = self.transformers.eos_token_id
+        return () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
+
+    @property
+    def recompute_modes(self) -> tuple[Recompute, ...]:
+        return ("none", "full") if self.on_meta.causal_lm.supports_gradient_checkpointing else ("none",)
+
+    @cached_property
+    def on_meta(self) -> "CausalLM":
+        """The model without memory, for what its layers tell."""
+        from litespark.models.huggingface.model import CausalLM
+
+        try:
+            with torch.device("meta"):
+                return CausalLM(self, resolve(OpsConfig()), "none")
+        except Exception as error:  # of another library, which has its own kinds
+            raise ValueError(
+                f"{self.path}: transformers makes no model of its config.json: {str(error).strip()[:300]}; correct the "
+                "sizes there, or choose another model"
+            ) from error
+
+    @cached_property
+    def rules(self) -> "Rules":
+        """How transformers initialises each parameter."""
+        from litespark.models.huggingface.initial import rules_of
+
+        return rules_of(self.on_meta)
+
+    def build(self, ops: Ops, recompute: Recompute) -> nn.Module:
+        """See `ModelSpec`."""
+        from litespark.models.huggingface.model import CausalLM
+
+        _ = self.rules  # now: `draw` is called in threads
+        return CausalLM(self, ops, recompute)
+
+    def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
+        """See `ModelSpec`: as transformers initialises the parameter."""
+        self.rules.draw(name, values, generator)
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        """See `ModelSpec`: the decoder layers."""
+        layers: Any = model.layers
+        return list(layers)
+
+    def parameter_count(self) -> int:
+        """See `ModelSpec`."""
+        return sum(parameter.numel() for parameter in self.on_meta.parameters())
+
+    def matmul_parameter_count(self) -> int:
+        """See `ModelSpec`."""
+        return sum(layer.weight.numel() for layer in self.on_meta.modules() if isinstance(layer, nn.Linear))
+
+    def attention_flops(self, mean_keys: float) -> float:
+        """See `ModelSpec`."""
+        config = self.transformers
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 12 * self.num_layers * config.num_attention_heads * width * mean_keys
+
+    def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:
+        """See `ModelSpec`."""
+        return 0.0
+
+    def step_shapes(self, sequences: int, length: int, documents: bool) -> StepShapes | None:
+        """See `ModelSpec`."""
+        return None
