@@ -32,10 +32,11 @@ class CausalLM(nn.Module):
 
         self.config = config
         self.causal_lm = AutoModelForCausalLM.from_config(config.transformers, dtype=torch.float32)
-        if recompute == "full":
-            self.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        # transformers gave the argument another name
         names = inspect.signature(self.causal_lm.forward).parameters
+        # both have other names in earlier versions of transformers
+        if recompute == "full":
+            enable = getattr(self.causal_lm, "activation_checkpointing_enable", None)
+            (enable or self.causal_lm.gradient_checkpointing_enable)({"use_reentrant": False})
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
 
     @property
@@ -45,8 +46,10 @@ class CausalLM(nn.Module):
         return next(list(layers) for layers in lists if len(layers) == self.config.num_layers)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CausalLM":
-        # the buffers are in no checkpoint: they must outlive to_empty() from meta, and stay fp32 through .to(bfloat16)
+        # to_empty() from meta makes two of a parameter that two modules share, and nothing of buffers that are in no
+        # checkpoint, which stay fp32 through .to(bfloat16) too
         super()._apply(fn, recurse)
+        self.causal_lm.tie_weights()
         restore_buffers(self.causal_lm)
         return self
 

@@ -15,6 +15,7 @@ from litespark.ops.backend import Ops, OpsConfig, resolve
 from litespark.ops.shapes import StepShapes
 
 if TYPE_CHECKING:
+    from litespark.models.huggingface.counts import Counts
     from litespark.models.huggingface.initial import Rules
     from litespark.models.huggingface.model import CausalLM
 
@@ -107,23 +108,28 @@ class HuggingFaceConfig:
         layers: Any = model.layers
         return list(layers)
 
+    @cached_property
+    def counts(self) -> "Counts":
+        """Parameters and FLOPs, by the types of its layers."""
+        from litespark.models.huggingface.counts import counts_of
+
+        return counts_of(self.transformers)
+
     def parameter_count(self) -> int:
         """See `ModelSpec`."""
-        return sum(parameter.numel() for parameter in self.on_meta.parameters())
+        return self.counts.parameters
 
     def matmul_parameter_count(self) -> int:
         """See `ModelSpec`."""
-        return sum(layer.weight.numel() for layer in self.on_meta.modules() if isinstance(layer, nn.Linear))
+        return self.counts.matmul_parameters
 
     def attention_flops(self, mean_keys: float) -> float:
         """See `ModelSpec`."""
-        config = self.transformers
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 12 * self.num_layers * config.num_attention_heads * width * mean_keys
+        return self.counts.attention_flops(mean_keys)
 
     def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:
         """See `ModelSpec`."""
-        return 0.0
+        return self.counts.recomputed_flops(mean_keys, recompute)
 
     def step_shapes(self, sequences: int, length: int, documents: bool) -> StepShapes | None:
         """See `ModelSpec`."""
