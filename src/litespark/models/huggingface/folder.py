@@ -73,7 +73,8 @@ def transformers_config(content: Mapping[str, Any], path: Path | str = "model.co
         )
     kept = {key: value for key, value in content.items() if key not in _LEFT_OUT}
     try:
-        config = CONFIG_MAPPING[kind].from_dict(kept)
+        with _quiet():
+            config = CONFIG_MAPPING[kind].from_dict(kept)
     except Exception as error:  # of another library, which has its own kinds
         raise ValueError(f"{path}: transformers does not take it: {str(error).strip()[:300]}") from error
     if config.is_encoder_decoder or config.get_text_config() is not config:
@@ -159,13 +160,15 @@ def export_huggingface(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars of transformers."""
+    """Without the progress bars and the advice of transformers."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
