@@ -38,7 +38,9 @@ def _assert_same_training(theirs, ours):
     assert ours.train_loss[-1] < 0.8 * ours.train_loss[0]
 
 
-@pytest.mark.parametrize(("name", "recompute"), [("standard", "full"), ("sdpa", "full"), ("compiled", "none")])
+@pytest.mark.parametrize(
+    ("name", "recompute"), [("standard", "full"), ("sdpa", "full"), ("compiled", "none"), ("applied", "none")]
+)
 def test_a_baseline_has_our_loss_at_the_first_step_and_after_several(tmp_path, ours, name, recompute):
     theirs = measured(tmp_path, name, "huggingface", "model.tie_embeddings=false", steps=8)
     _assert_same_training(theirs, ours)

@@ -34,7 +34,7 @@ def test_baselines_are_known_by_name_and_ours_with_their_overrides():
     "word", ["nonsense", "", ":ops=reference", "mine:", "../up:ops=x", "a b:ops=x", "sdpa:ops=reference"]
 )
 def test_a_word_that_names_nothing_or_changes_a_baseline_is_refused(word):
-    known = "expected one of standard, sdpa, compiled, compiled_fp8, liger, litespark|a baseline is what it is"
+    known = "expected one of standard, sdpa, compiled, compiled_fp8, liger, applied, litespark|a baseline is what it is"
     with pytest.raises(ValueError, match=known):
         parse(word)
 

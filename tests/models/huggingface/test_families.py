@@ -62,3 +62,15 @@ def test_generates_the_same_tokens_from_padded_prompts(family):
     litespark.apply(ours)
     options = {"attention_mask": _PADDING, "max_new_tokens": 9, "do_sample": False}
     assert ours.generate(_tokens(), **options).equal(theirs.generate(_tokens(), **options))
+
+
+# what is peculiar to each of them: biases, norms of heads, one matrix and a part that rotates, norms of all heads
+@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "olmo2"])
+def test_triton_kernels_give_the_same_loss_and_gradients(family):
+    ours, theirs = build(family, num_hidden_layers=1).train(), build(family, num_hidden_layers=1).train()
+    ops = "rms_norm add_rms_norm rope swiglu attention linear_cross_entropy".split()
+    if family == "olmo2":
+        ops.remove("add_rms_norm")
+    applied = litespark.apply(ours, dict.fromkeys(ops, "triton"))
+    assert {op for module in applied.modules for op in module.ops} == set(ops)
+    assert _distance(_step(ours, "packed"), _step(theirs, "packed")) < 1e-5

@@ -14,6 +14,7 @@ from litespark.benchmarks.step.training import TextbookTraining
 from litespark.benchmarks.step.variants import HuggingFaceSetup
 from litespark.data.batch import TokenBatch
 from litespark.metrics.environment import version_of
+from litespark.models.huggingface.apply import apply
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface import huggingface_parts
 from litespark.models.llama.huggingface_config import to_huggingface_config
@@ -48,6 +49,9 @@ class HuggingFaceTraining(TextbookTraining):
             apply_liger_kernel_to_llama(model=self.model)
         if setup.fp8:
             convert_to_fp8(self.model)
+        if setup.applied:
+            sizes = {"sequences": parts.data.micro_batch_size, "length": parts.data.seq_len}
+            apply(self.model, **sizes, autocast=torch.bfloat16 if machine.precision == "bf16" else None)
         optim = parts.optim
         groups = parameter_groups(self.model, optim.weight_decay)
         fused = True if setup.fused else None  # PyTorch chooses: foreach on a GPU, a loop on a CPU
@@ -110,5 +114,6 @@ def _detail(setup: HuggingFaceSetup) -> str:
     words = [f"transformers {transformers.__version__}", f"{setup.attention} attention", adamw]
     words += ["torch.compile"] if setup.compiled else []
     words += [f"torchao {version_of('torchao')}"] if setup.fp8 else []
+    words += ["litespark.apply"] if setup.applied else []
     words += [f"liger-kernel {version_of('liger-kernel')}"] if setup.liger else []
     return ", ".join(words)

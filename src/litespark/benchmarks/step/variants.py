@@ -48,6 +48,7 @@ class HuggingFaceSetup:
     compiled: bool = False  # the whole model, the loss included
     fp8: bool = False  # torchao's tensorwise float8, but in the head
     liger: bool = False
+    applied: bool = False  # `litespark.apply`
 
 
 SETUPS = {
@@ -70,6 +71,10 @@ SETUPS = {
     "liger": HuggingFaceSetup(
         "Hugging Face Llama with Liger's kernels, causal SDPA, autocast, no recompute, fused AdamW",
         "causal", "none", fused=True, liger=True,
+    ),
+    "applied": HuggingFaceSetup(
+        "Hugging Face Llama with litespark.apply, autocast, no recompute, fused AdamW",
+        "causal", "none", fused=True, applied=True,
     ),
 }  # fmt: skip
 HUGGINGFACE = {name: Variant(name, "huggingface", (), setup.about) for name, setup in SETUPS.items()}
