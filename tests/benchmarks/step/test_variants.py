@@ -15,7 +15,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def test_baselines_are_known_by_name_and_ours_with_their_overrides():
-    assert set(HUGGINGFACE) == {*BASELINES, "liger"} == set(SETUPS)
+    assert set(HUGGINGFACE) == {*BASELINES, "liger", "applied"} == set(SETUPS)
     assert all(parse(name) is HUGGINGFACE[name] for name in HUGGINGFACE)
     ours = parse("litespark")
     assert (ours.name, ours.kind, ours.settings) == ("litespark", "litespark", ())
