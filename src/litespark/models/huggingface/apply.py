@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,12 +10,15 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from litespark.mesh import Mesh
-from litespark.models.huggingface import attention, layers
+from litespark.models.huggingface import attention, fp8, layers
 from litespark.models.huggingface.layers import Row
 from litespark.models.huggingface.probing import Probe, probe
 from litespark.models.huggingface.table import FAMILIES, Attention, Family, Head, Layer, Mlp, Norm
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig
 from litespark.ops.choice import Choice, decide
+from litespark.ops.fp8.limits import without_units
+from litespark.ops.fp8.reference import Pieces
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import Place, StepShapes
 
 # kind of layer -> the op that takes its place, those inside of others first
@@ -61,6 +64,7 @@ def apply(
     sequences: int = 1,
     length: int | None = None,
     autocast: torch.dtype | None = None,
+    precision: str | Fp8Config | None = None,
     verify: bool = False,
 ) -> Applied:
     """Let an instance of a transformers causal LM compute with our ops; `remove` undoes it.
@@ -72,7 +76,9 @@ def apply(
         sequences, length: of a micro-batch, by which a GPU measures the backends; length None: the longest of the
             model, 4096 at most.
         autocast: the dtype of autocast, if the model will run under it.
-        verify: verify each op on this device, and the loss and every gradient of the whole model.
+        precision: "fp8", or an `Fp8Config` for other settings than its own, to multiply in fp8 in the linear layers of
+            attention and MLPs while the model trains. Scales are renewed after each step of an optimizer of PyTorch.
+        verify: verify each op on this device, and the loss and every gradient of the whole model before it is in fp8.
 
     Raises:
         ValueError: this cannot be done to the model, nothing was replaced, or not what was asked for by name. The model
@@ -83,13 +89,18 @@ def apply(
     whole = _inside(model)
     _check(whole)
     config = _config(ops)
-    place = _place(whole, sequences, length, autocast)
-    chosen, choices = decide(config, place, Mesh(), verifying=verify, idle=_IDLE)
+    low = _fp8(precision, whole.device)
+    place = replace(_place(whole, sequences, length, autocast), fp8=low)
+    idle = _IDLE if low is None else _IDLE - {"fp8"}
+    chosen, choices = decide(config, place, Mesh(), verifying=verify, idle=idle)
     before = gradients_of(whole, place) if verify else None
     modules = apply_ops(whole, chosen, {choice.op: choice.used for choice in choices}, asked=config)
     if before is not None and (wrong := why_apart(whole, place, before)):
         remove(whole)
         raise ValueError(f"litespark.apply: got {wrong}, expected the loss and gradients of the model as it was")
+    if low is not None:
+        backend = next(choice.used for choice in choices if choice.op == "fp8")
+        modules = _multiply_in_fp8(whole, low, chosen.fp8, backend, modules)
     return Applied(tuple(modules), tuple(choices))
 
 
@@ -103,6 +114,8 @@ def remove(model: nn.Module) -> None:
         raise ValueError("litespark.remove: got a model that was sharded since; build it anew without litespark.apply")
     for module in replaced:
         layers.take_out(module)
+    if (renewal := vars(whole).pop("litespark_fp8", None)) is not None:
+        renewal.close()
     _set_attention(whole, vars(whole).pop(_BEFORE))
 
 
@@ -190,6 +203,20 @@ def _config(ops: str | Mapping[str, str]) -> OpsConfig:
     return OpsConfig(**backends)
 
 
+def _fp8(precision: str | Fp8Config | None, device: torch.device) -> Fp8Config | None:
+    if precision is None:
+        return None
+    if not isinstance(precision, Fp8Config) and precision != "fp8":
+        raise ValueError(f'litespark.apply: got precision={precision!r}, expected "fp8", an Fp8Config, or None')
+    config = precision if isinstance(precision, Fp8Config) else Fp8Config()
+    if not config.simulate and (reason := without_units(device)) is not None:
+        raise ValueError(
+            f'litespark.apply: got precision="fp8", and {reason}; apply without, or with '
+            "Fp8Config(simulate=True), which rounds as fp8 does and is slow: for looking at losses"
+        )
+    return config
+
+
 def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype | None) -> Place:
     config = model.config.get_text_config()
     heads = config.num_attention_heads
@@ -272,6 +299,29 @@ def _attend(model: Any, backend: str, seen: Probe | None) -> str | None:
 def _set_attention(model: Any, name: str) -> None:
     if model.config._attn_implementation != name:
         model.set_attn_implementation(name)
+
+
+def _multiply_in_fp8(model: Any, config: Fp8Config, pieces: Pieces, backend: str, done: list[Module]) -> list[Module]:
+    """The linear layers in fp8, and what `done` says then."""
+    reasons = fp8.enable(model, config, pieces)
+    blocks = [name for name, module in model.named_modules() if layers.hand_over_fp8(module, model.litespark_fp8)]
+    if None not in reasons.values():
+        remove(model)
+        why = (
+            ", ".join(map(str, dict.fromkeys(reasons.values())))
+            or "none of them is in an attention or MLP that was replaced"
+        )
+        raise ValueError(f'litespark.apply: got precision="fp8", and no linear layer came to be in fp8: {why}')
+
+    def told(module: Module) -> Module:
+        if module.name not in reasons:
+            return module
+        if (reason := reasons[module.name]) is None:
+            alone = "" if any(module.name.startswith(f"{block}.") for block in blocks) else " (cast alone)"
+            return replace(module, ops={"fp8": f"{backend}{alone}"}, reason="")
+        return replace(module, reason=f"fp8: {reason}")
+
+    return [told(module) for module in done]
 
 
 def _attends(module: nn.Module) -> bool:

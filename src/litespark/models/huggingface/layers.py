@@ -8,17 +8,20 @@ key/value heads, Dh head dim, F intermediate size.
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from litespark.models.huggingface.fp8 import InFp8, Joined, Renewal
 from litespark.models.huggingface.head import head_forward
 from litespark.models.huggingface.table import Attention, Head, Layer, Mlp, Norm
 from litespark.ops.backend import Ops
+from litespark.ops.linear.function import norm_linear, projection_mlp
 from litespark.ops.linear.joined import apart, hooked, joined
+from litespark.ops.linear.state import BlockLinears
 
 Row = Norm | Attention | Mlp | Layer | Head
 
@@ -29,6 +32,7 @@ class Replaced:
 
     row: Row
     ops: Ops
+    fp8: InFp8 | None = None  # of attention and MLP, and of a block whose norms and SwiGLU hand over fp8
 
 
 def put_in(module: Any, row: Row, ops: Ops) -> None:
@@ -94,8 +98,24 @@ def norm_arguments(module: Any) -> tuple[Tensor, float]:
 def _mlp(module: Any, hidden_states: Tensor) -> Tensor:
     """(..., D) -> (..., D)."""
     row, ops = module.litespark.row, module.litespark.ops
-    gate_up = joined(hidden_states, [getattr(module, name) for name in row.inputs])
-    return getattr(module, row.output)(ops.swiglu(gate_up, **(activation(getattr(module, row.activation)) or {})))
+    linear = in_fp8(module, "inputs", hidden_states)
+    layers = [getattr(module, name) for name in row.inputs]
+    gate_up = joined(hidden_states, layers) if linear is None else linear.multiply(hidden_states)
+    return _output(module, ops.swiglu(gate_up, **(activation(getattr(module, row.activation)) or {})))
+
+
+def in_fp8(module: Any, name: str, x: Tensor) -> Joined | None:
+    """The "inputs" or "output" of attention or an MLP as they are to multiply `x`; None: not in fp8.
+
+    Evaluation and generation are in the model's own dtype.
+    """
+    fp8, trains = module.litespark.fp8, module.training or torch.is_grad_enabled()
+    return None if fp8 is None or not trains else fp8.linear(name, x)
+
+
+def _output(module: Any, x: Tensor) -> Tensor:
+    linear = in_fp8(module, "output", x)
+    return getattr(module, module.litespark.row.output)(x) if linear is None else linear.multiply(x)
 
 
 def activation(function: Any) -> dict[str, str] | None:
@@ -111,12 +131,28 @@ def _attention(
     module: Any, hidden_states: Tensor, position_embeddings: Any = None, attention_mask: Any = None, **kwargs: Any
 ) -> tuple[Tensor, Any]:
     """(B, S, D) -> (B, S, D), and the weights where the implementation of attention gives them."""
+    row = module.litespark.row
+    linear = in_fp8(module, "inputs", hidden_states)
+    product = None if linear is None else linear.multiply(hidden_states)
+    attended, weights = _attend(module, hidden_states, product, position_embeddings, attention_mask, **kwargs)
+    result = _output(module, attended)
+    if row.dropout is not None:
+        result = functional.dropout(result, getattr(module, row.dropout), module.training)
+    return result, weights
+
+
+def _attend(
+    module: Any, x: Tensor, product: Tensor | None, position_embeddings: Any = None, attention_mask: Any = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:  # fmt: skip
+    """What lies between the projections: (B, S, D), or queries, keys and values made of it -> (B, S, H·Dh)."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     row, config = module.litespark.row, module.config
     cache = _cache(kwargs)
     # heads before positions, as transformers has them; (B, H or K, S, Dh)
-    query, key, value = (x.transpose(1, 2) for x in _query_key_value(module, row, hidden_states, position_embeddings))
+    parts = _query_key_value(module, row, x, product, position_embeddings)
+    query, key, value = (part.transpose(1, 2) for part in parts)
     if cache is not None:
         key, value = cache.update(key, value, module.layer_idx)
     eager: Any = getattr(sys.modules[module.__module__], "eager_attention_forward", None)
@@ -130,10 +166,7 @@ def _attention(
     attended, weights = attend(
         module, query, key, value, attention_mask, dropout=dropout, scaling=module.scaling, **kwargs
     )
-    result = getattr(module, row.output)(attended.reshape(*hidden_states.shape[:-1], -1))
-    if row.dropout is not None:
-        result = functional.dropout(result, getattr(module, row.dropout), module.training)
-    return result, weights
+    return attended.reshape(*x.shape[:-1], -1), weights
 
 
 def _cache(kwargs: dict[str, Any]) -> Any:
@@ -142,22 +175,26 @@ def _cache(kwargs: dict[str, Any]) -> Any:
     return earlier if cache is None else cache
 
 
-def _query_key_value(module: Any, row: Attention, x: Tensor, position_embeddings: Any) -> tuple[Tensor, ...]:
-    """(B, S, H, Dh) and twice (B, S, K, Dh), rotated where the layer rotates."""
+def _query_key_value(
+    module: Any, row: Attention, x: Tensor, product: Tensor | None, position_embeddings: Any
+) -> tuple[Tensor, ...]:
+    """(B, S, H, Dh) and twice (B, S, K, Dh), rotated where the layer rotates; `product`: the projections of `x`."""
     rope, heads = module.litespark.ops.rope, (-1, module.head_dim)
     layers = [getattr(module, name) for name in row.inputs]
     kv = module.config.num_key_value_heads
     rotates = row.rotates_if is None or getattr(module, row.rotates_if)
     if rotates and not row.norms:
-        return rope(joined(x, layers).unflatten(-1, heads), *_tables(position_embeddings), kv)
-    if len(layers) == 1:
-        whole = layers[0](x).unflatten(-1, heads)
-        query, key, value = whole.split((whole.shape[2] - 2 * kv, kv, kv), dim=2)
+        product = joined(x, layers) if product is None else product
+        return rope(product.unflatten(-1, heads), *_tables(position_embeddings), kv)
+    if product is None and len(layers) > 1:
+        parts = apart(x, layers)
     else:
-        query, key, value = apart(x, layers)
-        if row.norms == "whole":
-            query, key = module.q_norm(query), module.k_norm(key)
-        query, key, value = (x.unflatten(-1, heads) for x in (query, key, value))
+        product, width = layers[0](x) if product is None else product, kv * module.head_dim
+        parts = product.split((product.shape[-1] - 2 * width, width, width), dim=-1)
+    query, key, value = parts
+    if row.norms == "whole":
+        query, key = module.q_norm(query), module.k_norm(key)
+    query, key, value = (x.unflatten(-1, heads) for x in (query, key, value))
     if row.norms == "heads":
         query, key = module.q_norm(query), module.k_norm(key)
     if rotates:
@@ -188,10 +225,48 @@ def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Ten
     drops = module.training and any(getattr(module, name).p for name in row.dropouts)
     if args or drops or not is_replaced(norm) or hooked(norm):
         return type(module).replaces.forward(module, hidden_states, *args, **kwargs)
+    linears = None if module.litespark.fp8 is None else _linears_in_fp8(module, norm, hidden_states)
+    if linears is not None:
+        first, attention = module.input_layernorm, module.self_attn
+        inputs, *others = linears
+        stream, product = norm_linear(hidden_states, None, *norm_arguments(first), inputs)
+        attended, _ = _attend(attention, hidden_states, inputs.biased(product), **kwargs)
+        halves = BlockLinears(inputs, *others)
+        return torch.add(*projection_mlp(stream, attended, *norm_arguments(norm), halves, recompute=False))
     attended, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), **kwargs)
     attended = _scaled(module, row, row.after_attention, attended)
     stream, normed = ops.add_rms_norm(hidden_states, attended, *norm_arguments(norm))
     return stream + _scaled(module, row, row.after_mlp, module.mlp(normed))
+
+
+def hand_over_fp8(module: Any, renewal: Renewal) -> bool:
+    """Let the norms and the SwiGLU of a residual block hand over what they make in fp8, if they are such as can."""
+    if not is_replaced(module) or not isinstance(module.litespark.row, Layer):
+        return False
+    row, attention, mlp = module.litespark.row, module.self_attn, module.mlp
+    if not all(map(is_replaced, (attention, mlp, module.input_layernorm, getattr(module, row.norm)))):
+        return False
+    linears = [part.litespark.fp8.linears if part.litespark.fp8 is not None else {} for part in (attention, mlp)]
+    if any(len(of_part) != 2 for of_part in linears):
+        return False
+    without_bias = linears[0]["output"], linears[1]["inputs"], linears[1]["output"]
+    able = (
+        (row.after_attention, row.after_mlp, row.multiplier, attention.litespark.row.dropout) == (None,) * 4
+        and activation(getattr(mlp, mlp.litespark.row.activation)) == {}
+        and all(linear.bias() is None for linear in without_bias)
+    )
+    if able:
+        module.litespark = replace(module.litespark, fp8=InFp8({}, renewal))
+    return able
+
+
+def _linears_in_fp8(module: Any, norm: Any, x: Tensor) -> list[Joined] | None:
+    """The four of a block, all of which are to be in fp8 now, and nothing waits to be called on the way."""
+    attention, mlp = module.self_attn, module.mlp
+    places = (attention, "inputs"), (attention, "output"), (mlp, "inputs"), (mlp, "output")
+    linears = [linear for part, name in places if (linear := in_fp8(part, name, x)) is not None]
+    whole = len(linears) == len(places) and not any(map(hooked, (module.input_layernorm, norm, attention, mlp)))
+    return linears if whole else None
 
 
 def _scaled(module: Any, row: Layer, norm: str | None, update: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ class FusedPieces(Pieces):
     def cast(self, x: Tensor, quantisation: Quantisation) -> Operand:
         return kernels.cast(x, quantisation)
 
+    def turn(self, operand: Operand) -> None:
+        kernels.transpose(operand)
+
     def add_rms_norm(
         self, x: Tensor, update: Tensor | None, weight: Tensor, eps: float, quantisation: Quantisation, *,
         stream_dtype: torch.dtype, dtype: torch.dtype,

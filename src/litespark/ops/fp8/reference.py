@@ -49,6 +49,12 @@ class Pieces:
         columns = Matrix(codes.T.contiguous(), scale) if quantisation.columns else None
         return Operand(rows, columns)
 
+    def turn(self, operand: Operand) -> None:
+        """Fill the codes (C, R) from the codes (R, C)."""
+        assert operand.rows is not None
+        assert operand.columns is not None
+        operand.columns.values.copy_(operand.rows.values.T)
+
     def add_rms_norm(
         self, x: Tensor, update: Tensor | None, weight: Tensor, eps: float, quantisation: Quantisation, *,
         stream_dtype: torch.dtype, dtype: torch.dtype,

@@ -86,14 +86,17 @@ class Scaling:
         self.history[:, index] = 0.0
         self.amax[index] = 0
 
-    def finish_step(self, mesh: Mesh) -> None:
+    def finish_step(self, mesh: Mesh | None) -> None:
         """After each optimizer step: take its largest values into the history and renew the scales; a collective.
+
+        Without a `mesh` those of this rank by itself: ranks that cast the same weights cast them alike all the same.
 
         Codes that are kept, those of weights, are to be made anew: the scale that made them is gone.
 
         A value that is not finite is left out: the step was skipped, and it would spoil the scale for a whole history.
         """
-        mesh.max_on_device(self.amax)
+        if mesh is not None:
+            mesh.max_on_device(self.amax)
         noted = self.amax.view(torch.float32)
         latest = torch.where(torch.isfinite(noted), noted, self.history[0])
         # in place, as all that a step keeps: a CUDA graph holds its address

@@ -1,4 +1,4 @@
-"""The two halves of a block around its attention, with products in fp8.
+"""The two halves of a block around its attention, and a linear layer alone, with products in fp8.
 
 Each half is one autograd function, so that what an op hands to a product, forward and backward, is cast by the op
 itself and never written in a wider dtype. Every linear layer may be in fp8 by a recipe of its own or in the dtype of
@@ -32,7 +32,7 @@ def norm_linear(
     flat = x.reshape(-1, shape[-1])
     added = None if update is None else update.reshape(flat.shape)
     settings = eps, linear, compute_dtype(x), torch.is_grad_enabled()
-    stream, y = _NormLinear.apply(settings, flat, added, norm_weight, linear.weight)
+    stream, y = _NormLinear.apply(settings, flat, added, norm_weight, *linear.weights)
     return stream.view(shape), y.unflatten(0, shape[:-1])
 
 
@@ -46,22 +46,60 @@ def projection_mlp(
     """
     shape = stream.shape
     flat, attended = stream.reshape(-1, shape[-1]), attended.reshape(-1, attended.shape[-1])
-    weights = linears.output.weight, linears.gate_up.weight, linears.down.weight
+    weights = [part for linear in linears[1:] for part in linear.weights]
     settings = eps, linears, compute_dtype(stream), torch.is_grad_enabled(), recompute
     stream, update = _ProjectionMLP.apply(settings, flat, attended, norm_weight, *weights)
     return stream.view(shape), update.view(shape)
 
 
+def cast_linear(x: Tensor, layer: Fp8Linear) -> Tensor:
+    """x (..., K) · weightᵀ (..., N) in the dtype of `x`, under autocast in that of autocast.
+
+    It casts its input and its gradient itself, in passes of their own.
+    """
+    settings = layer, compute_dtype(x), torch.is_grad_enabled()
+    return _Linear.apply(settings, x.reshape(-1, x.shape[-1]), *layer.weights).unflatten(0, x.shape[:-1])
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, settings: Any, x: Tensor, *_: Tensor) -> Tensor:
+        linear: Fp8Linear
+        linear, dtype, learning = settings
+        ctx.linear, ctx.dtype, ctx.x_dtype = linear, dtype, x.dtype
+        kept = learning and any(ctx.needs_input_grad[2:])
+        with autocast_off(x):
+            wanted = linear.quantisation("input", x.numel(), columns=kept, note=learning)
+            inputs = linear.pieces.cast(x, wanted)
+            weights = linear.weight_operand(dtype)
+            y = linear.product(inputs.rows, weights.rows, dtype, fast=True)
+        ctx.save_for_backward(*_parts(inputs.columns if kept else None), *_parts(weights.columns))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, y_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weights = _matrices([*ctx.saved_tensors])
+        linear: Fp8Linear = ctx.linear
+        with autocast_off(y_gradient):
+            wanted = linear.quantisation("gradient", y_gradient.numel(), columns=inputs is not None)
+            incoming = linear.pieces.cast(y_gradient, wanted)
+            needed = ctx.needs_input_grad[1]
+            x_gradient = linear.product(incoming.rows, weights, ctx.dtype).to(ctx.x_dtype) if needed else None
+            weight_gradient = _weight_gradient(linear, incoming.columns, inputs)
+        return None, x_gradient, *linear.apart(weight_gradient)
+
+
 class _NormLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, settings: Any, x: Tensor, update: Tensor | None, norm_weight: Tensor, weight: Tensor
+        ctx: Any, settings: Any, x: Tensor, update: Tensor | None, norm_weight: Tensor, *_: Tensor
     ) -> tuple[Tensor, Tensor]:
         linear: Fp8Linear
         eps, linear, dtype, learning = settings
         ctx.linear, ctx.dtype = linear, dtype
         ctx.x_dtype, ctx.update_dtype = x.dtype, None if update is None else update.dtype
-        kept = learning and ctx.needs_input_grad[4]
+        kept = learning and any(ctx.needs_input_grad[4:])
         stream_dtype = x.dtype if update is None else torch.promote_types(x.dtype, update.dtype)
         with autocast_off(x):
             wanted = linear.quantisation("input", x.numel(), columns=kept, note=learning)
@@ -90,7 +128,7 @@ class _NormLinear(torch.autograd.Function):
                 normed_gradient, stream_gradient, *saved, _NO_PRODUCT, dtype=dtype
             )
         update_gradient = of_update.rows.values if ctx.update_dtype is not None and of_update.rows else None
-        return None, gradient.to(ctx.x_dtype), update_gradient, norm_weight_gradient, weight_gradient
+        return None, gradient.to(ctx.x_dtype), update_gradient, norm_weight_gradient, *linear.apart(weight_gradient)
 
 
 class _ProjectionMLP(torch.autograd.Function):
@@ -103,7 +141,7 @@ class _ProjectionMLP(torch.autograd.Function):
         ctx.linears, ctx.dtype, ctx.recompute, ctx.stream_dtype = linears, dtype, recompute, stream.dtype
         output, gate_up, down = linears[1:]
         pieces = output.pieces
-        keep_output, keep_gate_up, keep_down = (learning and needed for needed in ctx.needs_input_grad[4:])
+        keep_output, keep_gate_up, keep_down = (learning and needed for needed in _needed(ctx, linears))
         keep_product = keep_down and not recompute
         with autocast_off(stream):
             wanted = output.quantisation("input", attended.numel(), columns=keep_output, note=learning)
@@ -136,7 +174,7 @@ class _ProjectionMLP(torch.autograd.Function):
         attention, normed, activated, output_weight, gate_up_weight, down_weight = _matrices(parts)
         output, gate_up, down = ctx.linears[1:]
         pieces, dtype = output.pieces, ctx.dtype
-        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:]
+        learn_output, learn_gate_up, learn_down = _needed(ctx, ctx.linears)
         with autocast_off(stream):
             wanted = down.quantisation("gradient", update_gradient.numel(), columns=learn_down)
             of_update = pieces.cast(update_gradient, wanted)
@@ -159,8 +197,16 @@ class _ProjectionMLP(torch.autograd.Function):
             )
             of_attended = output.product(of_projected.rows, output_weight, dtype)
             output_gradient = _weight_gradient(output, of_projected.columns, attention)
-        weight_gradients = output_gradient, gate_up_gradient, down_gradient
+        gradients = zip(ctx.linears[1:], (output_gradient, gate_up_gradient, down_gradient), strict=True)
+        weight_gradients = [part for linear, of_weight in gradients for part in linear.apart(of_weight)]
         return None, gradient.to(ctx.stream_dtype), of_attended, norm_weight_gradient, *weight_gradients
+
+
+def _needed(ctx: Any, linears: BlockLinears) -> list[bool]:
+    """Whether output, gate_up and down are trained."""
+    flags = list(ctx.needs_input_grad[4:])
+    of_layers = [[flags.pop(0) for _ in linear.weights] for linear in linears[1:]]
+    return list(map(any, of_layers))
 
 
 def _weight_gradient(linear: Fp8Linear, gradient: Matrix | None, inputs: Matrix | None) -> Tensor | None:

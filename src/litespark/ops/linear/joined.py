@@ -20,7 +20,7 @@ def joined(x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
     Where each is a plain `nn.Linear`, every product writes its own columns of the result, and in the backward pass adds
     its part of the gradient of `x` to that of the others by itself. Others are called, and their results copied.
     """
-    if not _plain(layers):
+    if not plain(layers):
         return torch.cat([layer(x) for layer in layers], dim=-1)
     if len(layers) == 1:
         return layers[0](x)
@@ -29,12 +29,12 @@ def joined(x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
 
 def apart(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """As `joined`, each result for itself."""
-    if not _plain(layers):
+    if not plain(layers):
         return tuple(layer(x) for layer in layers)
     return _Joined.apply(x, compute_dtype(x), False, *_parameters(layers))
 
 
-def _plain(layers: Sequence[nn.Module]) -> bool:
+def plain(layers: Sequence[nn.Module]) -> bool:
     """Whether calling each would do nothing but multiply; a compiler joins them by itself."""
     return not torch.compiler.is_compiling() and all(
         type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not hooked(layer) for layer in layers

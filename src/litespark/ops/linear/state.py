@@ -40,6 +40,16 @@ class Fp8Linear:
         self._operand: Operand | None = None
         self._cast_of: tuple[object, ...] = ()
 
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """The parameters whose rows, one under the other, are the weight."""
+        return (self.weight,)
+
+    def apart(self, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The gradient of each of `weights`, from that of the weight."""
+        parts = self.weights
+        return (None,) * len(parts) if gradient is None else gradient.split([len(part) for part in parts])
+
     def quantisation(
         self, tensor: str, size: int, *, rows: bool = True, columns: bool = True, note: bool = True, count: bool = True
     ) -> Quantisation:
@@ -85,16 +95,19 @@ class Fp8Linear:
     def _cast_weight(self, dtype: torch.dtype, *, count: bool, into: Operand | None = None) -> None:
         # also where validation runs in inference mode: training goes on with what is cast here
         with torch.inference_mode(False), torch.no_grad():
-            weight = self.weight.detach()
             if self.recipe is None:
-                self._operand = plain(weight.to(dtype))
+                self._operand = plain(self.weight.detach().to(dtype))
             else:
-                quantisation = self.quantisation("weight", weight.numel(), count=count)
-                self._operand = self.pieces.cast(weight, replace(quantisation, into=into))
+                quantisation = self.quantisation("weight", sum(part.numel() for part in self.weights), count=count)
+                self._operand = self._quantised(replace(quantisation, into=into))
         self._cast_of = self._state_of_weight(dtype)
 
+    def _quantised(self, quantisation: Quantisation) -> Operand:
+        return self.pieces.cast(self.weight.detach(), quantisation)
+
     def _state_of_weight(self, dtype: torch.dtype) -> tuple[object, ...]:
-        return self.weight._version, self.weight.data_ptr(), dtype if self.recipe is None else None
+        written = [place for part in self.weights for place in (part._version, part.data_ptr())]
+        return *written, dtype if self.recipe is None else None
 
 
 class BlockLinears(NamedTuple):
