@@ -1,6 +1,7 @@
 """`litespark.apply(model)`: our ops in an instance of a transformers causal LM, and what came of it."""
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -111,7 +112,10 @@ def remove(model: nn.Module) -> None:
         raise ValueError(f"litespark.remove: got a {type(whole).__name__} that litespark.apply was not applied to")
     replaced = [module for module in whole.modules() if layers.is_replaced(module)]
     if any(not hasattr(type(module), "replaces") or "replaces" not in vars(type(module)) for module in replaced):
-        raise ValueError("litespark.remove: got a model that was sharded since; build it anew without litespark.apply")
+        raise ValueError(
+            "litespark.remove: got layers of other classes than litespark.apply made, as of a model that was sharded "
+            "since; build it anew without litespark.apply"
+        )
     for module in replaced:
         layers.take_out(module)
     if (renewal := vars(whole).pop("litespark_fp8", None)) is not None:
@@ -128,15 +132,20 @@ def apply_ops(
     back. A model on meta cannot, and takes the table's word.
     """
     family = family_of(model)
-    rows = {module: row for module in model.modules() if (row := _row(family, module)) is not None}
+    rows = {module: row for module in model.modules() if (row := _row(family, _known(family, module))) is not None}
     seen = probe(model, {type(module).__name__ for module in rows}) if probing else None
-    reasons = {module: reason for module, row in rows.items() if (reason := _why_not(module, row, used))}
+    reasons = {
+        module: reason
+        for module, row in rows.items()
+        if (reason := _why_not(module, _known(family, module), row, used)) is not None
+    }
+    device = None if seen is None else model.device.type
     vars(model)[_BEFORE] = model.config._attn_implementation
     _own_config(model)
     try:
         for module, row in rows.items():
             if module not in reasons:
-                layers.put_in(module, row, ops)
+                layers.put_in(module, row, ops, device)
         if seen is not None:
             _take_out_what_differs(seen, rows, reasons)
         why = _attend(model, used["attention"], seen)
@@ -153,7 +162,7 @@ def apply_ops(
 
 
 def family_of(model: Any) -> Family:
-    """The row of the table; of a family that is not in it, its attention and the norms that transformers marks."""
+    """The row of the table; of a family that is not in it, its attention and its RMSNorms."""
     unknown = Family("", "", None, None, None, None, None)
     return FAMILIES.get(model.config.get_text_config().model_type, unknown)
 
@@ -196,6 +205,8 @@ def _config(ops: str | Mapping[str, str]) -> OpsConfig:
         raise ValueError(
             f'litespark.apply: got ops={ops!r}, expected "litespark", or op -> backend: {{"attention": {ops!r}}}'
         )
+    if not isinstance(ops, str | Mapping):
+        raise ValueError(f'litespark.apply: got ops={ops!r}, expected "litespark" or op -> backend')
     given = {} if isinstance(ops, str) else dict(ops)
     if unknown := given.keys() - BACKENDS.keys():
         raise ValueError(f"litespark.apply: got ops {sorted(unknown)}, expected some of {', '.join(BACKENDS)}")
@@ -220,13 +231,14 @@ def _fp8(precision: str | Fp8Config | None, device: torch.device) -> Fp8Config |
 def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype | None) -> Place:
     config = model.config.get_text_config()
     heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
     longest = getattr(config, "max_position_embeddings", _LONGEST)
     shapes = StepShapes(
         sequences,
         length or min(longest, _LONGEST),
         config.hidden_size,
         heads,
-        getattr(config, "num_key_value_heads", None) or heads,
+        heads if heads % kv_heads else kv_heads,  # some families have the key and do not read it
         getattr(config, "head_dim", None) or config.hidden_size // heads,
         getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         config.vocab_size,
@@ -237,16 +249,24 @@ def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype
 # ---------------------------------------------------------------- what is done
 
 
-def _row(family: Family, module: nn.Module) -> Row | None:
-    kind = type(module)
-    if not kind.__module__.startswith("transformers.models."):
+def _known(family: Family, module: nn.Module) -> type | None:
+    """The class of a module, or that which it is a subclass of, for which there is a row."""
+    return next((kind for kind in type(module).__mro__ if _row(family, kind) is not None), None)
+
+
+def _row(family: Family, kind: Any) -> Row | None:
+    if kind is None or not kind.__module__.startswith("transformers.models."):
         return None
-    marked = family.prefix == "" and getattr(kind, "kernel_layer_name", None) == "RMSNorm"
-    return Norm() if marked else family.rows().get(kind.__name__)
+    norm = family.prefix == "" and kind.__name__.endswith("RMSNorm")
+    return Norm() if norm and len(inspect.signature(kind.forward).parameters) == 2 else family.rows().get(kind.__name__)
 
 
-def _why_not(module: Any, row: Row, used: Mapping[str, str]) -> str | None:
+def _why_not(module: Any, kind: Any, row: Row, used: Mapping[str, str]) -> str | None:
     op = OP_OF[type(row)]
+    if type(module).forward is not kind.forward:
+        return f"it is a subclass of {kind.__name__} with a forward of its own"
+    if isinstance(row, Norm) and not (hasattr(module, "weight") and layers.epsilon(module) is not None):
+        return "it has no weight or no epsilon"
     if used[op] == REFERENCE:
         return f"ops.{op}=reference"
     if "forward" in vars(module):
@@ -272,7 +292,7 @@ def _take_out_what_differs(seen: Probe, rows: dict[nn.Module, Row], reasons: dic
 
     for wanted in OP_OF:
         for kind, call in seen.calls.items():  # of the classes as they were
-            ours = isinstance(rows[call.module], wanted) and layers.is_replaced(call.module)
+            ours = isinstance(rows.get(call.module), wanted) and layers.is_replaced(call.module)
             if ours and (reason := call.difference()) is not None:
                 put_back(kind, reason)
     if (reason := seen.difference_of_loss()) is not None and layers.is_replaced(seen.model):
@@ -286,10 +306,14 @@ def _attend(model: Any, backend: str, seen: Probe | None) -> str | None:
     if not model._can_set_attn_implementation():
         return "it does not ask for attention by AttentionInterface"
     before = model.config._attn_implementation
-    _set_attention(model, attention.register(backend))
-    if seen is None:
-        return None
-    if (reason := seen.difference_of_logits()) is not None:
+    reason = None
+    try:
+        _set_attention(model, attention.register(backend))
+        if seen is not None:
+            reason = seen.difference_of_logits()
+    except ValueError as error:
+        reason = str(error).split(". ")[0]
+    if reason is not None and seen is not None:
         _set_attention(model, before)
         if (again := seen.difference_of_logits()) is not None:
             raise ValueError(f"litespark.apply: got another model than before: {again}")

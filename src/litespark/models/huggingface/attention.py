@@ -6,7 +6,6 @@ may say is left to transformers' own attention.
 B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,7 +119,7 @@ def _one_run(attention_mask: Tensor) -> bool:
 
 def _seen(mask_function: Any) -> Visible | None:
     """What a mask of transformers is made of; None: of something else than windows and packed sequences."""
-    name, parts = getattr(mask_function, "__qualname__", ""), inspect.getclosurevars(mask_function).nonlocals
+    name, parts = getattr(mask_function, "__qualname__", ""), _nonlocals(mask_function)
     if name == "causal_mask_function":
         return Visible()
     if name == "sliding_window_overlay.<locals>.inner_mask":
@@ -138,3 +137,9 @@ def _seen(mask_function: Any) -> Visible | None:
         if len(documents) <= 1:
             return Visible(documents[0] if documents else None, min(windows, default=None))
     return None
+
+
+def _nonlocals(function: Any) -> dict[str, Any]:
+    """What `inspect.getclosurevars` says of them, in a way that torch.compile can trace."""
+    names: tuple[str, ...] = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    return {name: cell.cell_contents for name, cell in zip(names, function.__closure__, strict=True)} if names else {}

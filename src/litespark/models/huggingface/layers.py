@@ -32,12 +32,13 @@ class Replaced:
 
     row: Row
     ops: Ops
+    device: str | None  # type of the device that the ops were chosen for; None: of any
     fp8: InFp8 | None = None  # of attention and MLP, and of a block whose norms and SwiGLU hand over fp8
 
 
-def put_in(module: Any, row: Row, ops: Ops) -> None:
+def put_in(module: Any, row: Row, ops: Ops, device: str | None) -> None:
     """Let `module` compute with `ops` as `row` says."""
-    module.litespark = Replaced(row, ops)
+    module.litespark = Replaced(row, ops, device)
     kinds: Any = type(module), type(row)
     module.__class__ = _replacing(*kinds)
 
@@ -64,7 +65,8 @@ def _replacing(original: Any, kind: Any) -> Any:
 
     @functools.wraps(original.forward)  # whose signature trainers read
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return ours(self, *args, **kwargs)
+        # who kept this method may call it after `take_out`
+        return (ours if is_replaced(self) else original.forward)(self, *args, **kwargs)
 
     own = {"forward": forward, "replaces": original, "__reduce_ex__": _reduced}
     return type(original.__name__, (original,), own | {k: getattr(original, k) for k in ("__module__", "__qualname__")})
@@ -91,8 +93,12 @@ def _norm(module: Any, hidden_states: Tensor) -> Tensor:
 def norm_arguments(module: Any) -> tuple[Tensor, float]:
     """Weight (D,) and epsilon of a replaced norm."""
     offset = module.litespark.row.offset
-    eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
-    return module.weight + offset if offset else module.weight, eps
+    return module.weight + offset if offset else module.weight, epsilon(module)
+
+
+def epsilon(norm: Any) -> Any:
+    """None: it has none."""
+    return norm.variance_epsilon if hasattr(norm, "variance_epsilon") else getattr(norm, "eps", None)
 
 
 def _mlp(module: Any, hidden_states: Tensor) -> Tensor:
@@ -148,7 +154,12 @@ def _attend(
     """What lies between the projections: (B, S, D), or queries, keys and values made of it -> (B, S, H·Dh)."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    row, config = module.litespark.row, module.config
+    row, config, device = module.litespark.row, module.config, module.litespark.device
+    if device not in (None, x.device.type):
+        raise ValueError(
+            f"litespark.apply: got a model on {x.device.type} whose ops were chosen for {device}; expected "
+            "the device that it was applied on: move the model there first, then apply"
+        )
     cache = _cache(kwargs)
     # heads before positions, as transformers has them; (B, H or K, S, Dh)
     parts = _query_key_value(module, row, x, product, position_embeddings)

@@ -26,8 +26,11 @@ class Call:
 
     def difference(self) -> str | None:
         """What is wrong when it is called once more; None: nothing."""
-        with torch.no_grad():
-            again = self.module(*self.arguments, **self.named)
+        try:
+            with torch.no_grad():
+                again = self.module(*self.arguments, **self.named)
+        except ValueError as error:
+            return f"its op refuses it: {error}"
         return _apart(_first(again), _first(self.result), _OF_LAYERS)
 
 
