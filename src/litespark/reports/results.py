@@ -7,7 +7,7 @@ from typing import Any
 
 from litespark.metrics.records.index import Entry, read_index
 from litespark.metrics.records.training import TrainingRecord
-from litespark.reports import ablation, data, fp8, op_speeds, profile, step, traffic, training
+from litespark.reports import ablation, data, family_traffic, fp8, op_speeds, profile, step, traffic, training
 from litespark.reports.page import render
 from litespark.reports.quantities import rate
 from litespark.reports.step_rows import rows
@@ -25,7 +25,7 @@ def page(results: Path) -> str:
         {
             "folder": of_device[0].path.parent.name,
             "on_cpu": of_device[0].record.environment.on_cpu,
-            "counted": of_device[0].kind == COUNTED,
+            "counted": of_device[0].kind in COUNTED,
             "environment": max(of_device, key=_age).record.environment,
             "kinds": {
                 _KINDS[of_kind[0].kind][0]: [_benchmark(same) for same in _grouped(of_kind, _measured)]
@@ -74,12 +74,13 @@ def _training(record: TrainingRecord) -> str:
     return f"Settings: {' '.join(overrides) or 'none'}.\n\n{markdown(training.tables(record))}"
 
 
-COUNTED = "traffic"  # on no device
+COUNTED = ("traffic", "families")  # on no device
 # kind of record -> the title of its section, and what is shown of one
 _KINDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "step": ("Training step", lambda record: markdown(step.tables(record))),
     "ablation": ("What bought what", lambda record: ablation.of_record(record).markdown()),
-    COUNTED: ("What a step moves", lambda record: markdown(traffic.tables(record))),
+    "traffic": ("What a step moves", lambda record: markdown(traffic.tables(record))),
+    "families": ("What a layer of each family moves", lambda record: family_traffic.table(record).markdown()),
     "profile": ("Where the time goes", lambda record: profile.table(record).markdown()),
     "training": ("Quality, and what it takes", _training),
     "ops": ("Ops", lambda record: markdown(op_speeds.tables(record))),

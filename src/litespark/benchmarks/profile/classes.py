@@ -69,7 +69,7 @@ _LIBRARY = {
         "loss": r"cross_entropy|nll_loss|log_?softmax",
         "optimizer": r"adam|multi_tensor_apply|_foreach_|lpnorm|aten::_amp_",
         "gemm": (
-            r"(?<!fb)gemm|nvjet|xmma|cutlass|cublas|splitk|gemv|Cijk_|aten::(add|b|baddb)?mm$|aten::_?scaled_mm|triton_mm"
+            r"(?<!fb)gemm|nvjet|xmma|cutlass|cublas|splitk|gemv|Cijk_|aten::(add|b|baddb)?mm_?$|aten::_?scaled_mm|triton_mm"
         ),
         "norm": r"rms_?norm|layer_?norm",
         "rope": r"rope\b|_rope|rotary",

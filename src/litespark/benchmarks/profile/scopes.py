@@ -19,8 +19,6 @@ from litespark.ops.backend import BACKENDS, REFERENCE, Ops
 from litespark.ops.fp8.reference import Pieces
 from litespark.training import step
 
-_LLAMA = "transformers.models.llama.modeling_llama"
-
 # op of `BACKENDS` -> class
 _OPS = {op: OP_CLASSES[known[REFERENCE].function.split(".")[2]] for op, known in BACKENDS.items() if op != "fp8"}
 # method of the pieces of blocks in fp8 -> class; a fused one is of the op that it casts for
@@ -89,9 +87,10 @@ def _annotate_theirs(model: Any, replace: _Replacements) -> None:
         name = next((end for end in _THEIR_MODULES if type(module).__name__.endswith(end)), None)
         if name is not None:
             replace.annotate(module, "forward", _THEIR_MODULES[name])
-    source = importlib.import_module(_LLAMA)
+    source = importlib.import_module(type(model).__module__)  # each family has its own functions
     for function, annotation in _THEIR_FUNCTIONS.items():
-        replace.annotate(source, function, annotation)
+        if hasattr(source, function):
+            replace.annotate(source, function, annotation)
     replace.annotate(model, "loss_function", scope("loss"))
 
 

@@ -70,16 +70,22 @@ class HuggingFaceTraining(TextbookTraining):
 def build_model(config: LlamaConfig, attention: str, device: torch.device) -> Any:
     """A LlamaForCausalLM of our sizes on `device` in fp32, its weights random; `attention` as in `HuggingFaceSetup`."""
     import transformers
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if attention == "causal":
-        transformers.AttentionInterface.register(_CAUSAL, sdpa_attention_forward)
-        attention = _CAUSAL
+    attention = causal_attention() if attention == "causal" else attention
     theirs = transformers.LlamaConfig.from_dict(
         {**to_huggingface_config(config, torch.float32, None, None), "use_cache": False}, attn_implementation=attention
     )
     with torch.device(device):
         return transformers.LlamaForCausalLM(theirs)
+
+
+def causal_attention() -> str:
+    """The name of SDPA that is never given a mask, made known to transformers."""
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register(_CAUSAL, sdpa_attention_forward)
+    return _CAUSAL
 
 
 def copy_weights(source: Llama, target: Any) -> None:

@@ -120,6 +120,10 @@ class TrafficMode(TorchDispatchMode):
                     return own._init_fn(*args, **kwargs)
             finally:
                 self._labels.pop()
+        if name in ("aten::_local_scalar_dense", "aten::equal"):
+            # there are no values: Liger's loss asks for the number of labels, and whether its gradient is one
+            self._add(name, Counts(calls=1))
+            return self._tokens if name != "aten::equal" else True
         out = func(*args, **kwargs)
         if name != "prim::device":
             self._count(func, args, kwargs, out)
@@ -191,8 +195,8 @@ class TrafficMode(TorchDispatchMode):
             self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
 
     def _flops(self, op: str, inputs: list[Tensor]) -> int:
-        if op in _PRODUCTS:
-            left, right = inputs[_PRODUCTS[op] :][:2]
+        if (product := op.removesuffix("_")) in _PRODUCTS:
+            left, right = inputs[_PRODUCTS[product] :][:2]
             return 2 * left.numel() * right.shape[-1]
         if "attention" in op or "attn" in op:
             # two products of (query, key) pairs forward, five backward: arXiv:2307.08691

@@ -15,10 +15,19 @@ from litespark.benchmarks.traffic.steps import (
     precision_as_on_gpu,
 )
 from litespark.device import standing_in
-from litespark.metrics.records.origin import DeviceRecord
-from litespark.metrics.records.traffic import PHASES, ClassTraffic, Counts, SavedBytes, TrafficRecord, TrafficVariant
+from litespark.metrics.records.origin import DeviceRecord, Provenance
+from litespark.metrics.records.traffic import (
+    PHASES,
+    ClassTraffic,
+    Counts,
+    FamiliesRecord,
+    SavedBytes,
+    TrafficRecord,
+    TrafficVariant,
+)
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
+from litespark.training.strategies import Precision
 
 OURS = "litespark"
 EAGER = "eager"
@@ -55,12 +64,17 @@ def bench_traffic(
     for name in variants or VARIANTS:
         say(f"counting {name}")
         record.variants.append(_variant(name, VARIANTS[name], parts))
-    path = record_path(output, record.provenance, "bench-traffic", record.model, record.precision)
+    return record, write_instead(record, output, "bench-traffic", record.model)
+
+
+def write_instead(record: TrafficRecord | FamiliesRecord, output: Path, what: str, model: str) -> Path:
+    """Write a record in place of earlier ones of the same config; its path."""
+    path = record_path(output, record.provenance, what, model, record.precision)
     record.write(path)
-    for earlier in path.parent.glob(f"*_bench-traffic_{record.model}_{record.precision}*.json"):
-        if earlier != path and TrafficRecord.read(earlier).asked() == record.asked():
+    for earlier in path.parent.glob(f"*_{what}_{model}_{record.precision}*.json"):
+        if earlier != path and type(record).read(earlier).asked() == record.asked():
             earlier.unlink()
-    return record, path
+    return path
 
 
 def count_ours(parts: Parts) -> TrafficVariant:
@@ -72,11 +86,8 @@ def count_ours(parts: Parts) -> TrafficVariant:
 
 def _described(parts: Parts, overrides: Sequence[str], command: Sequence[str]) -> TrafficRecord:
     precision = precision_as_on_gpu(parts)
-    origin = provenance(parts, overrides, command, COUNTED, precision)
-    # where it was counted does not matter, and who reads it looks for it in one place
-    environment = dataclasses.replace(origin.environment, devices=[DeviceRecord("counted")])
     return TrafficRecord(
-        dataclasses.replace(origin, environment=environment),
+        counted_provenance(parts, overrides, command, precision),
         model=parts.llama.name,
         parameters=parts.llama.parameter_count(),
         num_layers=parts.llama.num_layers,
@@ -87,6 +98,15 @@ def _described(parts: Parts, overrides: Sequence[str], command: Sequence[str]) -
         precision=precision,
         variants=[],
     )
+
+
+def counted_provenance(
+    parts: Parts, overrides: Sequence[str], command: Sequence[str], precision: Precision
+) -> Provenance:
+    """Where it was counted does not matter, and who reads it looks for it in one place."""
+    origin = provenance(parts, overrides, command, COUNTED, precision)
+    environment = dataclasses.replace(origin.environment, devices=[DeviceRecord("counted")])
+    return dataclasses.replace(origin, environment=environment)
 
 
 def _variant(name: str, setup: HuggingFaceSetup | None, parts: Parts) -> TrafficVariant:
@@ -103,6 +123,11 @@ def _counted(variant: TrafficVariant, parts: Parts, setup: HuggingFaceSetup | No
     # of ours in fp8 some layers may be in bf16; the others are what is counted
     fewest = 1 + (parts.fp8.bf16_first + parts.fp8.bf16_last if precision_as_on_gpu(parts) == "fp8" else 0)
     shallow, deep = (counted(_with_layers(parts, fewest + more), setup) for more in range(2))
+    return with_counts(variant, shallow, deep, fewest)
+
+
+def with_counts(variant: TrafficVariant, shallow: list[Phase], deep: list[Phase], fewest: int) -> TrafficVariant:
+    """The variant with counts of a layer and of the rest, by a model of `fewest` layers and one with one more."""
     classes, saved = [], []
     for phase, less, more in zip(PHASES, shallow, deep, strict=True):
         for kernel_class in sorted({*less.classes, *more.classes}):

@@ -1,6 +1,6 @@
 """`litespark bench data`, `ops`, `profile` and `traffic`: the parts of training, each by itself."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Context, Option
 
@@ -77,12 +77,15 @@ def traffic(
     overrides: Overrides,
     *,
     variant: Annotated[list[str], Option(default_factory=list, help="Count this one; give it again for more; all")],
+    families: Annotated[bool, Option("--families", help="A layer of each dense family, theirs and ours")] = False,
     gap: Annotated[float, Option(help="Microseconds between two kernels, for the bound")] = 0.0,
     documents: Annotated[str | None, Option(metavar="MEAN,SPREAD|FOLDER", help=_DOCUMENTS)] = None,
     output: Output = None,
     publish: Publish = False,
 ) -> int:
     """Count the bytes, kernels and kept activations of a step, without a device."""
+    if families:
+        return _families(variant, overrides, recording(context, output, publish), publish)
     from litespark.benchmarks.traffic.session import bench_traffic
     from litespark.reports.document_pairs import within_documents
     from litespark.reports.traffic import Rates, tables
@@ -94,4 +97,13 @@ def traffic(
         shapes = parts.model.step_shapes(parts.data.micro_batch_size, parts.data.seq_len, documents=True)
         within.append(within_documents(documents, shapes, parts.model.num_layers))
     show(publish, [*tables(record, Rates(gap=1e-6 * gap)), *within], path)
+    return 0
+
+
+def _families(variants: list[str], overrides: list[str], record_as: dict[str, Any], publish: bool) -> int:
+    from litespark.benchmarks.traffic.family_session import bench_families
+    from litespark.reports.family_traffic import table
+
+    record, path = bench_families(overrides, variants=variants, **record_as)
+    show(publish, [table(record)], path)
     return 0

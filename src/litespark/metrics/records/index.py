@@ -14,12 +14,20 @@ from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.origin import Provenance, Record
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import StepRecord
-from litespark.metrics.records.traffic import TrafficRecord
+from litespark.metrics.records.traffic import FamiliesRecord, TrafficRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.run.record import RunRecord
 
 AnyRecord = Annotated[
-    RunRecord | OpsRecord | StepRecord | AblationRecord | ProfileRecord | TrafficRecord | TrainingRecord | DataRecord,
+    RunRecord
+    | OpsRecord
+    | StepRecord
+    | AblationRecord
+    | ProfileRecord
+    | TrafficRecord
+    | FamiliesRecord
+    | TrainingRecord
+    | DataRecord,
     Field(discriminator="schema"),
 ]
 _FILE_NAME = re.compile(r"(?P<date>\d{4}-\d\d-\d\d)_(?P<what>[a-z-]+)_(?P<model>.+)_(?P<precision>[a-z][^_]*)(_\d+)?")
@@ -65,7 +73,7 @@ def read_entry(path: Path) -> Entry:
     origin = record.provenance
     if not origin.time.startswith(name["date"]):
         raise RecordError(f"{path}: got the day {name['date']} in the name, expected the record's, {origin.time[:10]}")
-    measured_on_gpu = not origin.environment.on_cpu and not isinstance(record, TrafficRecord)
+    measured_on_gpu = not origin.environment.on_cpu and not isinstance(record, TrafficRecord | FamiliesRecord)
     if measured_on_gpu and (origin.git_commit is None or origin.git_dirty is not False):
         raise RecordError(
             f"{path}: got git_commit {origin.git_commit}, git_dirty {origin.git_dirty}, expected a clean commit; "

@@ -1,4 +1,4 @@
-"""The record of `litespark bench traffic`: what a step moves, launches, multiplies and keeps: counts."""
+"""The records of `litespark bench traffic`: what a step moves, launches, multiplies and keeps: counts."""
 
 from dataclasses import field
 from typing import Literal, get_args
@@ -96,6 +96,29 @@ class TrafficRecord(Record):
                 whole = one.layer * self.num_layers + one.rest
                 sums[one.kernel_class] = sums.get(one.kernel_class, Counts()) + whole * self.times(one.phase)
         return sums
+
+    def asked(self) -> tuple[object, ...]:
+        return (self.provenance.config_hash,)
+
+
+@part
+class FamilyTraffic:
+    """A layer of a model of one family, in every variant."""
+
+    family: str
+    model: str
+    variants: list[TrafficVariant]
+
+
+@record
+class FamiliesRecord(Record):
+    """Layers of families side by side; "rest" of a class is the model without its layers."""
+
+    sequences: Count
+    seq_len: Count
+    precision: str
+    families: list[FamilyTraffic]
+    schema: Literal["litespark.bench.families/1"] = field(default="litespark.bench.families/1", kw_only=True)
 
     def asked(self) -> tuple[object, ...]:
         return (self.provenance.config_hash,)

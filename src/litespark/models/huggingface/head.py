@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from litespark.ops.linear.joined import hooked
+from litespark.ops.linear.joined import hooked, is_plain
 
 _IGNORED = -100
 # what a caller may ask of the loss; anything else is left to the model's own
@@ -58,7 +58,7 @@ def _without_logits(model: Any, kwargs: dict[str, Any], skip: bool) -> bool:
     # a loss of the user's own
     own = "_loss_function" in vars(model)
     head = model.get_output_embeddings()
-    plain = type(head) is nn.Linear and head.bias is None and type(head.weight) is nn.Parameter and not hooked(head)
+    plain = type(head) is nn.Linear and head.bias is None and is_plain(head.weight) and not hooked(head)
     return bool(skip and asked and not routers and not own and plain) and isinstance(keep, int) and keep == 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
 
@@ -37,8 +38,13 @@ def apart(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
 def plain(layers: Sequence[nn.Module]) -> bool:
     """Whether calling each would do nothing but multiply; a compiler joins them by itself."""
     return not torch.compiler.is_compiling() and all(
-        type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not hooked(layer) for layer in layers
+        type(layer) is nn.Linear and is_plain(layer.weight) and not hooked(layer) for layer in layers
     )
+
+
+def is_plain(weight: Tensor) -> bool:
+    """Whether products write and read it as it is: it is not sharded, quantised or otherwise of its own kind."""
+    return type(weight) in (nn.Parameter, FakeTensor)  # one without memory is what runs are counted with
 
 
 def hooked(module: nn.Module) -> bool:
