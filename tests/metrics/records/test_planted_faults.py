@@ -13,7 +13,7 @@ import pytest
 
 from litespark.metrics.records.base import RecordError, parse
 from litespark.metrics.records.index import AnyRecord, read_record
-from litespark.metrics.records.traffic import TrafficRecord
+from litespark.metrics.records.traffic import FamiliesRecord, FamilyTraffic, TrafficRecord
 from litespark.metrics.records.training import RunFailure
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
 from tests.metrics import ablation_records, data_records, step_records, training_records
@@ -27,12 +27,21 @@ MADE = {
     "step": lambda: step_records.record(step_records.standard(), step_records.ours()),
     "ablation": ablation_records.record,
     "profile": profile_record,
-    "traffic": lambda: TrafficRecord.read(sorted(COUNTED.glob("*_bench-traffic_tiny_*.json"))[-1]),
+    "traffic": lambda: _traffic(),
+    "families": lambda: FamiliesRecord(_traffic().provenance, 4, 4096, "bf16", [_family()]),
     "data": data_records.data_record,
     "equal": training_records.equal_tokens,
     "target": training_records.to_target,
     "corpus": training_records.selecting,
 }
+
+
+def _traffic() -> TrafficRecord:
+    return TrafficRecord.read(sorted(COUNTED.glob("*_bench-traffic_tiny_*.json"))[-1])
+
+
+def _family() -> FamilyTraffic:
+    return FamilyTraffic("tiny", "Tiny", _traffic().variants)
 
 
 def plant(values: Any, where: str, value: Any) -> None:
