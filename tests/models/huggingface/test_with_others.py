@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 import litespark
 from litespark.models.huggingface.layers import is_replaced
+from litespark.ops.fp8.settings import Fp8Config
 from tests.models.huggingface.families import build
 
 _EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -121,6 +124,20 @@ def test_adapters_get_the_same_gradients_and_are_saved_and_merged(first, tmp_pat
     torch.testing.assert_close(*merged)
 
 
+def test_adapters_put_on_layers_in_fp8_are_not_lost():
+    config, losses = Fp8Config(simulate=True), []
+    for first in ("ops", "adapters", "none"):
+        model = build("llama", hidden_size=64, intermediate_size=64).train()
+        if first == "ops":
+            litespark.apply(model, precision=config)
+        torch.manual_seed(0)
+        adapted = get_peft_model(model, LoraConfig(**{**_LORA, "target_modules": ["v_proj", "down_proj"]}))
+        if first != "ops":
+            litespark.apply(adapted, precision=config if first == "adapters" else None)
+        losses.append(float(adapted(input_ids=_TOKENS[:, :16], labels=_TOKENS[:, :16]).loss))
+    assert losses[0] == losses[1] != losses[2]
+
+
 # ---------------------------------------------------------------- copies and files
 
 
@@ -182,6 +199,19 @@ def test_a_model_in_another_dtype_is_as_far_from_fp32_as_its_own():
     assert distances[0] < 2 * distances[1]
 
 
+def test_it_is_tried_in_the_dtype_that_autocast_computes_in():
+    exact, distances = _gradients(build("llama").train()), []
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    for applied in (True, False):
+        model = accelerator.prepare(build("llama").train())  # which puts autocast around its forward
+        if applied:
+            done = {op for it in litespark.apply(model).modules for op in it.ops}
+            assert done == {"rms_norm", "add_rms_norm", "rope", "swiglu", "attention"}
+        got = _gradients(model)
+        distances.append(max(float((got[name] - value).norm() / value.norm()) for name, value in exact.items()))
+    assert distances[0] < 2 * distances[1]
+
+
 def test_compiled_it_is_one_graph_with_the_same_gradients():
     ours, theirs = _pair("qwen3", num_hidden_layers=1)
     packed = torch.tensor([[*range(9), *range(11)]] * 2)
@@ -197,10 +227,8 @@ def test_it_can_be_sharded_and_not_removed_or_applied_then():
         for model in (ours, theirs):
             for part in (*model.model.layers, model):
                 fully_shard(part)
-        got = {
-            name: getattr(value, "full_tensor", lambda value=value: value)() for name, value in _gradients(ours).items()
-        }
-        _assert_same(got, expected)
+        got = _gradients(ours)
+        _assert_same({name: it.full_tensor() if isinstance(it, DTensor) else it for name, it in got.items()}, expected)
         with pytest.raises(ValueError, match="sharded since"):
             litespark.remove(ours)
         with pytest.raises(ValueError, match="that is sharded; apply first"):

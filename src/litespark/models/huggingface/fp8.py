@@ -143,8 +143,8 @@ class InFp8:
     linears: dict[str, Joined]
     renewal: Renewal
 
-    def linear(self, name: str, x: Tensor) -> Joined | None:
-        """That which is to multiply `x` now; None: it is multiplied in its own dtype."""
+    def linear(self, name: str, x: Tensor, layers: list[nn.Module]) -> Joined | None:
+        """That which is to multiply `x` now by `layers`; None: it is multiplied in its own dtype."""
         linear = self.linears.get(name)
         if linear is None:
             return None
@@ -159,7 +159,7 @@ class InFp8:
                 f'litespark.apply: got a model with precision="fp8" that was moved to {x.device} since, expected it on '
                 f"{linear.scaling.scale.device}; litespark.remove it, move it, and apply then"
             )
-        if not plain(linear.layers):
+        if linear.layers != layers or not plain(layers):
             _warn(f"{linear.name} was wrapped, or has a hook, since fp8 was asked for: it multiplies without")
             return None
         if x.shape[:-1].numel() % MULTIPLE:

@@ -116,7 +116,11 @@ def in_fp8(module: Any, name: str, x: Tensor) -> Joined | None:
     Evaluation and generation are in the model's own dtype.
     """
     fp8, trains = module.litespark.fp8, module.training or torch.is_grad_enabled()
-    return None if fp8 is None or not trains else fp8.linear(name, x)
+    if fp8 is None or not trains:
+        return None
+    row = module.litespark.row
+    layers = [getattr(module, each) for each in (row.inputs if name == "inputs" else (row.output,))]
+    return fp8.linear(name, x, layers)
 
 
 def _output(module: Any, x: Tensor) -> Tensor:
