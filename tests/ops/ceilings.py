@@ -27,6 +27,12 @@ STACK_BYTES_ALLOWED = {
     "attention_query_gradient_kernel bf16 Dh96 documents configuration 1": 24,
     "attention_query_gradient_kernel bf16 Dh256 documents configuration 0": 8,
     "attention_query_gradient_kernel fp32 Dh256 documents configuration 0": 24,
+    # beside the scores, capped ones and their slopes
+    "attention_key_value_gradient_kernel bf16 Dh128 documents softcap configuration 0": 80,
+    "attention_key_value_gradient_kernel bf16 Dh256 documents softcap configuration 0": 64,
+    "attention_query_gradient_kernel bf16 Dh128 documents softcap configuration 1": 32,
+    "attention_query_gradient_kernel bf16 Dh256 documents softcap configuration 0": 24,
+    "attention_query_gradient_kernel fp32 Dh256 documents softcap configuration 0": 24,
 }
 # kernel -> what its usual configuration may take at most: registers, instructions a value where it has no loop,
 # barriers in one time round a loop
@@ -87,6 +93,9 @@ LOCAL_IN_LOOPS_ALLOWED = {
     ("attention_key_value_gradient_kernel bf16 Dh96 documents configuration 0", "sm_90"): 7,
     ("attention_key_value_gradient_kernel bf16 Dh256 documents configuration 0", "sm_90"): 5,
     ("attention_key_value_gradient_kernel fp32 Dh16 documents configuration 0", "sm_90"): 1,
+    ("attention_key_value_gradient_kernel bf16 Dh128 documents softcap configuration 0", "sm_90"): 30,
+    ("attention_key_value_gradient_kernel bf16 Dh256 documents softcap configuration 0", "sm_90"): 6,
+    ("attention_query_gradient_kernel fp32 Dh128 documents softcap configuration 0", "sm_89"): 3,
     ("losses_kernel with gradient bf16 V32000 softcap", "sm_100"): 1,
     ("rms_norm_backward_kernel add fp32/fp32 D2048", "sm_100"): 1,
 }

@@ -18,6 +18,7 @@ from litespark.ops.attention.flex import attention_flex, block_mask
 from litespark.ops.attention.reference import attention
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
 from litespark.ops.attention.varlen import attention_varlen
+from litespark.ops.backend import BACKENDS as ALL_BACKENDS
 from litespark.ops.backend import load, why_not
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import LOW_PRECISION_BOUND, relative_distance
@@ -30,13 +31,14 @@ LENGTH = 33
 INDEX = torch.tensor([[0] * 5 + [1] * 1 + [2] * 27, [0] * 33], dtype=torch.int32)
 # as a batch gives them: with empty documents at the end
 BOUNDARIES = torch.tensor([0, 5, 6, 33, 66, 66, 66, 66], dtype=torch.int32)
+KNOWN = ALL_BACKENDS["attention"]
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
-def plain(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1), **options):
+def plain(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1), scale=None, **options):
     """What `varlen_attn` promises, document by document; refuses what its kernels refuse."""
     inspect.signature(REAL).bind(
-        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=window_size, **options
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=window_size, scale=scale, **options
     )
     assert {x.dtype for x in (query, key, value)} <= {torch.bfloat16, torch.float16}
     assert {x.stride(-1) for x in (query, key, value)} == {1}
@@ -53,7 +55,7 @@ def plain(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-
         k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
         distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
         hidden = (distance < 0) | ((distance > left) if left >= 0 else False)
-        scores = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).masked_fill(hidden, -torch.inf)
+        scores = (q @ k.transpose(1, 2) * (scale or q.shape[-1] ** -0.5)).masked_fill(hidden, -torch.inf)
         outputs.append((scores.softmax(-1) @ v).transpose(0, 1).to(value.dtype))
     return torch.cat(outputs)
 
@@ -82,8 +84,8 @@ def documents_of(length, seed=0):
     return Documents(numbers.sort(dim=1).values.to(DEVICE))
 
 
-def within(backend, documents=None, window=None):
-    return lambda query, key, value: backend(query, key, value, documents, window)
+def within(backend, documents=None, window=None, scale=None, softcap=None):
+    return lambda query, key, value: backend(query, key, value, documents, window, scale, softcap)
 
 
 # ---------------------------------------------------------------- every backend
@@ -108,12 +110,47 @@ def test_outputs_and_gradients_equal_the_reference(name, dtype, documents, kv_he
     assert_op_matches(within(load("attention", name), found, window), within(attention, found, window), inputs, dtype)
 
 
-@pytest.mark.parametrize(("length", "documents", "window"), [(33, False, 20), (33, True, None), (300, True, 20)])
-def test_outputs_of_flex_attention_equal_the_reference_without_a_gpu_too(length, documents, window):
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, dtypes in DTYPES.items() for dtype in dtypes])
+@pytest.mark.parametrize(("documents", "window"), [(False, None), (False, 7), (True, None)])
+def test_outputs_and_gradients_of_scaled_scores_equal_the_reference(name, dtype, documents, window):
+    rest = packed() if documents else None, window, 0.7
+    assert_op_matches(within(load("attention", name), *rest), within(attention, *rest), draw(), dtype)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN.keys() - {"triton_2"}))
+def test_a_backend_takes_a_softcap_or_refuses_it_as_the_table_states(name):
+    assert KNOWN["triton_2"].softcap is KNOWN["triton"].softcap, "which has the same kernels"
+    dtype = torch.bfloat16 if name in ("cpu", "varlen") else torch.float32
+    inputs = {each: x.to(dtype) for each, x in draw().items()}
+    for queries in (LENGTH, 3):
+        given = inputs | {"query": inputs["query"][:, :queries]}
+        if KNOWN[name].softcap:
+            found = load("attention", name)(**given, scale=0.9, softcap=2.0)
+            assert relative_distance(found, attention(**given, scale=0.9, softcap=2.0)) < 1e-5
+        else:
+            with pytest.raises(
+                ValueError, match=rf"attention={name}: softcap is 2\.0, .* choose .*triton or reference"
+            ):
+                load("attention", name)(**given, scale=0.9, softcap=2.0)
+
+
+@pytest.mark.parametrize("name", KNOWN.keys())
+@pytest.mark.parametrize(("option", "value"), [("scale", 0.0), ("scale", math.nan), ("softcap", -1.0)])
+def test_factors_that_are_not_above_zero_are_refused(name, option, value):
+    with pytest.raises(ValueError, match=rf"{option} is {value}, "):
+        load("attention", name)(**{each: x.bfloat16() for each, x in draw(4).items()}, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("length", "documents", "window", "softcap"),
+    [(33, False, 20, None), (33, True, None, 2.0), (300, True, 20, None)],
+)
+def test_outputs_of_flex_attention_equal_the_reference_without_a_gpu_too(length, documents, window, softcap):
     inputs, found = draw(length), documents_of(length) if documents else None
-    expected = attention(**inputs, documents=found, window=window)
-    assert relative_distance(attention_flex(**inputs, documents=found, window=window), expected) < 1e-5
-    low = attention_flex(**{name: x.bfloat16() for name, x in inputs.items()}, documents=found, window=window)
+    options = {"documents": found, "window": window, "scale": 0.4, "softcap": softcap}
+    expected = attention(**inputs, **options)
+    assert relative_distance(attention_flex(**inputs, **options), expected) < 1e-5
+    low = attention_flex(**{name: x.bfloat16() for name, x in inputs.items()}, **options)
     assert low.dtype == torch.bfloat16
     assert relative_distance(low, expected) < LOW_PRECISION_BOUND
 
@@ -223,8 +260,8 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
 def test_other_documents_of_the_same_sizes_compile_nothing_anew(compilations):
     inputs = draw(150)
     for seed in range(4):
-        found = attention_flex(**inputs, documents=documents_of(150, seed))
-        assert relative_distance(found, attention(**inputs, documents=documents_of(150, seed))) < 1e-5
+        options = {"documents": documents_of(150, seed), "softcap": 2.0}
+        assert relative_distance(attention_flex(**inputs, **options), attention(**inputs, **options)) < 1e-5
     assert compilations.frame_count == 1
 
 
@@ -235,15 +272,16 @@ def test_more_kinds_of_masks_and_sizes_than_pytorch_compiles_by_itself_are_compi
     assert compilations.frame_count == len(lengths)
 
 
-@pytest.mark.parametrize(("documents", "window"), [(False, None), (True, 7)])
-def test_flex_attention_is_part_of_the_graph_of_a_compiled_model(documents, window):
+@pytest.mark.parametrize(("documents", "window", "softcap"), [(False, None, None), (True, 7, 2.0)])
+def test_flex_attention_is_part_of_the_graph_of_a_compiled_model(documents, window, softcap):
     inputs, index = draw(140), documents_of(140).index
 
     def block(query, key, value, index):
-        return attention_flex(query, key, value, Documents(index) if documents else None, window)
+        return attention_flex(query, key, value, Documents(index) if documents else None, window, None, softcap)
 
     found = torch.compile(block, fullgraph=True, backend="aot_eager")(*inputs.values(), index)
-    expected = attention(**inputs, documents=Documents(index) if documents else None, window=window)
+    packed = Documents(index) if documents else None
+    expected = attention(**inputs, documents=packed, window=window, softcap=softcap)
     assert relative_distance(found, expected) < 1e-5
 
 

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from litespark.ops.attention.configurations import Configuration, Launch, configured
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.reference import attention
-from litespark.ops.tolerance import outputs_and_gradients
+from litespark.ops.tolerance import outputs_and_gradients, relative_distance
 from tests.ops.assertions import assert_op_matches
 
 pytest.importorskip("triton")
@@ -39,13 +39,8 @@ def _documents(*sequences):
     return Documents(index.to(DEVICE, torch.int32))
 
 
-def _assert_matches(inputs, dtype, documents=None, window=None):
-    assert_op_matches(
-        lambda query, key, value: attention_triton(query, key, value, documents, window),
-        lambda query, key, value: attention(query, key, value, documents, window),
-        inputs,
-        dtype,
-    )
+def _assert_matches(inputs, dtype, *rest):
+    assert_op_matches(lambda *qkv: attention_triton(*qkv, *rest), lambda *qkv: attention(*qkv, *rest), inputs, dtype)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +74,31 @@ def test_documents_and_windows_equal_the_reference_whatever_the_blocks(queries, 
     inputs = _inputs(sum(lengths or LENGTHS), 2, 1, 16)
     with _blocks(queries, keys):
         _assert_matches(inputs, torch.float32, None if lengths is None else _documents(lengths), window)
+
+
+@pytest.mark.parametrize(
+    ("scale", "softcap", "lengths", "window", "dtype"),
+    [
+        (0.9, None, LENGTHS, None, torch.float32),
+        (0.1, None, None, 6, torch.bfloat16),
+        (0.9, 3.0, LENGTHS, 6, torch.float32),
+        (None, 50.0, None, None, torch.float32),
+        (0.9, 3.0, LENGTHS, None, torch.bfloat16),
+        (None, 2.0, None, 6, torch.float16),
+    ],
+)
+def test_scaled_and_capped_scores_equal_the_reference(scale, softcap, lengths, window, dtype):
+    documents = None if lengths is None else _documents(lengths)
+    with _blocks(16, 16):
+        _assert_matches(_inputs(sum(LENGTHS), 2, 1, 16), dtype, documents, window, scale, softcap)
+
+
+def test_scores_beyond_what_an_exponential_holds_stay_at_the_cap():
+    inputs = _inputs(20, 2, 1, 16)
+    found = outputs_and_gradients(lambda *qkv: attention_triton(*qkv, scale=1e4, softcap=2.0), inputs)
+    assert relative_distance(found["output 0"], attention(**inputs, scale=1e4, softcap=2.0)) < 1e-5
+    # of the scores next to nothing is left, from which no relative distance can be taken
+    assert all(bool(x.isfinite().all()) for x in found.values())
 
 
 @settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])

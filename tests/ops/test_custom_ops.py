@@ -19,7 +19,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = StepShapes(sequences=2, length=5, hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=16,
                     intermediate_size=20, vocab_size=37, documents=True)  # fmt: skip
 # of ops that other models than ours use in another way too: the last case
-VARIED = {"rope", "swiglu", "swiglu_linear"}
+VARIED = {"rope", "swiglu", "swiglu_linear", "attention"}
 # op, backend, number of the case
 USES = [
     (op, name, number)
@@ -45,7 +45,8 @@ def _varied(case: Case) -> Case:
         )
         inputs = {**case.inputs, "fixed cos": cos, "fixed sin": sin}
         return replace(case, inputs=inputs, call=lambda op, *given: op(*given, 0)[0])
-    return replace(case, call=lambda op, *given: op(*given, activation="gelu_tanh"))
+    options = {"scale": 0.5, "softcap": 2.0} if case.op == "attention" else {"activation": "gelu_tanh"}
+    return replace(case, call=lambda op, *given: op(*given, **options))
 
 
 def called(case: Case, name: str, change=lambda x: x):

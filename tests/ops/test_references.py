@@ -36,6 +36,7 @@ LABELS = torch.tensor([[1, -100, 6], [0, 2, -100]])
         (lambda qkv: rope_qkv(qkv, *TABLES, 1), [(2, 4, 5, 4)]),
         (lambda qkv: rope_qkv(qkv, *TABLES, 0), [(2, 4, 3, 7)]),
         (lambda *qkv: attention(*qkv, None, 2), QKV),
+        (lambda *qkv: attention(*qkv, scale=1.5, softcap=2.0), QKV),
         (lambda *qkv: attention(*qkv, Documents(torch.tensor([[0, 0, 1, 1]]))), QKV),
         (lambda *inputs: linear_cross_entropy(*inputs, LABELS), HIDDEN_AND_WEIGHT),
         (lambda *inputs: linear_cross_entropy(*inputs, LABELS, reduction="none").nats, HIDDEN_AND_WEIGHT),
@@ -109,16 +110,19 @@ def test_impossible_rope_scaling_is_refused():
         RopeScaling(factor=8.0, low_frequency_factor=4.0, high_frequency_factor=4.0, original_max_seq_len=8192)
 
 
-def test_attention_equals_a_loop_over_queries_and_heads():
+@pytest.mark.parametrize(("scale", "softcap"), [(None, None), (0.8, None), (None, 1.5), (0.8, 1.5)])
+def test_attention_equals_a_loop_over_queries_and_heads(scale, softcap):
     query, key, value = _random(2, 3, 4, 8), _random(2, 5, 2, 8, seed=1), _random(2, 5, 2, 8, seed=2)
-    output = attention(query, key, value)
+    output = attention(query, key, value, scale=scale, softcap=softcap)
     for sequence in range(2):
         for position in range(3):
             for head in range(4):
                 # two cached keys come before the first query
                 seen = slice(0, position + 3)
-                weights = (key[sequence, seen, head // 2] @ query[sequence, position, head] / math.sqrt(8)).softmax(0)
-                torch.testing.assert_close(output[sequence, position, head], weights @ value[sequence, seen, head // 2])
+                scores = key[sequence, seen, head // 2] @ query[sequence, position, head] * (scale or 8**-0.5)
+                scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+                expected = scores.softmax(0) @ value[sequence, seen, head // 2]
+                torch.testing.assert_close(output[sequence, position, head], expected)
 
 
 def test_documents_of_a_sequence_do_not_see_each_other():

@@ -36,6 +36,7 @@ class Backend:
     # "module:function" of (place) that names the structural cases that it has there, see `litespark.ops.structure`;
     # None: none are known
     structure: str | None = None
+    softcap: bool = False  # of attention: whether it takes a `softcap`
 
 
 _TRITON = "litespark.ops.triton_support:why_not"
@@ -83,12 +84,15 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         "varlen": Backend(
             f"{_ATTENTION}.varlen:attention_varlen", f"{_ATTENTION}.varlen:why_not", structure=_ATTENTION_CASES
         ),
-        "flex": Backend(f"{_ATTENTION}.flex:attention_flex", f"{_ATTENTION}.flex:why_not", structure=_ATTENTION_CASES),
+        "flex": Backend(
+            f"{_ATTENTION}.flex:attention_flex", f"{_ATTENTION}.flex:why_not", structure=_ATTENTION_CASES, softcap=True
+        ),
         "triton": Backend(
             f"{_ATTENTION}.function:attention_triton",
             f"{_ATTENTION}.configurations:why_not",
             detail=f"{_ATTENTION}.configurations:blocks",
             structure=f"{_ATTENTION}.structure:structure_triton",
+            softcap=True,
         ),
         # the same kernels with other blocks
         "triton_2": Backend(
@@ -96,6 +100,7 @@ BACKENDS: dict[str, dict[str, Backend]] = {
             f"{_ATTENTION}.configurations:why_not_2",
             detail=f"{_ATTENTION}.configurations:blocks_2",
             structure=f"{_ATTENTION}.structure:structure_triton_2",
+            softcap=True,
         ),
         "cpu": Backend(
             f"{_ATTENTION}.on_cpu:attention_cpu", f"{_ATTENTION}.on_cpu:why_not", structure=_ATTENTION_CASES
@@ -103,7 +108,7 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         "sdpa": Backend(
             f"{_ATTENTION}.sdpa:attention_sdpa", detail=f"{_ATTENTION}.sdpa:named_kernel", structure=_ATTENTION_CASES
         ),
-        REFERENCE: Backend(f"{_ATTENTION}.reference:attention"),
+        REFERENCE: Backend(f"{_ATTENTION}.reference:attention", softcap=True),
     },
     "linear_cross_entropy": {
         "triton": Backend(f"{_LOSS}.function:linear_cross_entropy_triton", _TRITON, structure=_LOSS_CASES),

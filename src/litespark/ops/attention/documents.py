@@ -130,10 +130,11 @@ def causal_visible(queries: int, keys: int, device: torch.device, window: int | 
     return visible if window is None else visible.triu(keys - queries - window + 1)
 
 
-def check_attention_shapes(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, window: int | None = None
-) -> None:
-    """ValueError for shapes that no attention backend can take."""
+def check_attention(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None,
+) -> None:  # fmt: skip
+    """ValueError for what no attention backend can take."""
     batch, queries, heads, _ = query.shape
     if key.shape != value.shape or heads % key.shape[2] or key.shape[0] != batch or key.shape[1] < queries:
         raise ValueError(
@@ -148,3 +149,15 @@ def check_attention_shapes(
         raise ValueError("attention: documents cannot be used together with cached keys; pass documents=None")
     if window is not None and window < 1:
         raise ValueError(f"attention: window is {window}, expected at least 1 (a query sees itself), or None")
+    for name, factor in (("scale", scale), ("softcap", softcap)):
+        if factor is not None and not 0 < factor < float("inf"):
+            raise ValueError(f"attention: {name} is {factor}, expected a number above 0, or None")
+
+
+def refuse_softcap(backend: str, softcap: float | None) -> None:
+    """ValueError where there is one, of a backend whose scores cannot be capped."""
+    if softcap is not None:
+        raise ValueError(
+            f"ops.attention={backend}: softcap is {softcap}, and the kernels of {backend} cap no scores; choose "
+            "ops.attention=flex, triton or reference"
+        )

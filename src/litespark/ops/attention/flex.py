@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from litespark.device import device_of
-from litespark.ops.attention.documents import Documents, check_attention_shapes
+from litespark.ops.attention import reference
+from litespark.ops.attention.documents import Documents, check_attention
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype
 from litespark.ops.shapes import StepShapes
@@ -26,22 +27,26 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attention_flex(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
     """See `litespark.ops.attention.reference.attention`.
 
     Blocks of which nothing may be seen are skipped (Dong et al., arXiv:2412.05496). On a GPU the kernel is compiled at
     the first call with each kind of mask and each set of sizes. On a CPU PyTorch has no backward pass for it: that is
-    for tests. Queries against a cache (S < T) go to `attention_sdpa`.
+    for tests. Queries against a cache (S < T) go to `attention_sdpa`, with a softcap to the reference.
     """
-    check_attention_shapes(query, key, value, documents, window)
+    check_attention(query, key, value, documents, window, scale, softcap)
     if query.shape[1] < key.shape[1]:
-        return attention_sdpa(query, key, value, documents, window)
+        cached = attention_sdpa if softcap is None else reference.attention
+        return cached(query, key, value, documents, window, scale, softcap)
     dtype = compute_dtype(query)
     output = _attend(query.device)(
         *(x.to(dtype).transpose(1, 2) for x in (query, key, value)),
         block_mask=block_mask(query.shape[1], query.device, documents, window),
+        score_mod=None if softcap is None else _capped(softcap),
         enable_gqa=query.shape[2] != key.shape[2],
+        scale=scale,
     )
     assert isinstance(output, Tensor)
     return output.transpose(1, 2)
@@ -68,6 +73,11 @@ def block_mask(length: int, device: torch.device, documents: Documents | None, w
     if torch.compiler.is_compiling():
         return _of_sequences(length, device, window)
     return _of_sequences_once(length, device, window)
+
+
+def _capped(softcap: float) -> Callable[..., Tensor]:
+    """What flex attention is to make of a scaled score."""
+    return lambda score, b, h, query, key: softcap * torch.tanh(score / softcap)
 
 
 def _attend(device: torch.device) -> Callable[..., Any]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from litespark.ops.attention import launchers
+from litespark.ops.attention import launchers, reference
 from litespark.ops.attention.configurations import MOST_HEAD_DIM
-from litespark.ops.attention.documents import Documents, check_attention_shapes
+from litespark.ops.attention.documents import Documents, check_attention
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import autocasting, compute_dtype
@@ -21,19 +21,20 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attention_triton(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None, *,
-    number: int = 0,
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None, *, number: int = 0,
 ) -> Tensor:  # fmt: skip
     """See `litespark.ops.attention.reference.attention`; fp32, bf16 or fp16, heads up to 256 wide.
 
     `number` is that of the configuration of the kernels, see `litespark.ops.attention.configurations`.
 
     FlashAttention-2 (Dao, arXiv:2307.08691): what is not visible is not read beyond the blocks at its border. Gradients
-    are the same in every run. Keys from a cache (T > S) go to `attention_sdpa`.
+    are the same in every run. Keys from a cache (T > S) go to `attention_sdpa`, with a softcap to the reference.
     """
-    check_attention_shapes(query, key, value, documents, window)
+    check_attention(query, key, value, documents, window, scale, softcap)
     if key.shape[1] != query.shape[1]:
-        return attention_sdpa(query, key, value, documents, window)
+        cached = attention_sdpa if softcap is None else reference.attention
+        return cached(query, key, value, documents, window, scale, softcap)
     if autocasting(query):
         dtype = compute_dtype(query)
         query, key, value = (x if x.dtype == dtype else x.to(dtype) for x in (query, key, value))
@@ -51,7 +52,7 @@ def attention_triton(
     if documents is not None:
         first_keys, last_queries = documents.first_keys(), documents.last_queries()
     limit = 0 if window is None or window >= key.shape[1] else window
-    return _forward(query, key, value, first_keys, last_queries, limit, number)[0]
+    return _forward(query, key, value, first_keys, last_queries, limit, number, scale, softcap)[0]
 
 
 attention_triton_2 = partial(attention_triton, number=1)
@@ -75,14 +76,13 @@ def _(grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, first_keys, last_queries, window, number = inputs
+    query, key, value, first_keys, last_queries, *ctx.numbers = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(query, key, value, *output, first_keys, last_queries)
-    ctx.window, ctx.number = window, number
 
 
 def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return *_backward(grad_output, *ctx.saved_tensors, ctx.window, ctx.number), None, None, None, None
+    return *_backward(grad_output, *ctx.saved_tensors, *ctx.numbers), *(None,) * 6
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -2,7 +2,8 @@
 
 FlashAttention-2: Dao, arXiv:2307.08691; grouped heads: Ainslie et al., arXiv:2305.13245; sliding window: Beltagy et
 al., arXiv:2004.05150. Softmax is taken in base 2: exp(x·scale) = exp2(x·scale·log2(e)), and `lse` is the base-2
-logarithm of the sum of exponentials, so that no logarithm changes its base on the way.
+logarithm of the sum of exponentials, so that no logarithm changes its base on the way. With a softcap (`inner` is not
+None) the products become tanh(product · factor / softcap), and `scale` is softcap · log2(e): Gemma 2, arXiv:2408.00118.
 
 What a query sees is one interval of keys: from `first`, the later of its document's first key and the window's, up to
 itself. Blocks that no query of a program sees are not read; blocks that all of them see whole skip the mask.
@@ -22,6 +23,7 @@ import triton.language as tl
 from litespark.ops.attention.configurations import Configuration, candidates, configured
 from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import INTERPRETED, rounded
+from litespark.ops.swiglu.kernels import quotient
 from litespark.ops.triton_support import Launches, Target, on_meta
 
 
@@ -122,16 +124,25 @@ def _whole_number(x):
 
 
 @triton.jit
+def _capped(scores, inner):
+    """tanh(scores · inner / (2 log2(e))); `scores` where `inner` is None. tanh y = 1 - 2 / (exp 2y + 1) holds where exp
+    overflows."""
+    if inner is not None:
+        scores = 1.0 - quotient(2.0, 1.0 + tl.exp2(scores * inner))
+    return scores
+
+
+@triton.jit
 def _attend(accumulator, total, highest, queries, positions, first, key, value, key_row, value_row, borders,
-            length, scale, KEYS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, MASKED: tl.constexpr,
-            BOUNDED: tl.constexpr):  # fmt: skip
+            length, scale, inner, KEYS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr,
+            MASKED: tl.constexpr, BOUNDED: tl.constexpr):  # fmt: skip
     """The running softmax over the keys that all queries see or, MASKED, that some see. BOUNDED: queries have a
     `first` key beside the diagonal."""
     begin, stop, hole, skipped = _steps(borders, MASKED)
     for step in range(begin, stop, KEYS):
         start = step + tl.where(step >= hole, skipped, 0)
         keys = _tile(key, start, length, key_row, KEYS, HEAD_DIM, PADDED, MASKED)
-        scores = _product(queries, tl.trans(keys), None)
+        scores = _capped(_product(queries, tl.trans(keys), None), inner)
         if MASKED:
             places = start + tl.arange(0, KEYS)
             visible = places[None, :] <= positions[:, None]
@@ -157,7 +168,7 @@ def _attend(accumulator, total, highest, queries, positions, first, key, value, 
 def attention_forward_kernel(
     query, key, value, output, lse, first_keys,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
-    length, heads, window, scale,
+    length, heads, window, scale, inner,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
@@ -187,7 +198,7 @@ def attention_forward_kernel(
     for masked in tl.static_range(2):
         accumulator, total, highest = _attend(
             accumulator, total, highest, queries, positions, first, key, value, key_row, value_row,
-            borders, length, scale, KEYS, HEAD_DIM, PADDED, masked == 0, BOUNDED,
+            borders, length, scale, inner, KEYS, HEAD_DIM, PADDED, masked == 0, BOUNDED,
         )  # fmt: skip
     total = tl.where(positions < length, total, 1.0)
     lse += (batch * heads + head) * length
@@ -198,7 +209,7 @@ def attention_forward_kernel(
 
 @triton.jit
 def _descend_keys(grad_queries, queries, grad_outputs, sums, deltas, positions, first, key, value, key_row, value_row,
-                  borders, length, scale, KEYS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr,
+                  borders, length, scale, inner, KEYS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr,
                   MASKED: tl.constexpr, BOUNDED: tl.constexpr):  # fmt: skip
     """`grad_queries` with what the keys add to it; MASKED and BOUNDED as in `_attend`."""
     begin, stop, hole, skipped = _steps(borders, MASKED)
@@ -206,7 +217,7 @@ def _descend_keys(grad_queries, queries, grad_outputs, sums, deltas, positions, 
         start = step + tl.where(step >= hole, skipped, 0)
         keys = _tile(key, start, length, key_row, KEYS, HEAD_DIM, PADDED, MASKED)
         values = _tile(value, start, length, value_row, KEYS, HEAD_DIM, PADDED, MASKED)
-        scores = _product(queries, tl.trans(keys), None)
+        scores = _capped(_product(queries, tl.trans(keys), None), inner)
         probabilities = tl.exp2(scores * scale - sums[:, None])
         if MASKED:
             places = start + tl.arange(0, KEYS)
@@ -214,6 +225,8 @@ def _descend_keys(grad_queries, queries, grad_outputs, sums, deltas, positions, 
             if BOUNDED:
                 visible = visible & (places[None, :] >= first[:, None])
             probabilities = tl.where(visible, probabilities, 0.0)
+        if inner is not None:
+            probabilities *= 1.0 - scores * scores
         grad_probabilities = _product(grad_outputs, tl.trans(values), None)
         grad_scores = probabilities * (grad_probabilities - deltas[:, None])
         grad_queries = _product(rounded(grad_scores, keys.dtype), keys, grad_queries)
@@ -225,7 +238,7 @@ def attention_query_gradient_kernel(
     query, key, value, output, grad_output, lse, delta, grad_query, first_keys,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
     grad_batch, grad_row, grad_head,
-    length, heads, window, scale, factor,
+    length, heads, window, scale, inner, factor,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
@@ -260,14 +273,14 @@ def attention_query_gradient_kernel(
     for masked in tl.static_range(2):
         grad_queries = _descend_keys(
             grad_queries, queries, grad_outputs, sums, deltas, positions, first, key, value, key_row, value_row,
-            borders, length, scale, KEYS, HEAD_DIM, PADDED, masked == 0, BOUNDED,
+            borders, length, scale, inner, KEYS, HEAD_DIM, PADDED, masked == 0, BOUNDED,
         )  # fmt: skip
     _store_tile(grad_query + own, start, length, heads * HEAD_DIM, grad_queries * factor, QUERIES, HEAD_DIM, PADDED)
 
 
 @triton.jit
 def _descend_queries(grad_keys, grad_values, keys, values, places, last, query, grad_output, lse, delta, query_row,
-                     grad_row, borders, length, scale, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr,
+                     grad_row, borders, length, scale, inner, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr,
                      PADDED: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
     """`grad_keys` and `grad_values` with what the queries add that see all keys or, MASKED, some; products are
     (KEYS, QUERIES)."""
@@ -282,12 +295,14 @@ def _descend_queries(grad_keys, grad_values, keys, values, places, last, query, 
             deltas = tl.load(delta + positions, mask=positions < length, other=0.0)
         else:
             sums, deltas = tl.load(lse + positions), tl.load(delta + positions)
-        scores = _product(keys, tl.trans(queries), None)
+        scores = _capped(_product(keys, tl.trans(queries), None), inner)
         probabilities = tl.exp2(scores * scale - sums[None, :])
         if MASKED:
             visible = (places[:, None] <= positions[None, :]) & (positions[None, :] <= last[:, None])
             probabilities = tl.where(visible, probabilities, 0.0)
         grad_values = _product(rounded(probabilities, values.dtype), grad_outputs, grad_values)
+        if inner is not None:
+            probabilities *= 1.0 - scores * scores
         grad_probabilities = _product(values, tl.trans(grad_outputs), None)
         grad_scores = probabilities * (grad_probabilities - deltas[None, :])
         grad_keys = _product(rounded(grad_scores, keys.dtype), queries, grad_keys)
@@ -299,7 +314,7 @@ def attention_key_value_gradient_kernel(
     query, key, value, grad_output, lse, delta, grad_key, grad_value, last_queries,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
     grad_batch, grad_row, grad_head,
-    length, num_kv_heads, window, scale, factor,
+    length, num_kv_heads, window, scale, inner, factor,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
@@ -332,7 +347,7 @@ def attention_key_value_gradient_kernel(
             grad_keys, grad_values = _descend_queries(
                 grad_keys, grad_values, keys, values, places, last, query + head * query_head,
                 grad_output + head * grad_head, lse + rows, delta + rows, query_row, grad_row, borders, length, scale,
-                QUERIES // 2 if masked == 1 and QUERIES > 16 else QUERIES, HEAD_DIM, PADDED, masked == 1,
+                inner, QUERIES // 2 if masked == 1 and QUERIES > 16 else QUERIES, HEAD_DIM, PADDED, masked == 1,
             )  # fmt: skip
     own = batch * length * num_kv_heads * HEAD_DIM + kv_head * HEAD_DIM
     _store_tile(grad_key + own, start, length, num_kv_heads * HEAD_DIM, grad_keys * factor, KEYS, HEAD_DIM, PADDED)
@@ -346,14 +361,22 @@ def launches(target: Target) -> Launches:
     """Every kernel with every launch configuration of `target`; head dim 128 in bf16, grouped as in llama3b, first.
 
     With documents, except for the first: they take more registers, and the same shared memory, as whole sequences do.
+    Then with a softcap, head dims 256 and 128 as those of Gemma 2.
     """
     yield from _launches(candidates(target, 128, torch.bfloat16)[0], 128, torch.bfloat16, False, "configuration 0")
     for dtype, head_dim in itertools.product((torch.bfloat16, torch.float32), (128, 64, 96, 256, 16)):
         for number, configuration in enumerate(candidates(target, head_dim, dtype)):
             yield from _launches(configuration, head_dim, dtype, True, f"documents configuration {number}")
+    for dtype, head_dim in itertools.product((torch.bfloat16, torch.float32), (256, 128)):
+        for number, configuration in enumerate(candidates(target, head_dim, dtype)):
+            label = f"documents softcap configuration {number}"
+            yield from _launches(configuration, head_dim, dtype, True, label, softcap=50.0)
 
 
-def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, documents: bool, label: str) -> Launches:
+def _launches(
+    configuration: Configuration, head_dim: int, dtype: torch.dtype, documents: bool, label: str,
+    softcap: float | None = None,
+) -> Launches:  # fmt: skip
     from litespark.ops.attention import launchers  # which import this module
 
     query, key = on_meta(2, 4096, 24, head_dim, dtype), on_meta(2, 4096, 8, head_dim, dtype)
@@ -361,7 +384,7 @@ def _launches(configuration: Configuration, head_dim: int, dtype: torch.dtype, d
 
     def launch() -> None:
         with configured(configuration):
-            launchers.forward(query, key, key, bounds, bounds, 0, 0)
-            launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0, 0)
+            launchers.forward(query, key, key, bounds, bounds, 0, 0, None, softcap)
+            launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0, 0, None, softcap)
 
     yield f"{dtype_name(dtype)} Dh{head_dim} {label}", launch

@@ -19,12 +19,13 @@ from litespark.ops.triton_support import on_device_of
 
 def forward(
     query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int,
-    number: int,
+    number: int, scale: float | None = None, softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Output (B, S, H, Dh) and the base-2 logarithm of each query's sum of exponentials (B, H, S) in fp32.
 
     `first_keys` as in `Documents`, None: all of a sequence is one document; `last_queries` is for the backward pass;
-    `window` 0: a query sees all keys before it; `number` is that of the configuration.
+    `window` 0: a query sees all keys before it; `number` is that of the configuration; `scale` and `softcap` as in the
+    reference.
     """
     batch, length, heads, head_dim = query.shape
     query, key, value = map(_readable, (query, key, value))
@@ -36,7 +37,8 @@ def forward(
         attention_forward_kernel[(_blocks(length, launch.queries) * heads * batch,)](
             query, key, value, output, lse,
             None if first_keys is None else first_keys.contiguous(),
-            *_strides(query), *_strides(key), *_strides(value), length, heads, window, _scale(head_dim),
+            *_strides(query), *_strides(key), *_strides(value), length, heads, window,
+            *_factors(head_dim, scale, softcap)[:2],
             **kernel_constants(launch, heads // key.shape[2], head_dim, first_keys is not None, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
@@ -45,7 +47,8 @@ def forward(
 
 def backward(
     grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor,
-    first_keys: Tensor | None, last_queries: Tensor | None, window: int, number: int,
+    first_keys: Tensor | None, last_queries: Tensor | None, window: int, number: int, scale: float | None = None,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
     batch, length, heads, head_dim = query.shape
@@ -56,7 +59,7 @@ def backward(
         return grad_query, grad_key, grad_value
     delta = torch.empty_like(lse)
     configuration = configuration_for(query.device, head_dim, query.dtype, number)
-    numbers = (window, _scale(head_dim), 1 / math.sqrt(head_dim))
+    numbers = (window, *_factors(head_dim, scale, softcap))
     strides = (*_strides(query), *_strides(key), *_strides(value), *_strides(grad_output))
     documents = first_keys is not None
     with on_device_of(query):
@@ -89,8 +92,12 @@ def _strides(x: Tensor) -> tuple[int, ...]:
     return x.stride()[:3]
 
 
-def _scale(head_dim: int) -> float:
-    return math.log2(math.e) / math.sqrt(head_dim)
+def _factors(head_dim: int, scale: float | None, softcap: float | None) -> tuple[float, float | None, float]:
+    """`scale` and `inner` of the kernels, and the factor of the gradients of query and key."""
+    divisor = math.sqrt(head_dim) if scale is None else 1 / scale
+    if softcap is None:
+        return math.log2(math.e) / divisor, None, 1 / divisor
+    return math.log2(math.e) * softcap, 2 * math.log2(math.e) / (divisor * softcap), 1 / divisor
 
 
 def _blocks(length: int, block: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from litespark.ops import on_cpu
-from litespark.ops.attention.documents import Documents, check_attention_shapes
+from litespark.ops.attention.documents import Documents, check_attention, refuse_softcap
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype, dtype_name
 from litespark.ops.shapes import StepShapes
@@ -23,15 +23,20 @@ _QUERIES = 256
 
 
 def attention_cpu(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
-) -> Tensor:
-    """See `litespark.ops.attention.reference.attention`. A window and cached keys go to `attention_sdpa`."""
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
+    """See `litespark.ops.attention.reference.attention`. A window and cached keys go to `attention_sdpa`.
+
+    There is no softcap.
+    """
+    refuse_softcap("cpu", softcap)
     query, key, value = (x.to(compute_dtype(query)) for x in (query, key, value))
     if window is not None or query.shape[1] != key.shape[1] or not on_cpu.takes(query, key, value):
-        return attention_sdpa(query, key, value, documents, window)
-    check_attention_shapes(query, key, value, documents)
+        return attention_sdpa(query, key, value, documents, window, scale)
+    check_attention(query, key, value, documents, scale=scale)
     visible = None if documents is None else documents.visible()
-    output: Tensor = _Attention.apply(query, key, value, visible)
+    output: Tensor = _Attention.apply(query, key, value, visible, query.shape[3] ** -0.5 if scale is None else scale)
     return output
 
 
@@ -46,16 +51,17 @@ class _Attention(torch.autograd.Function):
     """`visible` (B, 1, S, S) bool: which keys each query sees; None: all that are not later."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> Tensor:
         visible = None if visible is None else visible.contiguous()
         ctx.save_for_backward(query, key, value, visible)
+        ctx.scale = scale
         num_kv_heads = key.shape[2]
         q, k, v = _by_group(query, num_kv_heads), _by_head(key), _by_head(value)
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         by_group = output.unflatten(2, (num_kv_heads, -1)).permute(0, 2, 3, 1, 4)
         for rows, keys in _blocks(query.shape[1]):
-            block = torch.bmm(_probabilities(q[:, :, rows].flatten(1, 2), k[:, keys], rows, visible), v[:, keys])
-            by_group[:, :, :, rows] = block.view_as(by_group[:, :, :, rows])
+            p = _probabilities(q[:, :, rows].flatten(1, 2), k[:, keys], rows, visible, scale)
+            by_group[:, :, :, rows] = torch.bmm(p, v[:, keys]).view_as(by_group[:, :, :, rows])
         return output
 
     @staticmethod
@@ -69,15 +75,15 @@ class _Attention(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for rows, keys in _blocks(query.shape[1]):
             block, upstream_block = q[:, :, rows].flatten(1, 2), g[:, :, rows].flatten(1, 2)
-            p = _probabilities(block, k[:, keys], rows, visible)
+            p = _probabilities(block, k[:, keys], rows, visible, ctx.scale)
             dv[:, keys] += torch.bmm(p.transpose(1, 2), upstream_block)
             ds = torch.bmm(upstream_block, v[:, keys].transpose(1, 2))
-            on_cpu.run("softmax_backward", *ds.flatten(0, 1).shape, p, ds.data_ptr(), query.shape[-1] ** -0.5)
+            on_cpu.run("softmax_backward", *ds.flatten(0, 1).shape, p, ds.data_ptr(), ctx.scale)
             dq[:, :, rows] = torch.bmm(ds, k[:, keys]).view_as(q[:, :, rows])
             dk[:, keys] += torch.bmm(ds.transpose(1, 2), block)
         dq = dq.unflatten(0, shape).permute(0, 3, 1, 2, 4).reshape(query.shape)
         dk, dv = (x.unflatten(0, shape).transpose(1, 2) for x in (dk, dv))
-        return dq, dk, dv, None
+        return dq, dk, dv, None, None
 
 
 def _by_group(x: Tensor, num_kv_heads: int) -> Tensor:
@@ -97,12 +103,12 @@ def _blocks(length: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, end), slice(0, end)
 
 
-def _probabilities(block: Tensor, keys: Tensor, rows: slice, visible: Tensor | None) -> Tensor:
+def _probabilities(block: Tensor, keys: Tensor, rows: slice, visible: Tensor | None, scale: float) -> Tensor:
     """P (B·K, G·rows, keys) of a block of queries."""
     scores = torch.bmm(block, keys.transpose(1, 2))
     heads, length = (1, 0) if visible is None else (len(block) // len(visible), visible.shape[-1])
     on_cpu.run(
-        "softmax", *scores.flatten(0, 1).shape, scores, block.shape[-1] ** -0.5, rows.stop - rows.start, rows.start,
+        "softmax", *scores.flatten(0, 1).shape, scores, scale, rows.stop - rows.start, rows.start,
         0 if visible is None else visible.data_ptr(), heads * scores.shape[1], length,
     )  # fmt: skip
     return scores

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention
 
 from litespark.device import device_of
-from litespark.ops.attention.documents import Documents, causal_visible, check_attention_shapes
+from litespark.ops.attention.documents import Documents, causal_visible, check_attention, refuse_softcap
 from litespark.ops.precision import compute_dtype
 from litespark.ops.shapes import Place
 
@@ -24,14 +24,17 @@ _WIDEST_ON_HOPPER = 128
 
 
 def attention_sdpa(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
     """See `litespark.ops.attention.reference.attention`.
 
     cuDNN's and flash kernels take only the causal case. Documents, a window, and several new queries against a cache
     need a boolean mask: S·T bytes a sequence, copies of the grouped heads, slower kernels, the work of a full square.
+    None takes a softcap.
     """
-    return scaled_dot_product_attention(**_arguments(query, key, value, documents, window)).transpose(1, 2)
+    refuse_softcap("sdpa", softcap)
+    return scaled_dot_product_attention(**_arguments(query, key, value, documents, window, scale)).transpose(1, 2)
 
 
 def kernel_taken(
@@ -75,10 +78,11 @@ def named_kernel(place: Place) -> str:
 
 
 def _arguments(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, window: int | None
-) -> dict[str, Any]:
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, window: int | None,
+    scale: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What is asked of PyTorch, heads before positions."""
-    check_attention_shapes(query, key, value, documents, window)
+    check_attention(query, key, value, documents, window, scale)
     queries, keys = query.shape[1], key.shape[1]
     group = query.shape[2] // key.shape[2]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
@@ -100,4 +104,5 @@ def _arguments(
         "attn_mask": visible,
         "is_causal": visible is None and queries == keys,
         "enable_gqa": visible is None and group > 1,
+        "scale": scale,
     }

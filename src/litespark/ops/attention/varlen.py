@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from litespark.device import device_of
-from litespark.ops.attention.documents import Documents, check_attention_shapes
+from litespark.ops.attention.documents import Documents, check_attention, refuse_softcap
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype
 from litespark.ops.shapes import StepShapes
@@ -27,18 +27,20 @@ _SAYS_GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def attention_varlen(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
     """See `litespark.ops.attention.reference.attention`; in bf16 and fp16.
 
     Kernels are FlashAttention-2's (Dao, arXiv:2307.08691); their backward pass adds up with atomics unless
     deterministic algorithms are on. Queries against a cache (S < T) go to `attention_sdpa`: the kernels' causal
-    diagonal differs there between releases.
+    diagonal differs there between releases. PyTorch hands them no softcap.
     """
-    check_attention_shapes(query, key, value, documents, window)
+    check_attention(query, key, value, documents, window, scale)
+    refuse_softcap("varlen", softcap)
     sequences, length = query.shape[:2]
     if length < key.shape[1]:
-        return attention_sdpa(query, key, value, documents, window)
+        return attention_sdpa(query, key, value, documents, window, scale)
     dtype = compute_dtype(query)
     if dtype not in DTYPES:
         raise ValueError(f"attention=varlen: got {dtype}, expected bf16 or fp16; choose another backend for fp32")
@@ -46,14 +48,16 @@ def attention_varlen(
         cu_seqlens = torch.arange(0, sequences * length + 1, length, dtype=torch.int32, device=query.device)
     else:
         cu_seqlens = documents.cu_seqlens()
-    grouped: dict[str, Any] = {"enable_gqa": True} if _SAYS_GROUPED and query.shape[2] != key.shape[2] else {}
+    options: dict[str, Any] = {"enable_gqa": True} if _SAYS_GROUPED and query.shape[2] != key.shape[2] else {}
+    if scale is not None:
+        options["scale"] = scale
     # the kernels count the keys before the query, a window counts the query as well
     left = -1 if window is None or window >= length else window - 1
     flat = [_end_to_end(x, dtype) for x in (query, key, value)]
     # the length of a sequence is a bound on every document that needs no look at the device: programs beyond a
     # document's end return at once
     bounds = (cu_seqlens, cu_seqlens, length, length)
-    output = varlen_attn(flat[0], flat[1], flat[2], *bounds, window_size=(left, 0), **grouped)
+    output = varlen_attn(flat[0], flat[1], flat[2], *bounds, window_size=(left, 0), **options)
     assert isinstance(output, Tensor)
     return output.unflatten(0, (sequences, length))
 

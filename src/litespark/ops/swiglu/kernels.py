@@ -28,13 +28,13 @@ _MINUS_LOG2_E = tl.constexpr(-1.4426950408889634)
 @triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)) in four instructions; where the exponential overflows, that is 0."""
-    return _quotient(1.0, 1.0 + tl.exp2(x * _MINUS_LOG2_E))
+    return quotient(1.0, 1.0 + tl.exp2(x * _MINUS_LOG2_E))
 
 
 @triton.jit
 def silu(x):
     """x · sigmoid(x)."""
-    return _quotient(x, 1.0 + tl.exp2(x * _MINUS_LOG2_E))
+    return quotient(x, 1.0 + tl.exp2(x * _MINUS_LOG2_E))
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def _inner(x, GELU: tl.constexpr):
 
 
 @triton.jit
-def _quotient(x, y):
+def quotient(x, y):
     """x / y within two units in the last place, for y that is not near the ends of fp32's range."""
     if INTERPRETED:
         return x / y
