@@ -5,7 +5,7 @@ import torch
 
 from litespark.ops.backend import load
 from litespark.ops.rms_norm import kernels
-from litespark.ops.rms_norm.function import add_rms_norm, rms_norm
+from litespark.ops.rms_norm.function import add_rms_norm, rms_norm, rms_norm_and_stream
 from litespark.ops.rms_norm.reference import add_rms_norm as add_rms_norm_reference
 from litespark.ops.rms_norm.reference import rms_norm as rms_norm_reference
 from tests.ops.assertions import assert_close, assert_op_matches
@@ -44,6 +44,20 @@ def _assert_backend_matches(backend, inputs, dtype):
 @given(rows=st.integers(1, 40), width=st.integers(1, 70))
 def test_outputs_and_gradients_equal_the_reference(backend, dtype, rows, width):
     _assert_backend_matches(backend, _inputs(rows, width), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("used", ["both", "stream", "norm"])
+def test_the_stream_beside_its_norm_has_the_gradients_of_both(used, dtype):
+    def of(both):
+        def run(x, update, weight):
+            stream, y = both(x, weight, EPSILON)
+            return {"both": (stream + update, y), "stream": stream + update, "norm": y}[used]
+
+        return run
+
+    reference = of(lambda x, *rest: (x, rms_norm_reference(x, *rest)))
+    assert_op_matches(of(rms_norm_and_stream), reference, _inputs(2, 3, 40), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,7 +14,7 @@ def table(record: FamiliesRecord) -> Table:
     columns = [
         *texts("model", "variant"),
         Column("kernels", lambda value: f"{value:,}"),
-        *(Column(name, short) for name in ("outside GEMM GB", "attention GB", "GEMM GB", "kept GB")),
+        *(Column(name, short) for name in ("outside GEMM GB", "attention GB", "GEMM GB", "all GB", "kept GB")),
     ]
     about = [
         f"A layer, forward and backward, of {record.sequences} x {record.seq_len} tokens, weights in fp32 under "
@@ -27,7 +27,8 @@ def table(record: FamiliesRecord) -> Table:
     )
     notes = [
         *abouts,
-        "outside GEMM: all bytes but those of products: attention, norms, casts of weights, all else",
+        "outside GEMM: all bytes but those of products: attention, norms, casts of weights, all else; a product that "
+        "adds to what is there reads it, where others are added up outside",
         *(missed for family in record.families if (missed := behind(family)) is not None),
     ]
     return Table(columns, rows, about=about, notes=notes)
@@ -53,8 +54,9 @@ def _layer(variant: TrafficVariant) -> dict[str, Counts]:
 
 def _row(variant: TrafficVariant) -> tuple[object, ...]:
     if variant.reason is not None:
-        return (None,) * 5
+        return (None,) * 6
     layer = _layer(variant)
     kept = next(one.layer for one in variant.saved if one.phase == "first")
-    moved = outside_products(variant), layer["attention"].moved, layer["gemm"].moved, kept
+    whole = sum(counts.moved for counts in layer.values())
+    moved = outside_products(variant), layer["attention"].moved, layer["gemm"].moved, whole, kept
     return sum(counts.launches for counts in layer.values()), *(part / _GIGA for part in moved)

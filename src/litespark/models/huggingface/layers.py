@@ -248,10 +248,20 @@ def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Ten
         attended, _ = _attend(attention, hidden_states, inputs.biased(product), **kwargs)
         halves = BlockLinears(inputs, *others)
         return torch.add(*projection_mlp(stream, attended, *norm_arguments(norm), halves, recompute=False))
-    attended, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), **kwargs)
+    hidden_states, normed = _stream_and_norm(module.input_layernorm, hidden_states)
+    attended, _ = module.self_attn(hidden_states=normed, **kwargs)
     attended = _scaled(module, row, row.after_attention, attended)
     stream, normed = ops.add_rms_norm(hidden_states, attended, *norm_arguments(norm))
     return stream + _scaled(module, row, row.after_mlp, module.mlp(normed))
+
+
+def _stream_and_norm(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual stream and its norm, of which some backends add the gradients as they make them."""
+    if is_replaced(norm) and not hooked(norm):
+        backend = sys.modules[norm.litespark.ops.rms_norm.__module__]
+        if (both := getattr(backend, "rms_norm_and_stream", None)) is not None:
+            return both(x, *norm_arguments(norm))
+    return x, norm(x)
 
 
 def hand_over_fp8(module: Any, renewal: Renewal) -> bool:

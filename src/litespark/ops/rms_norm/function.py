@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
 
 from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import compute_dtype
@@ -18,6 +19,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     _check("rms_norm", x, x, weight)
     return _norm(x, None, weight, eps, x.dtype, compute_dtype(x))[1]
+
+
+def rms_norm_and_stream(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x` as it is, and `rms_norm` of it; in the backward pass their gradients are added where they are made.
+
+    For what uses `x` once more beside its norm: autograd adds two gradients in a pass of its own.
+    """
+    if torch.compiler.is_compiling():
+        return x, rms_norm(x, weight, eps)
+    _check("rms_norm", x, x, weight)
+    return _WithStream.apply(x, weight, eps, compute_dtype(x))
 
 
 def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -120,3 +132,21 @@ def _differentiate(
 
 
 _norm.register_autograd(_differentiate, setup_context=_keep)
+
+
+class _WithStream(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        _, y, inverse_rms = _norm(x, None, weight, eps, x.dtype, dtype)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, inverse_rms)
+        return x, y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, stream_gradient: Tensor | None, y_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if y_gradient is None:
+            return stream_gradient, None, None, None
+        x, weight, inverse_rms = ctx.saved_tensors
+        gradient, _, weight_gradient = _norm_backward(y_gradient, stream_gradient, x, weight, inverse_rms, x.dtype)
+        return gradient, weight_gradient, None, None
