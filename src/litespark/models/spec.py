@@ -1,5 +1,6 @@
 """What training asks of a model, whichever it is."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
@@ -20,6 +21,12 @@ def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:
     """The ops that a model does not call: of the two ways through the MLP it takes one, and few models are in fp8."""
     idle = {"swiglu"} if recompute == "swiglu" else {"swiglu_linear"}
     return frozenset(idle if fp8 else idle | {"fp8"})
+
+
+def with_layers(model: "ModelSpec", layers: int) -> "ModelSpec":
+    """The same model of so many layers: those that it begins with."""
+    own = getattr(model, "with_layers", None)
+    return dataclasses.replace(model, num_layers=layers) if own is None else own(layers)
 
 
 @runtime_checkable
@@ -95,6 +102,13 @@ class HasResidual(Protocol):
     """A model whose residual stream has a dtype of its own, set before the first step; None: that of the embedding."""
 
     residual_dtype: torch.dtype | None
+
+
+@runtime_checkable
+class HasIdleOps(Protocol):
+    """A family whose layers do not come to run with some ops, which are then neither chosen nor verified."""
+
+    idle_ops: frozenset[str]
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ A backend's module is imported only when it is asked for, so that `import litesp
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -207,6 +208,20 @@ class OpsConfig:
 def resolve(config: OpsConfig) -> Ops:
     """Look up every backend that `config` names; none is `auto`, which `litespark.ops.choice` decides first."""
     return Ops(**{op: load(op, name) for op, name in config.backends().items()})
+
+
+def names_of(ops: Ops) -> dict[str, str]:
+    """op -> the name of its backend, for `resolve`d ops."""
+
+    def is_at(function: Any, place: str) -> bool:
+        module, name = place.split(":")
+        return module in sys.modules and getattr(sys.modules[module], name, None) is function
+
+    return {
+        op: next(name for name, backend in backends.items() if is_at(getattr(ops, op), backend.function))
+        for op, backends in BACKENDS.items()
+        if op != "fp8"
+    }
 
 
 def load(op: str, backend: str) -> Any:

@@ -1,11 +1,10 @@
 """How much memory the training state takes: the part that is exact before anything is built."""
 
-import dataclasses
 import math
 
 import torch
 
-from litespark.models.spec import ModelSpec, TakesFp8
+from litespark.models.spec import ModelSpec, TakesFp8, with_layers
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.optim import MuonConfig, OptimizerConfig
@@ -48,5 +47,5 @@ def training_state_bytes(
 def layers_that_fit(config: ModelSpec, memory: int, share: float = 0.8) -> int:
     """How many layers, with embedding and head, have their state within a share of `memory` bytes; at least 1."""
     counts = range(config.num_layers, 1, -1)
-    cut = (dataclasses.replace(config, num_layers=layers) for layers in counts)
+    cut = (with_layers(config, layers) for layers in counts)
     return next((model.num_layers for model in cut if training_state_bytes(model) <= share * memory), 1)

@@ -28,6 +28,7 @@ from litespark.data.stream.modules import SequenceDataModule
 from litespark.device import device_of
 from litespark.metrics.energy import EnergyJournal
 from litespark.metrics.energy_by_phase import EnergyByPhase, EnergyMeter
+from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
@@ -148,6 +149,8 @@ def build_run(
     module = build_module(parts, machine, data.manifest, token_budget(parts, data.manifest), ops)
     if machine.mesh.is_first:
         log_choices(choices, machine.device)
+        if isinstance(parts.model, HuggingFaceConfig):
+            log.info("%s", parts.model.described(ops))
     throughput, energy = _meters(parts, machine, folder, meter)
     metrics = MetricsLogger(folder, machine.mesh)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)

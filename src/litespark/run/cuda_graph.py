@@ -3,6 +3,7 @@
 import torch
 
 from litespark.device import device_of
+from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.run.config import Parts
 from litespark.run.precision import computes_with_ops
 from litespark.tasks.pretrain import Pretrain
@@ -27,7 +28,7 @@ def why_no_graph(parts: Parts, device: torch.device, precision: Precision) -> li
     if parts.recompute == "full":
         why = "another: it keeps random states, which are not read while a graph is recorded"
         reasons.append(_message("recompute=full", why, "recompute=swiglu or none"))
-    if not computes_with_ops(parts):
+    if not computes_with_ops(parts) or isinstance(parts.model, HuggingFaceConfig):
         reasons.append(_message(f"model={parts.model.name}", "a native one", "ops.cuda_graph=false"))
     # a class of the user's may take a number of the host in each step, which a graph would keep for ever
     if type(parts.task) is not Pretrain:

@@ -16,7 +16,8 @@ from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
 from litespark.mesh import Mesh
 from litespark.models.compilation import CompileMode
-from litespark.models.spec import ModelSpec, idle_ops
+from litespark.models.spec import HasIdleOps, ModelSpec, idle_ops
+from litespark.ops.backend import AUTO, REFERENCE
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
@@ -71,6 +72,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         _check_memory(parts, ranks, device, precision, problems)
         problems += why_no_graph(parts, device, precision)
         if computes_with_ops(parts):
+            problems += _without_a_layer(parts)
             problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
     if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
         problems.append(
@@ -139,7 +141,18 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
-    return idle_ops(parts.recompute, fp8=precision == "fp8")
+    of_family = parts.model.idle_ops if isinstance(parts.model, HasIdleOps) else frozenset()
+    return idle_ops(parts.recompute, fp8=precision == "fp8") | of_family
+
+
+def _without_a_layer(parts: Parts) -> list[str]:
+    """Ops asked for by name that no layer of the model comes to run with."""
+    idle = parts.model.idle_ops if isinstance(parts.model, HasIdleOps) else frozenset()
+    return [
+        f"ops.{op}: got {name}, which no layer of model={parts.model.name} runs with; set ops.{op}={AUTO}"
+        for op, name in parts.ops.backends().items()
+        if op in idle and name not in (AUTO, REFERENCE)
+    ]
 
 
 def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:

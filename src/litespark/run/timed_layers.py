@@ -8,6 +8,7 @@ import torch
 
 import litespark
 from litespark.models.compilation import CompileMode
+from litespark.models.spec import with_layers
 from litespark.ops.backend import BACKENDS, REFERENCE, Ops, load
 from litespark.ops.choice import reason_against
 from litespark.ops.measuring import Remembered, default_cache
@@ -27,7 +28,7 @@ class TimedLayers:
     """Forward and backward of a model cut to a few layers, on a part of the micro-batch; for a model with our ops."""
 
     def __init__(self, parts: Parts, device: torch.device) -> None:
-        model = replace(parts.model, num_layers=min(_LAYERS, parts.model.num_layers))
+        model = with_layers(parts.model, min(_LAYERS, parts.model.num_layers))
         length = min(parts.data.seq_len, _TOKENS)
         sequences = min(parts.data.micro_batch_size, _TOKENS // length)
         self.cut = replace(parts, model=model, data=replace(parts.data, seq_len=length, micro_batch_size=sequences))

@@ -161,6 +161,13 @@ def apply_ops(
     return done
 
 
+def ops_of(model: Any) -> set[str]:
+    """The ops that `apply` has a place for in a model, by the table."""
+    family = family_of(model)
+    rows = {OP_OF[type(row)] for module in model.modules() if (row := _row(family, module)) is not None}
+    return rows | ({"attention"} if model._can_set_attn_implementation() else set())
+
+
 def family_of(model: Any) -> Family:
     """The row of the table; of a family that is not in it, its attention and its RMSNorms."""
     unknown = Family("", "", None, None, None, None, None)

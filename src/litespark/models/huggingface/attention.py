@@ -7,7 +7,9 @@ B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +21,8 @@ from litespark.ops.attention.documents import Documents, causal_visible
 from litespark.ops.backend import load
 
 log = logging.getLogger(__name__)
+# documents that are known beside the positions, from which transformers would derive them once a mask, on the host
+_PACKED: ContextVar[Documents | None] = ContextVar("packed", default=None)
 PREFIX = "litespark_"
 
 
@@ -33,6 +37,16 @@ class Visible:
         """(1 or B, 1, S, T) bool."""
         causal = causal_visible(queries, keys, device, self.window)[None, None]
         return causal if self.documents is None else causal & self.documents.visible()
+
+
+@contextmanager
+def packed(documents: Documents) -> Iterator[None]:
+    """Within it our attention keeps to these, for a model that is given a mask of ones (B, S)."""
+    token = _PACKED.set(documents)
+    try:
+        yield
+    finally:
+        _PACKED.reset(token)
 
 
 def register(backend: str) -> str:
@@ -97,6 +111,8 @@ def _mask(
     # the last query stands at the last key, which it does not in a cache of a fixed size
     last = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
     if seen is not None and last:
+        if (documents := _PACKED.get()) is not None:
+            return Visible(documents, seen.window)
         if attention_mask is None or (not torch.compiler.is_compiling() and bool(attention_mask.all())):
             return seen
         if q_length == kv_length == attention_mask.shape[-1] and seen.documents is None and _one_run(attention_mask):

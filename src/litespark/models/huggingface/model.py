@@ -5,14 +5,19 @@ B batch, S sequence length, D hidden size, V vocabulary.
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from litespark.models.huggingface.apply import Module, apply_ops, family_of
+from litespark.models.huggingface.attention import PREFIX, packed
 from litespark.models.huggingface.initial import restore_buffers
+from litespark.models.huggingface.table import Head
 from litespark.models.spec import ModelSpec, Recompute
-from litespark.ops.backend import Ops
+from litespark.ops.attention.documents import Documents
+from litespark.ops.backend import REFERENCE, Ops, names_of
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 
 
@@ -24,7 +29,10 @@ class OfTransformers(ModelSpec, Protocol):
 
 
 class CausalLM(nn.Module):
-    """Ids (B, S) -> logits (B, S, V), or with labels the loss, of the model that a config of transformers describes."""
+    """Ids (B, S) -> logits (B, S, V), or with labels the loss, of the model that a config of transformers describes.
+
+    `applied` is what computes with `ops`, as `litespark.apply` says it; nothing where all of them are references.
+    """
 
     def __init__(self, config: OfTransformers, ops: Ops, recompute: Recompute) -> None:
         super().__init__()
@@ -33,6 +41,13 @@ class CausalLM(nn.Module):
         self.config = config
         self.causal_lm = AutoModelForCausalLM.from_config(config.transformers, dtype=torch.float32)
         names = inspect.signature(self.causal_lm.forward).parameters
+        used = names_of(ops)
+        head = self.causal_lm.get_output_embeddings()
+        plain = isinstance(head, nn.Linear) and head.bias is None
+        self.ops, self.head = ops, family_of(self.causal_lm).head if plain else None
+        self.applied: list[Module] = []
+        if set(used.values()) != {REFERENCE}:  # on meta nothing can be tried: the table is taken at its word
+            self.applied = apply_ops(self.causal_lm, ops, used, probing=False)
         # both have other names in earlier versions of transformers
         if recompute == "full":
             enable = getattr(self.causal_lm, "activation_checkpointing_enable", None)
@@ -75,13 +90,31 @@ class CausalLM(nn.Module):
         Documents are told apart by their positions, which restart at 0.
         """
         # without use_cache=False transformers lets documents see each other
-        options = {"use_cache": False} if cache is None else {"use_cache": True, self._cache_argument: cache}
-        logits = self.causal_lm(input_ids=tokens, position_ids=positions, **options).logits
+        options: dict[str, Any] = {"input_ids": tokens, "position_ids": positions, "use_cache": cache is not None}
+        options |= {} if cache is None else {self._cache_argument: cache}
+        with ExitStack() as stack:
+            if documents is not None and self.causal_lm.config._attn_implementation.startswith(PREFIX):
+                within = Documents(documents, cu_seqlens)
+                within.prepare()
+                stack.enter_context(packed(within))
+                options["attention_mask"] = torch.ones_like(tokens, dtype=torch.bool)
+            if labels is not None and self.head is not None:
+                return self._loss(self.head, self.causal_lm.base_model(**options).last_hidden_state, labels, reduction)
+            logits = self.causal_lm(**options).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if labels is None:
             return logits
         nats = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
         if reduction == "none":
-            return TokenLosses(nats, (logits.argmax(dim=-1) == labels) & (labels != -100))
+            return TokenLosses(nats, logits.argmax(dim=-1) == labels)
         assert reduction == "sum"
         return nats.sum()
+
+    def _loss(self, row: Head, hidden: Tensor, labels: Tensor, reduction: Reduction) -> Tensor | TokenLosses:
+        """Of the last hidden states (B, S, D), without whole logits."""
+        config = self.causal_lm.config
+        if row.divisor is not None:
+            hidden = hidden / getattr(config, row.divisor)
+        softcap = None if row.softcap is None else getattr(config, row.softcap)
+        weight = self.causal_lm.get_output_embeddings().weight
+        return self.ops.linear_cross_entropy(hidden, weight, labels, reduction=reduction, softcap=softcap)

@@ -1,5 +1,6 @@
 """Any causal language model of transformers as a `ModelSpec`: the config of its folder, and what follows from it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from litespark.config.settings import FIXED, Switch, settings
 from litespark.models.spec import Recompute
-from litespark.ops.backend import Ops, OpsConfig, resolve
+from litespark.ops.backend import BACKENDS, Ops, OpsConfig, resolve
 from litespark.ops.shapes import StepShapes
 
 if TYPE_CHECKING:
@@ -71,6 +72,17 @@ class HuggingFaceConfig:
     def recompute_modes(self) -> tuple[Recompute, ...]:
         return ("none", "full") if self.on_meta.causal_lm.supports_gradient_checkpointing else ("none",)
 
+    def with_layers(self, layers: int) -> "HuggingFaceConfig":
+        """The same model of so many layers."""
+        assert self.config is not None
+        name = self.transformers.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+        # what is said of each layer, too
+        cut = {
+            key: value[:layers] if isinstance(value, list) and len(value) == self.num_layers else value
+            for key, value in self.config.items()
+        }
+        return dataclasses.replace(self, config={**cut, name: layers})
+
     @cached_property
     def on_meta(self) -> "CausalLM":
         """The model without memory, for what its layers tell."""
@@ -86,6 +98,13 @@ class HuggingFaceConfig:
             ) from error
 
     @cached_property
+    def idle_ops(self) -> frozenset[str]:
+        """See `HasIdleOps`: of a family that the table of `litespark.apply` does not have, most of them."""
+        from litespark.models.huggingface.apply import ops_of
+
+        return frozenset(BACKENDS.keys() - ops_of(self.on_meta.causal_lm))
+
+    @cached_property
     def rules(self) -> "Rules":
         """How transformers initialises each parameter."""
         from litespark.models.huggingface.initial import rules_of
@@ -98,6 +117,20 @@ class HuggingFaceConfig:
 
         _ = self.rules  # now: `draw` is called in threads
         return CausalLM(self, ops, recompute)
+
+    def described(self, ops: Ops) -> str:
+        """What computes with `ops`, layer by layer, and how its FLOPs are counted."""
+        from litespark.models.huggingface.apply import Applied
+        from litespark.models.huggingface.model import CausalLM
+
+        with torch.device("meta"):
+            model = CausalLM(self, ops, "none")
+        lines = [str(Applied(tuple(model.applied), ()))] if model.applied else []
+        if self.counts.counted:
+            lines.append(f"FLOPs of {', '.join(self.counts.counted)}: as PyTorch's counter has them")
+        if self.counts.uncounted:
+            lines.append(f"FLOPs: without layers of no known kind; {self.counts.uncounted}")
+        return "\n".join([f"{self.name}: {type(model.causal_lm).__name__} of transformers", *lines])
 
     def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
         """See `ModelSpec`: as transformers initialises the parameter."""
@@ -133,4 +166,12 @@ class HuggingFaceConfig:
 
     def step_shapes(self, sequences: int, length: int, documents: bool) -> StepShapes | None:
         """See `ModelSpec`."""
-        return None
+        config = self.transformers
+        heads = getattr(config, "num_attention_heads", None)
+        if heads is None or self.idle_ops >= {*BACKENDS}:
+            return None
+        return StepShapes(
+            sequences, length, config.hidden_size, heads, getattr(config, "num_key_value_heads", None) or heads,
+            getattr(config, "head_dim", None) or config.hidden_size // heads,
+            getattr(config, "intermediate_size", None) or 4 * config.hidden_size, config.vocab_size, documents,
+        )  # fmt: skip
