@@ -10,10 +10,12 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from litespark.models.huggingface.model import CausalLM
+from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.init import copy_weights, initialise
 from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.llama.model import Llama
-from litespark.ops.backend import resolve
+from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from litespark.training.strategies import Precision, StrategyConfig, forward_context, shard_model
 from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
@@ -38,6 +40,33 @@ def _assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
+
+
+def _any_causal_lm() -> None:
+    """A model of transformers with a head that is its embedding: a shard has the values that the whole one has."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+             "head_dim": 16, "intermediate_size": 48, "vocab_size": 64, "max_position_embeddings": 32}  # fmt: skip
+    spec = HuggingFaceConfig("folder", config={"model_type": "qwen3", "tie_word_embeddings": True, **sizes})
+
+    def built(shard: bool, seed: int) -> CausalLM:
+        with torch.device("meta"):
+            model = spec.build(resolve(OpsConfig(rms_norm="torch", attention="sdpa")), "none")
+        assert isinstance(model, CausalLM)
+        if shard:
+            shard_model(model, model.layers, init_device_mesh("cpu", (2,)), StrategyConfig("fsdp"), "fp32")
+        model.to_empty(device="cpu")
+        initialise(model, spec, seed)
+        return model.train()
+
+    single, model, sequences = built(False, 5), built(True, 5), (random_ids(2, 16), random_ids(2, 16, seed=1))
+    assert "causal_lm.lm_head.weight" not in dict(model.named_parameters())
+    _assert_equal(_whole(model.state_dict()), single.state_dict())
+    for each in (expected := single(*sequences), loss := model(*sequences)):
+        each.backward()
+    assert relative_distance(loss, expected) < 1e-6
+    assert_close(_whole(gradients(model)), gradients(single))
+    copy_weights(other := built(False, 6), model)
+    _assert_equal(_whole(model.state_dict()), other.state_dict())
 
 
 def main(folder: Path) -> None:
@@ -77,6 +106,8 @@ def main(folder: Path) -> None:
             mixed_loss = mixed(*sequences)
         assert (mixed_loss.dtype, dtypes.pop()) == (torch.float32, (residual, torch.bfloat16, torch.float32))
         assert relative_distance(mixed_loss, expected) < 2e-2
+
+    _any_causal_lm()
     torch.distributed.destroy_process_group()
 
 

@@ -104,9 +104,14 @@ def test_a_plain_llama_becomes_the_native_one_and_its_run_the_start_of_another(t
     assert "attention_bias" in str(biased.reason)
 
 
+OURS = OpsConfig(rms_norm="torch", add_rms_norm="torch", attention="sdpa", linear_cross_entropy="chunked")
+
+
+@pytest.mark.parametrize("ops", [OpsConfig(), OURS], ids=["references", "ours"])
 @pytest.mark.parametrize("kind", ["qwen3", "gemma2", "gpt_neox"])
-def test_documents_do_not_see_each_other_and_recomputation_changes_nothing(tmp_path, kind):
-    found = ModelFolder.find(written(tmp_path / kind, kind))
+def test_documents_do_not_see_each_other_and_recomputation_changes_nothing(tmp_path, kind, ops):
+    changed = {"attn_logit_softcapping": None, "query_pre_attn_scalar": 16} if kind == "gemma2" else {}
+    found = ModelFolder.find(written(tmp_path / kind, kind, **changed))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(found.path, dtype=torch.float32)
     ids = torch.randint(SIZES["vocab_size"], (1, 12), generator=torch.Generator().manual_seed(1))
     labels, lengths = ids.roll(-1, dims=1), (5, 7)
@@ -121,9 +126,10 @@ def test_documents_do_not_see_each_other_and_recomputation_changes_nothing(tmp_p
         "positions": torch.cat([torch.arange(length) for length in lengths])[None],
         "documents": torch.repeat_interleave(torch.tensor([0, 1]), torch.tensor(lengths))[None],
     }
+    assert found.spec.recompute_modes == ("none", "full")
     for recompute in found.spec.recompute_modes:
         with torch.device("meta"):
-            model = found.spec.build(resolve(OpsConfig()), recompute).train()
+            model = found.spec.build(resolve(ops), recompute).train()
         found.fill(model.to_empty(device="cpu"))
         loss = model(ids, labels, **layout)
         assert relative_distance(loss, expected) < 1e-6

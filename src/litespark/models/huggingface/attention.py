@@ -53,7 +53,8 @@ def register(backend: str) -> str:
     """Make a backend of our attention known to transformers; the name that it has there."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    name = f"{PREFIX}{backend}"
+    # a name with "sdpa" in it transformers takes for its own, and refuses it to models for which it has none
+    name = f"{PREFIX}{backend}".replace("sdpa", "scaled_dot_product")
     AttentionInterface.register(name, partial(_attend, load("attention", backend), backend))
     AttentionMaskInterface.register(name, _mask)
     return name

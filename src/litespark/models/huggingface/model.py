@@ -60,6 +60,11 @@ class CausalLM(nn.Module):
         lists = [part for part in self.causal_lm.modules() if isinstance(part, nn.ModuleList)]
         return next(list(layers) for layers in lists if len(layers) == self.config.num_layers)
 
+    def matrices(self) -> dict[Tensor, tuple[int, ...]]:
+        """See `HasMatrices`: the linear layers of the decoder layers, each in one part."""
+        linears = (part for layer in self.layers for part in layer.modules() if isinstance(part, nn.Linear))
+        return {linear.weight: (linear.weight.shape[0],) for linear in linears}
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CausalLM":
         # to_empty() from meta makes two of a parameter that two modules share, and nothing of buffers that are in no
         # checkpoint, which stay fp32 through .to(bfloat16) too
