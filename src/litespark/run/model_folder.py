@@ -39,7 +39,7 @@ class ModelFolder:
 
     path: str
     node: dict[str, Any]
-    spec: ModelSpec
+    spec: Any
     checkpoint: Checkpoint | None
     tokenizer: Path | None
     reason: str | None = None
@@ -57,7 +57,7 @@ class ModelFolder:
             if not folder.is_dir():
                 raise ValueError(
                     f"got {folder}, expected a Hugging Face folder (config.json and *.safetensors), a run folder "
-                    "or a checkpoint in it"
+                    "or a checkpoint in it; a model of the hub is fetched with: hf download NAME --local-dir FOLDER"
                 )
             if (folder / _CONFIG).is_file() or not ((folder / CONFIG).exists() or is_run(folder)):
                 spec, reason = load.of_config(folder)
@@ -127,6 +127,8 @@ def opened(config: DictConfig, notes: list[str]) -> Opened | None:
         except ValueError as error:
             raise ConfigError(f"model.path: {error}") from error
         node = found.node
+        if found.reason is not None and found.spec.transformers.model_type == "llama":
+            notes.append(f"model.path={asked.path}: a Llama of transformers and not the native one: {found.reason}")
     if node.get(KIND) == "huggingface":
         node = {**node, "path": asked.path, "random": asked.random}
     spec = made_group("model", node, faults, notes) if found is None else found.spec

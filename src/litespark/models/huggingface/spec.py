@@ -126,6 +126,8 @@ class HuggingFaceConfig:
         with torch.device("meta"):
             model = CausalLM(self, ops, "none")
         lines = [str(Applied(tuple(model.applied), ()))] if model.applied else []
+        if getattr(self.transformers, "router_aux_loss_coef", None):
+            lines.append("loss: of the next token alone, without that which balances experts")
         if self.counts.counted:
             lines.append(f"FLOPs of {', '.join(self.counts.counted)}: as PyTorch's counter has them")
         if self.counts.uncounted:
