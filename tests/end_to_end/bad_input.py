@@ -125,6 +125,8 @@ TABLE = {
         "got ['BertForMaskedLM'] of model_type bert, expected a causal language model"),
     "encoder and decoder": (f"{NO_FILES} {FROM} model.path={{w}}/t5", "of model_type t5, expected a causal language"),
     "architecture of nobody": (f"{NO_FILES} {FROM} model.path={{w}}/unknown", "model_type is 'nothing', which"),
+    "op that no layer of a model runs with": (f"{NO_FILES} {FROM} model.path={{w}}/neox ops.rms_norm=torch",
+        "ops.rms_norm: got torch, which no layer of model=neox runs with", "set ops.rms_norm=auto"),
     "weights without a tokenizer": ("data.source={w}/text data.name=new model=huggingface model.path={w}/bare",
         "model.path={w}/bare: got no tokenizer there", "or allow_other_tokenizer=true to train a new one"),
     "weights with another tokenizer": (

@@ -112,7 +112,7 @@ def world(tmp_path_factory):
         "weights": {}, "bare": {}, "other_words": {}, "narrow": {"vocab_size": 200},
         "coded": {"model_type": "coded", "auto_map": {"AutoModelForCausalLM": "coded.Coded"}},
         "bert": {"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "t5": {"model_type": "t5"},
-        "unknown": {"model_type": "nothing"},
+        "unknown": {"model_type": "nothing"}, "neox": {"model_type": "gpt_neox"},
     }.items():  # fmt: skip
         (root / name).mkdir()
         (root / name / "config.json").write_text(json.dumps({**config, **changed}))
