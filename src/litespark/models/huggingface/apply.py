@@ -162,10 +162,13 @@ def apply_ops(
 
 
 def ops_of(model: Any) -> set[str]:
-    """The ops that `apply` has a place for in a model, by the table."""
+    """The ops that the table has a place for in a model, which need not be tried: none for a family outside of it."""
     family = family_of(model)
-    rows = {OP_OF[type(row)] for module in model.modules() if (row := _row(family, module)) is not None}
-    return rows | ({"attention"} if model._can_set_attn_implementation() else set())
+    if not family.model_type:
+        return set()
+    rows = (_row(family, _known(family, module)) for module in model.modules())
+    attends = {"attention"} if model._can_set_attn_implementation() else set()
+    return attends | {OP_OF[type(row)] for row in rows if row is not None}
 
 
 def family_of(model: Any) -> Family:

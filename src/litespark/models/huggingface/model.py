@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from litespark.models.huggingface.apply import Module, apply_ops, family_of
+from litespark.models.huggingface.apply import Module, apply_ops, family_of, ops_of
 from litespark.models.huggingface.attention import PREFIX, packed
 from litespark.models.huggingface.initial import restore_buffers
 from litespark.models.huggingface.table import Head
@@ -46,7 +46,8 @@ class CausalLM(nn.Module):
         plain = isinstance(head, nn.Linear) and head.bias is None
         self.ops, self.head = ops, family_of(self.causal_lm).head if plain else None
         self.applied: list[Module] = []
-        if set(used.values()) != {REFERENCE}:  # on meta nothing can be tried: the table is taken at its word
+        if set(used.values()) != {REFERENCE} and ops_of(self.causal_lm):
+            # on meta nothing can be tried: the table is taken at its word
             self.applied = apply_ops(self.causal_lm, ops, used, probing=False)
         # both have other names in earlier versions of transformers
         if recompute == "full":

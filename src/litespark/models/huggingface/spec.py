@@ -126,6 +126,8 @@ class HuggingFaceConfig:
         with torch.device("meta"):
             model = CausalLM(self, ops, "none")
         lines = [str(Applied(tuple(model.applied), ()))] if model.applied else []
+        if self.idle_ops >= {*BACKENDS}:
+            lines.append("all as transformers computes it: the table of docs/models.md does not have this family")
         if getattr(self.transformers, "router_aux_loss_coef", None):
             lines.append("loss: of the next token alone, without that which balances experts")
         if self.counts.counted:
@@ -172,8 +174,11 @@ class HuggingFaceConfig:
         heads = getattr(config, "num_attention_heads", None)
         if heads is None or self.idle_ops >= {*BACKENDS}:
             return None
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        if heads % kv_heads:  # some families have the key and do not read it
+            kv_heads = heads
         return StepShapes(
-            sequences, length, config.hidden_size, heads, getattr(config, "num_key_value_heads", None) or heads,
+            sequences, length, config.hidden_size, heads, kv_heads,
             getattr(config, "head_dim", None) or config.hidden_size // heads,
             getattr(config, "intermediate_size", None) or 4 * config.hidden_size, config.vocab_size, documents,
         )  # fmt: skip
