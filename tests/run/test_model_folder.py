@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from torch.nn import functional
 from litespark.cli import main
 from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.tokenizer import Tokenizer
+from litespark.models.huggingface.table import FAMILIES, Norm
+from litespark.models.huggingface.trial import why_layers_differ
 from litespark.models.init import initialise
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
@@ -160,3 +164,15 @@ def test_random_weights_are_those_of_transformers_in_distribution_and_buffers_ou
     assert bool(buffers) == (kind != "gpt2")
     for name, buffer in model.to(torch.bfloat16).causal_lm.named_buffers():
         assert torch.equal(buffer, buffers[name]), name
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt_neox", "mixtral"])
+def test_layers_that_are_not_as_the_table_says_are_refused_before_the_run(tmp_path, monkeypatch, kind):
+    spec = ModelFolder.find(written(tmp_path / kind, kind)).spec
+    ops, cpu = resolve(OURS), torch.device("cpu")
+    assert why_layers_differ(spec, ops, cpu) is None
+    family = FAMILIES[kind]
+    if family.norm is not None:  # as if another version of transformers added one to its weight
+        monkeypatch.setitem(FAMILIES, kind, replace(family, norm=Norm(offset=1.0)))
+        wrong = why_layers_differ(spec, ops, cpu)
+        assert re.search(rf"model={kind}: \w+ of transformers .* than the table .*set ops\.\w+=reference", str(wrong))

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 import torch
 
 from litespark.device import device_of
-from litespark.ops.backend import Ops, OpsConfig, resolve
+from litespark.models.huggingface.spec import HuggingFaceConfig
+from litespark.ops.backend import REFERENCE, Ops, OpsConfig, names_of, resolve
 from litespark.ops.choice import Choice, decide, described
 from litespark.ops.measuring import default_cache
-from litespark.run.config import Parts
+from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import computes_with_ops
 from litespark.run.preflight import Machine, idle_of, place_of
 from litespark.run.record_ops import BackendTimeRecord, DifferenceRecord, OpRecord, VerificationRecord
@@ -37,10 +38,20 @@ def choose_ops(parts: Parts, machine: Machine, before: Iterable[OpRecord] = ()) 
             idle=idle_of(parts, machine.precision),
             before={op.op: op.used for op in before},
         )
+        if isinstance(parts.model, HuggingFaceConfig):
+            machine.mesh.from_first(lambda: _try_layers(parts, ops, device), "layers of the model to be tried")
     # what verifications and measurements allocated must not stand in the way of the model, nor count as its peak
     here.empty_cache()
     here.reset_peak()
     return ops, choices
+
+
+def _try_layers(parts: Parts, ops: Ops, device: torch.device) -> None:
+    from litespark.models.huggingface.trial import why_layers_differ  # transformers is not in every start
+
+    assert isinstance(parts.model, HuggingFaceConfig)
+    if {*names_of(ops).values()} != {REFERENCE} and (reason := why_layers_differ(parts.model, ops, device)) is not None:
+        raise ConfigError(reason)
 
 
 def verifies(parts: Parts, device: torch.device) -> bool:
