@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
 from litespark.device import device_of
 from litespark.models.huggingface.spec import HuggingFaceConfig
-from litespark.ops.backend import REFERENCE, Ops, OpsConfig, names_of, resolve
+from litespark.ops.backend import AUTO, REFERENCE, Ops, OpsConfig, load, resolve
 from litespark.ops.choice import Choice, decide, described
 from litespark.ops.measuring import default_cache
 from litespark.run.config import ConfigError, Parts
@@ -39,19 +40,35 @@ def choose_ops(parts: Parts, machine: Machine, before: Iterable[OpRecord] = ()) 
             before={op.op: op.used for op in before},
         )
         if isinstance(parts.model, HuggingFaceConfig):
-            machine.mesh.from_first(lambda: _try_layers(parts, ops, device), "layers of the model to be tried")
+            ops, choices = _tried(parts, machine, ops, choices)
     # what verifications and measurements allocated must not stand in the way of the model, nor count as its peak
     here.empty_cache()
     here.reset_peak()
     return ops, choices
 
 
-def _try_layers(parts: Parts, ops: Ops, device: torch.device) -> None:
-    from litespark.models.huggingface.trial import why_layers_differ  # transformers is not in every start
+def _tried(parts: Parts, machine: Machine, ops: Ops, choices: list[Choice]) -> tuple[Ops, list[Choice]]:
+    """Without the ops that do not compute what layers of the model do; a ConfigError for one asked for by name."""
+    from litespark.models.huggingface.trial import lost_ops  # transformers is not in every start
 
-    assert isinstance(parts.model, HuggingFaceConfig)
-    if {*names_of(ops).values()} != {REFERENCE} and (reason := why_layers_differ(parts.model, ops, device)) is not None:
-        raise ConfigError(reason)
+    model = parts.model
+    assert isinstance(model, HuggingFaceConfig)
+    if {choice.used for choice in choices} <= {REFERENCE}:
+        return ops, choices
+    lost = machine.mesh.from_first(lambda: lost_ops(model, ops, machine.device), "layers of the model to be tried")
+    asked = parts.ops.backends()
+    if named := [op for op in lost if asked[op] != AUTO]:
+        raise ConfigError(
+            f"ops.{named[0]}: got {asked[named[0]]}, which is {lost[named[0]]}; set ops.{named[0]}={AUTO}, or "
+            f"{REFERENCE}, with which model={model.name} computes as transformers has it"
+        )
+    if machine.mesh.is_first:
+        for op, reason in lost.items():
+            log.warning("ops.%s: as transformers computes it, %s", op, reason)
+    return replace(ops, **{op: load(op, REFERENCE) for op in lost}), [
+        replace(choice, used=REFERENCE, reasons=(*choice.reasons, lost[choice.op])) if choice.op in lost else choice
+        for choice in choices
+    ]
 
 
 def verifies(parts: Parts, device: torch.device) -> bool:

@@ -17,19 +17,17 @@ _SMALL = {"num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 64, "
 _NO_TOKENS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
 
 
-def why_layers_differ(spec: HuggingFaceConfig, ops: Ops, device: torch.device) -> str | None:
-    """What a layer computes that the table of `litespark.apply` does not know, and what to set; None: nothing."""
+def lost_ops(spec: HuggingFaceConfig, ops: Ops, device: torch.device) -> dict[str, str]:
+    """Op -> the reason why its backend in `ops` does not compute what a layer does that the table has for it."""
+    from transformers import __version__
+
     small = _small(spec)
     known = {module.name: module for module in _applied(small, ops, None)}
+    lost: dict[str, str] = {}
     for module in _applied(small, ops, device):
-        if lost := sorted(known[module.name].ops.keys() - module.ops.keys()):
-            from transformers import __version__
-
-            return (
-                f"model={spec.name}: {module.kind} of transformers {__version__} computes something else than the "
-                f"table of docs/models.md says ({module.reason}); set " + " ".join(f"ops.{op}=reference" for op in lost)
-            )
-    return None
+        for op in known[module.name].ops.keys() - module.ops.keys():
+            lost[op] = f"not in {module.kind} of transformers {__version__}: {module.reason}"
+    return lost
 
 
 def _small(spec: HuggingFaceConfig) -> HuggingFaceConfig:
