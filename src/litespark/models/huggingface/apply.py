@@ -146,6 +146,7 @@ def apply_ops(
         for module, row in rows.items():
             if module not in reasons:
                 layers.put_in(module, row, ops, device)
+        layers.link(model)
         if seen is not None:
             _take_out_what_differs(seen, rows, reasons)
         why = _attend(model, used["attention"], seen)

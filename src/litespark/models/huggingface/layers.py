@@ -20,7 +20,7 @@ from litespark.models.huggingface.head import head_forward
 from litespark.models.huggingface.table import Attention, Head, Layer, Mlp, Norm
 from litespark.ops.backend import Ops
 from litespark.ops.linear.function import norm_linear, projection_mlp
-from litespark.ops.linear.joined import apart, hooked, joined
+from litespark.ops.linear.joined import apart, hooked, is_plain, joined
 from litespark.ops.linear.state import BlockLinears
 
 Row = Norm | Attention | Mlp | Layer | Head
@@ -33,7 +33,9 @@ class Replaced:
     row: Row
     ops: Ops
     device: str | None  # type of the device that the ops were chosen for; None: of any
-    fp8: InFp8 | None = None  # of attention and MLP, and of a block whose norms and SwiGLU hand over fp8
+    # of attention and MLP, and of a block whose norms and SwiGLU hand over fp8, and the first of those norms
+    fp8: InFp8 | None = None
+    following: Any = None  # of a block: the norm that what it returns goes to
 
 
 def put_in(module: Any, row: Row, ops: Ops, device: str | None) -> None:
@@ -87,7 +89,14 @@ def _made(original: type, kind: type) -> nn.Module:
 
 def _norm(module: Any, hidden_states: Tensor) -> Tensor:
     """(..., D) -> (..., D)."""
-    return module.litespark.ops.rms_norm(hidden_states, *norm_arguments(module))
+    normed = _made_before(module, hidden_states)
+    return normed if normed is not None else module.litespark.ops.rms_norm(hidden_states, *norm_arguments(module))
+
+
+def _made_before(norm: Any, x: Tensor) -> Tensor | None:
+    """What `_added` made for a norm of `x`, unless somebody wrote into it since."""
+    made = None if torch.compiler.is_compiling() else vars(x).pop("litespark_normed", None)
+    return made[2] if made is not None and made[0] is norm and made[1] == x._version else None
 
 
 def norm_arguments(module: Any) -> tuple[Tensor, float]:
@@ -125,7 +134,7 @@ def in_fp8(module: Any, name: str, x: Tensor) -> Joined | None:
 
 def _output(module: Any, x: Tensor) -> Tensor:
     linear = in_fp8(module, "output", x)
-    return getattr(module, module.litespark.row.output)(x) if linear is None else linear.multiply(x)
+    return joined(x, [getattr(module, module.litespark.row.output)]) if linear is None else linear.multiply(x)
 
 
 def activation(function: Any) -> dict[str, str] | None:
@@ -252,12 +261,46 @@ def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Ten
     attended, _ = module.self_attn(hidden_states=normed, **kwargs)
     attended = _scaled(module, row, row.after_attention, attended)
     stream, normed = ops.add_rms_norm(hidden_states, attended, *norm_arguments(norm))
-    return stream + _scaled(module, row, row.after_mlp, module.mlp(normed))
+    return _added(module, stream, _scaled(module, row, row.after_mlp, module.mlp(normed)))
+
+
+def _added(module: Any, stream: Tensor, update: Tensor) -> Tensor:
+    """Their sum, which goes on its way with what the norm of the next block makes of it: both are one op."""
+    norm = module.litespark.following
+    if norm is None or not is_replaced(norm) or norm.litespark.fp8 is not None or not _at_hand(module, norm, stream):
+        return stream + update
+    added, normed = module.litespark.ops.add_rms_norm(stream, update, *norm_arguments(norm))
+    added.litespark_normed = norm, added._version, normed
+    return added
+
+
+def _at_hand(module: Any, norm: Any, stream: Tensor) -> bool:
+    """Whether the weight of another block's norm is there now, and what it makes may be kept until it is used."""
+    weight = norm.weight
+    recomputed = module.training and getattr(module, "gradient_checkpointing", False)
+    # a hook may write into the sum, which the norm keeps for its gradient
+    changed = recomputed or hooked(module)
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or changed or not is_plain(weight):
+        return False
+    # and not gathered for its block alone
+    return weight.shape == stream.shape[-1:] and weight.device == stream.device and weight.untyped_storage().size() > 0
+
+
+def link(model: nn.Module) -> None:
+    """Let each replaced block make the norm of the next one, if that is replaced, and the last that of the model."""
+    for part in model.modules():
+        blocks: list[Any] = list(part) if isinstance(part, nn.ModuleList) else []
+        if blocks and all(is_replaced(block) and isinstance(block.litespark.row, Layer) for block in blocks):
+            norms = [*(block.input_layernorm for block in blocks[1:]), getattr(model.base_model, "norm", None)]
+            for block, norm in zip(blocks, norms, strict=True):
+                block.litespark = replace(block.litespark, following=norm)
 
 
 def _stream_and_norm(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """The residual stream and its norm, of which some backends add the gradients as they make them."""
     if is_replaced(norm) and not hooked(norm):
+        if (normed := _made_before(norm, x)) is not None:
+            return x, normed
         backend = sys.modules[norm.litespark.ops.rms_norm.__module__]
         if (both := getattr(backend, "rms_norm_and_stream", None)) is not None:
             return both(x, *norm_arguments(norm))
@@ -281,7 +324,8 @@ def hand_over_fp8(module: Any, renewal: Renewal) -> bool:
         and all(linear.bias() is None for linear in without_bias)
     )
     if able:
-        module.litespark = replace(module.litespark, fp8=InFp8({}, renewal))
+        for part in (module, module.input_layernorm):
+            part.litespark = replace(part.litespark, fp8=InFp8({}, renewal))
     return able
 
 

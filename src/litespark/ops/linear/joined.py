@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
 
+from litespark.ops.linear.kept import weight_gradient
 from litespark.ops.precision import compute_dtype
 
 
@@ -21,11 +22,13 @@ def joined(x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
     Where each is a plain `nn.Linear`, every product writes its own columns of the result, and in the backward pass adds
     its part of the gradient of `x` to that of the others by itself. Others are called, and their results copied.
     """
-    if not plain(layers):
-        return torch.cat([layer(x) for layer in layers], dim=-1)
-    if len(layers) == 1:
+    dtype, as_called = compute_dtype(x), not plain(layers)
+    # autocast would write the gradient of the weight in its own dtype first
+    if len(layers) == 1 and (as_called or dtype == layers[0].weight.dtype):
         return layers[0](x)
-    return _Joined.apply(x, compute_dtype(x), True, *_parameters(layers))
+    if as_called:
+        return torch.cat([layer(x) for layer in layers], dim=-1)
+    return _Joined.apply(x, dtype, True, *_parameters(layers))
 
 
 def apart(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
@@ -96,8 +99,9 @@ class _Joined(Function):
             x_gradient = whole.view(ctx.shape).to(ctx.dtype)
         needed = iter(ctx.needs_input_grad[3:])
         of_parameters: list[Tensor | None] = []
+        dtypes = iter(ctx.dtypes)
         for part in parts:
-            of_parameters.append(part.T @ rows if next(needed) else None)
-            of_parameters.append(part.sum(0) if next(needed) else None)
-        cast = (None if it is None else it.to(dtype) for it, dtype in zip(of_parameters, ctx.dtypes, strict=True))
-        return x_gradient, None, None, *cast
+            of_weight, of_bias = next(dtypes), next(dtypes)
+            of_parameters.append(weight_gradient(part, rows, of_weight, None) if next(needed) else None)
+            of_parameters.append(part.sum(0, dtype=of_bias) if next(needed) else None)
+        return x_gradient, None, None, *of_parameters
