@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -55,20 +56,24 @@ def _tried(parts: Parts, machine: Machine, ops: Ops, choices: list[Choice]) -> t
     assert isinstance(model, HuggingFaceConfig)
     if {choice.used for choice in choices} <= {REFERENCE}:
         return ops, choices
-    lost = machine.mesh.from_first(lambda: lost_ops(model, ops, machine.device), "layers of the model to be tried")
     asked = parts.ops.backends()
-    if named := [op for op in lost if asked[op] != AUTO]:
-        raise ConfigError(
-            f"ops.{named[0]}: got {asked[named[0]]}, which is {lost[named[0]]}; set ops.{named[0]}={AUTO}, or "
-            f"{REFERENCE}, with which model={model.name} computes as transformers has it"
-        )
-    if machine.mesh.is_first:
+    using = {choice.op: choice for choice in choices}
+    while lost := machine.mesh.from_first(partial(lost_ops, model, ops, machine.device), "layers to be tried"):
         for op, reason in lost.items():
-            log.warning("ops.%s: as transformers computes it, %s", op, reason)
-    return replace(ops, **{op: load(op, REFERENCE) for op in lost}), [
-        replace(choice, used=REFERENCE, reasons=(*choice.reasons, lost[choice.op])) if choice.op in lost else choice
-        for choice in choices
-    ]
+            if asked[op] != AUTO:
+                raise ConfigError(
+                    f"ops.{op}: got {asked[op]}, which is {reason}; set ops.{op}={AUTO}, or {REFERENCE}, with which "
+                    f"model={model.name} computes as transformers has it"
+                )
+            # of those that were measured, and so verified, the others
+            left = {name: time for name, time in using[op].milliseconds.items() if name != using[op].used}
+            used = min(left, key=lambda name: left[name], default=REFERENCE)
+            if machine.mesh.is_first:
+                log.warning("ops.%s: %s is %s; %s is used", op, using[op].used, reason, used)
+            reasons = (*using[op].reasons, f"{using[op].used}: {reason}")
+            using[op] = replace(using[op], used=used, reasons=reasons, milliseconds=left, detail=None)
+            ops = replace(ops, **{op: load(op, used)})
+    return ops, list(using.values())
 
 
 def verifies(parts: Parts, device: torch.device) -> bool:
