@@ -38,7 +38,9 @@ def written(folder: Path, kind: str, **changed: object) -> Path:
     """A folder as transformers writes it, of random weights, with a tokenizer of fewer ids than rows."""
     torch.manual_seed(0)
     config = transformers.CONFIG_MAPPING[kind](**SIZES, eos_token_id=0, **changed)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.generation_config.eos_token_id = [0, 7]
+    model.save_pretrained(folder)
     Tokenizer.train([" ".join(WORDS)] * 9, vocab_size=300).save(folder)
     return folder
 
@@ -85,6 +87,7 @@ def test_a_folder_is_trained_resumed_without_it_and_exported(qwen3, tmp_path, ca
     assert main(["export", str(run_of(tmp_path, "cut")), str(hf)]) == 0
     again = transformers.AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32)
     assert type(again) is transformers.Qwen3ForCausalLM
+    assert again.config.eos_token_id == again.generation_config.eos_token_id == [0, 7]
     ids = torch.tensor([Tokenizer.load(tokenizer).encode_batch(["the quick brown fox"])[0]])
     with torch.no_grad():
         assert torch.equal(again(ids).logits, trained(ids))

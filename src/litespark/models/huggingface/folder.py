@@ -12,7 +12,7 @@ from litespark.atomic import written_whole
 from litespark.models.exported_tokenizer import tokenizer_files
 from litespark.models.huggingface.model import CausalLM
 from litespark.models.huggingface.spec import HuggingFaceConfig
-from litespark.models.safetensors_folder import SafetensorsReader, read_json
+from litespark.models.safetensors_folder import SafetensorsReader, end_ids, read_json
 from litespark.ops.backend import Ops
 
 # of the files that wrote it, or choices of how to compute, some of which would fetch code
@@ -33,6 +33,8 @@ def read_config(path: Path, name: str) -> HuggingFaceConfig:
     content = read_json(path)
     config = transformers_config(content, path)
     stated = json.loads(config.to_json_string(use_diff=False))
+    if ids := end_ids(path.parent):
+        stated["eos_token_id"] = ids if len(ids) > 1 else ids[0]
     return HuggingFaceConfig(
         str(path.parent), config={key: value for key, value in stated.items() if key not in _LEFT_OUT}
     )

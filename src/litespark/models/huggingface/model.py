@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from litespark.models.huggingface.apply import Module, apply_ops, family_of, ops_of
 from litespark.models.huggingface.attention import PREFIX, packed
 from litespark.models.huggingface.initial import restore_buffers
+from litespark.models.huggingface.layers import is_replaced
 from litespark.models.huggingface.table import Head
 from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.attention.documents import Documents
@@ -41,14 +42,14 @@ class CausalLM(nn.Module):
         self.config = config
         self.causal_lm = AutoModelForCausalLM.from_config(config.transformers, dtype=torch.float32)
         names = inspect.signature(self.causal_lm.forward).parameters
-        used = names_of(ops)
-        head = self.causal_lm.get_output_embeddings()
-        plain = isinstance(head, nn.Linear) and head.bias is None
-        self.ops, self.head = ops, family_of(self.causal_lm).head if plain else None
+        used, self.ops = names_of(ops), ops
         self.applied: list[Module] = []
         if set(used.values()) != {REFERENCE} and ops_of(self.causal_lm):
             # on meta nothing can be tried: the table is taken at its word
             self.applied = apply_ops(self.causal_lm, ops, used, probing=False)
+        head = self.causal_lm.get_output_embeddings()
+        plain = isinstance(head, nn.Linear) and head.bias is None
+        self.head = family_of(self.causal_lm).head if plain and is_replaced(self.causal_lm) else None
         # both have other names in earlier versions of transformers
         if recompute == "full":
             enable = getattr(self.causal_lm, "activation_checkpointing_enable", None)
