@@ -19,6 +19,15 @@ _SIZES = {
     "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 
+_EXPERTS = {
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v3": {
+        "first_k_dense_replace": 2, "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8,
+        "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12,
+    },
+}  # fmt: skip
+_HEADS = ("num_attention_heads", "num_key_value_heads")
+
 
 def _state(model):
     own = [(type(part), sorted(vars(part))) for part in model.modules()]
@@ -43,10 +52,10 @@ def _applied():
     return model
 
 
-def _model(family, **other):
-    return transformers.AutoModelForCausalLM.from_config(
-        transformers.AutoConfig.for_model(family, **{**_SIZES, **other}), dtype=torch.float32
-    )
+def _model(family, leave_out=(), **other):
+    sizes = {name: size for name, size in {**_SIZES, **other}.items() if name not in leave_out}
+    config = transformers.AutoConfig.for_model(family, **sizes)
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 _T5 = {"vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 4}
@@ -82,6 +91,11 @@ def test_a_model_that_it_cannot_be_done_to_is_refused_and_as_it_was(case):
 )  # fmt: skip
 def test_ops_that_cannot_be_are_refused(family, ops, match):
     _refused(build(family), match, ops=ops)
+
+
+def test_attention_that_drops_weights_in_training_is_said_to_be_left_alone_there():
+    reasons = {it.name: it.reason for it in litespark.apply(build("llama", attention_dropout=0.1)).modules}
+    assert reasons["model.layers.0.self_attn"] == "attention: it drops weights while it trains"
 
 
 def test_removing_what_was_not_applied_is_refused():
@@ -148,15 +162,21 @@ def test_quantised_products_are_called():
 @pytest.mark.parametrize(
     "family, ran, reason",
     [
-        # norms whose weight is the distance from one are told from RMSNorm by what they compute
-        ("gemma", {"attention"}, "away from the model's own"),
+        # norms whose weight is the distance from one are told from others by what they compute
+        ("gemma", {"rms_norm", "attention"}, ""),
         ("glm4", {"rms_norm", "attention"}, ""),
+        ("deepseek_v3", {"rms_norm"}, "attention: its keys and values have different sizes"),
+        ("nanochat", {"attention"}, "it has no weight"),
         ("cohere", {"attention"}, "not in the table"),
         ("gpt_oss", {"rms_norm"}, "does not support an attention implementation"),
+        # computes with the mask by itself
+        ("doge", {"rms_norm"}, "attention: AttributeError"),
+        # whose config has no heads
+        ("mamba", {"rms_norm"}, "not in the table"),
     ],
 )
 def test_of_a_family_that_is_not_in_the_table_runs_what_computes_the_same(family, ran, reason):
-    model = _model(family, **({"num_local_experts": 4, "num_experts_per_tok": 2} if family == "gpt_oss" else {}))
+    model = _model(family, leave_out=_HEADS if family == "mamba" else (), **_EXPERTS.get(family, {}))
     before, expected = _state(model), model.eval()(_TOKENS).logits
     done = litespark.apply(model).modules
     assert {op for it in done for op in it.ops} == ran

@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,50 +12,20 @@ from torch.distributed.tensor import DTensor
 
 from litespark.mesh import Mesh
 from litespark.models.huggingface import attention, fp8, layers
+from litespark.models.huggingface.applied import OP_OF, Applied, Module, complain, told
 from litespark.models.huggingface.layers import Row
-from litespark.models.huggingface.probing import Probe, probe
-from litespark.models.huggingface.table import FAMILIES, Attention, Family, Head, Layer, Mlp, Norm
+from litespark.models.huggingface.probing import Call, Probe, probe
+from litespark.models.huggingface.table import FAMILIES, Family, Mlp, Norm
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig
-from litespark.ops.choice import Choice, decide
+from litespark.ops.choice import decide
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import Place, StepShapes
 
-# kind of layer -> the op that takes its place, those inside of others first
-OP_OF: dict[type, str] = {
-    Norm: "rms_norm", Mlp: "swiglu", Attention: "rope", Layer: "add_rms_norm", Head: "linear_cross_entropy"
-}  # fmt: skip
 _IDLE = frozenset({"swiglu_linear", "fp8"})
 _LONGEST = 4096  # tokens of a sequence that backends are measured with, unless another length is given
 _BEFORE = "litespark_attention"  # attribute of a model: the implementation of attention that it had
-
-
-@dataclass(frozen=True)
-class Module:
-    """One module, and what runs in it."""
-
-    name: str
-    kind: str  # its class
-    ops: dict[str, str] = field(default_factory=dict)  # op -> backend; none: the module is as it was
-    reason: str = ""  # why it is, or why an op that the table has for it does not run
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What `apply` did with every module that has parameters or is in the table, and how backends were chosen."""
-
-    modules: tuple[Module, ...]
-    choices: tuple[Choice, ...]
-
-    def __str__(self) -> str:
-        """A line for each class of modules and what came of them."""
-        grouped: dict[tuple[str, str], int] = {}
-        for module in self.modules:
-            what = " ".join(f"{op}={backend}" for op, backend in module.ops.items())
-            what += f"{', ' * bool(what)}left alone: {module.reason}" * bool(module.reason)
-            grouped[module.kind, what] = grouped.get((module.kind, what), 0) + 1
-        return "\n".join(f"{count:4} {kind}: {what}" for (kind, what), count in grouped.items())
 
 
 def apply(
@@ -149,13 +119,13 @@ def apply_ops(
         layers.link(model)
         if seen is not None:
             _take_out_what_differs(seen, rows, reasons)
-        why = _attend(model, used["attention"], seen)
+        attending = _attend(model, used["attention"], seen)
         done = [
-            _told(name, module, rows.get(module), reasons.get(module), used, why)
+            told(name, module, rows.get(module), reasons.get(module), used, attending)
             for name, module in model.named_modules()
-            if module in rows or _attends(module) or any(True for _ in module.parameters(recurse=False))
+            if module in rows or module in attending or any(True for _ in module.parameters(recurse=False))
         ]
-        _complain(done, asked or OpsConfig())
+        complain(done, asked or OpsConfig())
     except BaseException:
         remove(model)
         raise
@@ -241,17 +211,22 @@ def _fp8(precision: str | Fp8Config | None, device: torch.device) -> Fp8Config |
 
 def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype | None) -> Place:
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    longest = getattr(config, "max_position_embeddings", _LONGEST)
+
+    def size(name: str, otherwise: int) -> int:
+        value = getattr(config, name, None)
+        return value if isinstance(value, int) and value > 0 else otherwise
+
+    heads = size("num_attention_heads", -(-config.hidden_size // 64))  # of models without attention, or a list
+    kv_heads = size("num_key_value_heads", heads)
+    longest = size("max_position_embeddings", _LONGEST)
     shapes = StepShapes(
         sequences,
         length or min(longest, _LONGEST),
         config.hidden_size,
         heads,
         heads if heads % kv_heads else kv_heads,  # some families have the key and do not read it
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
-        getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        size("head_dim", config.hidden_size // heads),
+        size("intermediate_size", 4 * config.hidden_size),
         config.vocab_size,
     )
     return Place(model.device, autocast or model.dtype, shapes, autocast=autocast is not None)
@@ -296,39 +271,54 @@ def _own_config(model: Any) -> None:
 
 
 def _take_out_what_differs(seen: Probe, rows: dict[nn.Module, Row], reasons: dict[nn.Module, str]) -> None:
+    def of(kind: Any) -> list[Any]:
+        return [module for module in rows if layers.original(module) is kind]
+
     def put_back(kind: Any, reason: str) -> None:
-        for module in [module for module in rows if layers.original(module) is kind]:
+        for module in of(kind):
             layers.take_out(module)
             reasons[module] = reason
+
+    def differs(kind: Any, call: Call) -> str | None:
+        if (reason := call.difference()) is not None and rows[call.module] == Norm():
+            for module in of(kind):  # the other RMSNorm that families have
+                rows[module] = Norm(offset=1.0)
+                module.litespark = replace(module.litespark, row=rows[module])
+            return call.difference() and reason
+        return reason
 
     for wanted in OP_OF:
         for kind, call in seen.calls.items():  # of the classes as they were
             ours = isinstance(rows.get(call.module), wanted) and layers.is_replaced(call.module)
-            if ours and (reason := call.difference()) is not None:
+            if ours and (reason := differs(kind, call)) is not None:
                 put_back(kind, reason)
     if (reason := seen.difference_of_loss()) is not None and layers.is_replaced(seen.model):
         put_back(layers.original(seen.model), reason)
 
 
-def _attend(model: Any, backend: str, seen: Probe | None) -> str | None:
-    """Switch to our attention; why not, or None."""
+def _attend(model: Any, backend: str, seen: Probe | None) -> dict[nn.Module, str | None]:
+    """Switch to our attention; the modules that ask for attention, and why not ours, or None."""
+    named = [module for module in model.modules() if type(module).__name__.endswith("Attention")]
     if backend == REFERENCE:
-        return "ops.attention=reference"
+        return dict.fromkeys(named, "ops.attention=reference")
     if not model._can_set_attn_implementation():
-        return "it does not ask for attention by AttentionInterface"
+        return dict.fromkeys(named, "it does not ask for attention by AttentionInterface")
     before = model.config._attn_implementation
     reason = None
     try:
         _set_attention(model, attention.register(backend))
-        if seen is not None:
+        if seen is None:
+            return dict.fromkeys(named)
+        with attention.noting() as attending:
             reason = seen.difference_of_logits()
-    except ValueError as error:
-        reason = str(error).split(". ")[0]
-    if reason is not None and seen is not None:
-        _set_attention(model, before)
-        if (again := seen.difference_of_logits()) is not None:
-            raise ValueError(f"litespark.apply: got another model than before: {again}")
-    return reason
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # of models that look into their mask
+        reason = f"{'' if isinstance(error, ValueError) else f'{type(error).__name__}: '}{error}".split(". ")[0]
+    if reason is None:
+        return attending
+    _set_attention(model, before)
+    if seen is not None and (again := seen.difference_of_logits()) is not None:
+        raise ValueError(f"litespark.apply: got another model than before: {again}")
+    return dict.fromkeys(named, reason)
 
 
 def _set_attention(model: Any, name: str) -> None:
@@ -357,43 +347,3 @@ def _multiply_in_fp8(model: Any, config: Fp8Config, pieces: Pieces, backend: str
         return replace(module, reason=f"fp8: {reason}")
 
     return [told(module) for module in done]
-
-
-def _attends(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("Attention")
-
-
-def _told(
-    name: str, module: nn.Module, row: Row | None, reason: str | None, used: Mapping[str, str], no_attention: str | None
-) -> Module:
-    ops, reasons = {}, []
-    if row is not None and reason is None:
-        op = OP_OF[type(row)]
-        ops[op] = used[op]
-    elif row is not None:
-        reasons.append(f"{OP_OF[type(row)]}: {reason}")
-    if _attends(module):
-        if no_attention is None:
-            ops["attention"] = used["attention"]
-        else:
-            reasons.append(f"attention: {no_attention}")
-    if not ops and not reasons:
-        of_pytorch = {nn.Linear: "a product of PyTorch", nn.Embedding: "a lookup of PyTorch"}
-        reasons = [of_pytorch.get(type(module), "not in the table")]
-    return Module(name, type(module).__name__, ops, "; ".join(reasons))
-
-
-def _complain(done: list[Module], asked: OpsConfig) -> None:
-    ran = {op for module in done for op in module.ops}
-    alone = "\n".join(dict.fromkeys(f"  {module.kind}: {module.reason}" for module in done if module.reason))
-    named = {op: name for op, name in asked.backends().items() if name not in (AUTO, REFERENCE)}
-    if missing := {op: name for op, name in named.items() if op not in ran}:
-        raise ValueError(
-            f"litespark.apply: got ops {missing}, which no layer of this model came to run with; ask for others. Left "
-            f"alone:\n{alone}"
-        )
-    if not ran:
-        raise ValueError(
-            f"litespark.apply: got a model of which nothing could be replaced, expected one of {', '.join(FAMILIES)}. "
-            f"Left alone:\n{alone}"
-        )

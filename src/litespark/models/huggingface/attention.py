@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from litespark.ops.attention.documents import Documents, causal_visible
 from litespark.ops.backend import load
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # documents that are known beside the positions, from which transformers would derive them once a mask, on the host
 _PACKED: ContextVar[Documents | None] = ContextVar("packed", default=None)
 PREFIX = "litespark_"
+_noted: dict[nn.Module, str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,18 @@ def register(backend: str) -> str:
     return name
 
 
+@contextmanager
+def noting() -> Iterator[dict[nn.Module, str | None]]:
+    """Which modules ask for our attention within, and why it is left to that of transformers, or None."""
+    global _noted
+    noted: dict[nn.Module, str | None] = {}
+    _noted = noted
+    try:
+        yield noted
+    finally:
+        _noted = None
+
+
 def _attend(
     op: Callable[..., Tensor],
     backend: str,
@@ -81,7 +94,14 @@ def _attend(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     masked = isinstance(attention_mask, Tensor)
-    if masked or dropout or not causal or kwargs.get("position_bias") is not None or key.shape != value.shape:
+    reason = None
+    if key.shape != value.shape:
+        reason = "its keys and values have different sizes"
+    elif not causal or kwargs.get("position_bias") is not None:
+        reason = "it is not causal, or has a bias of positions"
+    if _noted is not None:
+        _noted[module] = "it drops weights while it trains" if getattr(module, "attention_dropout", 0) else reason
+    if reason is not None or masked or dropout:
         if not masked:
             plain = seen.documents is None and seen.window is None
             attention_mask = None if plain else seen.mask(query.shape[2], key.shape[2], query.device)

@@ -32,7 +32,7 @@ class Call:
         """What is wrong when it is called once more; None: nothing."""
         expected = _first(self.result)
         try:
-            with torch.no_grad(), device_of(expected.device).autocast(self.autocast):
+            with still(self.module), torch.no_grad(), device_of(expected.device).autocast(self.autocast):
                 again = self.module(*self.arguments, **self.named)
         except ValueError as error:
             return f"its op refuses it: {error}"
