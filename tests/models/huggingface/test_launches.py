@@ -120,3 +120,16 @@ def test_recomputed_blocks_keep_one_tensor_and_make_their_own_norms(reentrant):
     assert not any(made)
     for name, part in model.named_parameters():
         assert torch.allclose(part.grad, expected[name], rtol=1e-4, atol=1e-7), name
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu", "triton"])
+def test_an_offset_is_added_to_weights_of_a_norm_in_fp32(backend):
+    model, exact = build("gemma3_text", torch.bfloat16), build("gemma3_text", torch.float64)
+    x = torch.randn(64, 48, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    norms = [part.model.layers[0].input_layernorm for part in (model, exact)]
+    with torch.no_grad():
+        norms[1].weight.copy_(norms[0].weight)
+        expected = norms[1](x.double())
+        theirs = (norms[0](x) - expected).norm()
+        litespark.apply(model, {"attention": "reference", "rms_norm": backend})
+        assert (norms[0](x) - expected).norm() < 1.02 * theirs

@@ -102,7 +102,8 @@ def _made_before(norm: Any, x: Tensor) -> Tensor | None:
 def norm_arguments(module: Any) -> tuple[Tensor, float]:
     """Weight (D,) and epsilon of a replaced norm."""
     offset = module.litespark.row.offset
-    return module.weight + offset if offset else module.weight, epsilon(module)
+    # in fp32, as transformers adds it: next to one, bf16 has no bits for small weights
+    return module.weight.float() + offset if offset else module.weight, epsilon(module)
 
 
 def epsilon(norm: Any) -> Any:
