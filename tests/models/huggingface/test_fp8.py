@@ -202,3 +202,11 @@ def test_sizes_that_fp8_products_do_not_take_are_left_alone_and_said_so():
     reasons = {module.name.rpartition(".")[2]: module.reason for module in applied.modules}
     assert "its size 40 is no multiple of 16" in reasons["down_proj"]
     assert reasons["q_proj"] == ""
+
+
+def test_a_compiled_model_is_refused():
+    model = _model(num_hidden_layers=1)
+    litespark.apply(model, precision=SIMULATED)
+    compiled = torch.compile(model, backend="eager")
+    with pytest.raises(ValueError, match="which cannot trace its kernels"):
+        _loss(compiled, *_batches(1)[0])

@@ -149,10 +149,7 @@ class InFp8:
         if linear is None:
             return None
         if torch.compiler.is_compiling():
-            raise ValueError(
-                'litespark.apply: got a model with precision="fp8" in torch.compile, which cannot trace its kernels; '
-                "compile without precision, or leave it uncompiled"
-            )
+            _refuse_compilation()
         assert linear.scaling is not None
         if x.device != linear.scaling.scale.device:
             raise ValueError(
@@ -171,6 +168,14 @@ class InFp8:
             return None
         self.renewal.catch_up()
         return linear
+
+
+@torch.compiler.disable  # an error within what it traces the compiler takes for a reason to run that part without
+def _refuse_compilation() -> None:
+    raise ValueError(
+        'litespark.apply: got a model with precision="fp8" in torch.compile, which cannot trace its kernels; compile '
+        "without precision, or leave it uncompiled"
+    )
 
 
 @functools.cache
