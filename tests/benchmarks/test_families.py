@@ -1,6 +1,8 @@
 """Layers of families as they are counted: their products are those of the model, and a patch of others is undone."""
 
 import dataclasses
+import shlex
+from pathlib import Path
 
 import pytest
 from transformers import CONFIG_MAPPING
@@ -9,10 +11,12 @@ from transformers.models.olmo2 import modeling_olmo2
 from litespark.benchmarks.traffic.families import LIGER, OURS, UNMODIFIED
 from litespark.benchmarks.traffic.family_models import FAMILY_MODELS
 from litespark.benchmarks.traffic.family_session import count_family
-from litespark.metrics.records.traffic import FamilyTraffic
+from litespark.metrics.records.traffic import FamiliesRecord, FamilyTraffic
 from litespark.models.huggingface.counts import counts_of
 from litespark.reports.family_traffic import behind, outside_products
 
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+RECORD = FamiliesRecord.read(max((RESULTS / "counted").glob("*_bench-families_*.json")))
 SEQUENCES, LENGTH = 2, 256
 SMALL = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 96, "num_attention_heads": 4}
 
@@ -57,3 +61,25 @@ def test_the_patch_of_liger_is_counted_and_undone():
     assert _layer(patched)["gemm"].flops == _layer(plain)["gemm"].flops
     assert vars(modeling_olmo2) == before
     assert modeling_olmo2.Olmo2ForCausalLM.forward is forward
+
+
+@pytest.mark.parametrize("name", ["llama3", "gemma2"])
+def test_a_layer_moves_what_the_shipped_record_holds(name):
+    (recorded,) = (variant for variant in _recorded()[name].variants if variant.name == OURS)
+    now = count_family(FAMILY_MODELS[name], OURS, RECORD.sequences, RECORD.seq_len)
+    assert (now.classes, now.saved) == (recorded.classes, recorded.saved), (
+        f"if that is meant, renew the record: {shlex.join(RECORD.provenance.command)}"
+    )
+
+
+def test_ours_moves_less_than_others_where_it_is_said_to():
+    families = _recorded()
+    assert families.keys() == FAMILY_MODELS.keys()
+    words = {name: behind(family) for name, family in families.items()}
+    # its norms come behind attention and MLP, and a compiler joins them with the addition
+    assert {name for name, missed in words.items() if missed is not None} == {"olmo2"}
+    assert not any(UNMODIFIED in missed or LIGER in missed for missed in words.values() if missed is not None)
+
+
+def _recorded():
+    return {family.family: family for family in RECORD.families}
