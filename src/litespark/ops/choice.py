@@ -60,6 +60,8 @@ def _cannot(op: str, name: str, place: Place) -> str | None:
             return "with ops.cuda_graph=true nothing is compiled"
         if name == "varlen" and place.shapes.documents:
             return "the number of documents differs from batch to batch, which no CUDA graph can hold"
+    if place.softcap and op == "attention" and not BACKENDS[op][name].softcap:
+        return "it has no soft cap"
     return why_not(op, name, place.device, place.dtype, place.shapes)
 
 

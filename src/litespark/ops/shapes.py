@@ -38,6 +38,7 @@ class Place:
     fp8: Fp8Config | None = None  # settings of a run in fp8; None: it is not, or nothing is known of them
     residual: torch.dtype | None = None  # of the residual stream; None: fp32 under autocast
     cuda_graph: bool = False  # steps are recorded and replayed
+    softcap: bool = False  # scores of attention are capped
 
     @property
     def stream_dtype(self) -> torch.dtype:

@@ -35,7 +35,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **other: Any) -> Any:
     """A random model; the weights of its norms and biases are random too, which they are not when it is made."""
-    config = transformers.AutoConfig.for_model(family, **{**_SIZES, **FAMILIES[family], **other})
+    settings = {**_SIZES, **FAMILIES[family], **other}
+    if "layer_types" in settings:
+        settings["layer_types"] = settings["layer_types"][: settings["num_hidden_layers"]]
+    config = transformers.AutoConfig.for_model(family, **settings)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

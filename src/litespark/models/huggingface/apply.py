@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from litespark.device import device_of
 from litespark.mesh import Mesh
 from litespark.models.huggingface import attention, fp8, layers
 from litespark.models.huggingface.applied import OP_OF, Applied, Module, complain, told
@@ -21,6 +22,7 @@ from litespark.ops.choice import decide
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.measuring import default_cache
 from litespark.ops.shapes import Place, StepShapes
 
 _IDLE = frozenset({"swiglu_linear", "fp8"})
@@ -63,15 +65,19 @@ def apply(
     low = _fp8(precision, whole.device)
     place = replace(_place(whole, sequences, length, autocast), fp8=low)
     idle = _IDLE if low is None else _IDLE - {"fp8"}
-    chosen, choices = decide(config, place, Mesh(), verifying=verify, idle=idle)
+    with device_of(place.device).random_state_kept():
+        chosen, choices = decide(config, place, Mesh(), verifying=verify, cache=default_cache(), idle=idle)
     before = gradients_of(whole, place) if verify else None
     modules = apply_ops(whole, chosen, {choice.op: choice.used for choice in choices}, asked=config)
-    if before is not None and (wrong := why_apart(whole, place, before)):
+    try:
+        if before is not None and (wrong := why_apart(whole, place, before)):
+            raise ValueError(f"litespark.apply: got {wrong}, expected the loss and gradients of the model as it was")
+        if low is not None:
+            backend = next(choice.used for choice in choices if choice.op == "fp8")
+            modules = _multiply_in_fp8(whole, low, chosen.fp8, backend, modules)
+    except BaseException:
         remove(whole)
-        raise ValueError(f"litespark.apply: got {wrong}, expected the loss and gradients of the model as it was")
-    if low is not None:
-        backend = next(choice.used for choice in choices if choice.op == "fp8")
-        modules = _multiply_in_fp8(whole, low, chosen.fp8, backend, modules)
+        raise
     return Applied(tuple(modules), tuple(choices))
 
 
@@ -229,7 +235,8 @@ def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype
         size("intermediate_size", 4 * config.hidden_size),
         config.vocab_size,
     )
-    return Place(model.device, autocast or model.dtype, shapes, autocast=autocast is not None)
+    softcap = getattr(config, "attn_logit_softcapping", None) is not None
+    return Place(model.device, autocast or model.dtype, shapes, autocast=autocast is not None, softcap=softcap)
 
 
 # ---------------------------------------------------------------- what is done
@@ -247,6 +254,10 @@ def _row(family: Family, kind: Any) -> Row | None:
     return Norm() if norm and len(inspect.signature(kind.forward).parameters) == 2 else family.rows().get(kind.__name__)
 
 
+def _as_it_was(op: str) -> str:
+    return f"ops.{op}=reference, by name or since nothing faster can run here"
+
+
 def _why_not(module: Any, kind: Any, row: Row, used: Mapping[str, str]) -> str | None:
     op = OP_OF[type(row)]
     if type(module).forward is not kind.forward:
@@ -254,7 +265,7 @@ def _why_not(module: Any, kind: Any, row: Row, used: Mapping[str, str]) -> str |
     if isinstance(row, Norm) and not (hasattr(module, "weight") and layers.epsilon(module) is not None):
         return "it has no weight or no epsilon"
     if used[op] == REFERENCE:
-        return f"ops.{op}=reference"
+        return _as_it_was(op)
     if "forward" in vars(module):
         return "its forward was replaced by somebody else"
     if isinstance(row, Mlp) and layers.activation(getattr(module, row.activation)) is None:
@@ -300,7 +311,7 @@ def _attend(model: Any, backend: str, seen: Probe | None) -> dict[nn.Module, str
     """Switch to our attention; the modules that ask for attention, and why not ours, or None."""
     named = [module for module in model.modules() if type(module).__name__.endswith("Attention")]
     if backend == REFERENCE:
-        return dict.fromkeys(named, "ops.attention=reference")
+        return dict.fromkeys(named, _as_it_was("attention"))
     if not model._can_set_attn_implementation():
         return dict.fromkeys(named, "it does not ask for attention by AttentionInterface")
     before = model.config._attn_implementation
@@ -331,7 +342,6 @@ def _multiply_in_fp8(model: Any, config: Fp8Config, pieces: Pieces, backend: str
     reasons = fp8.enable(model, config, pieces)
     blocks = [name for name, module in model.named_modules() if layers.hand_over_fp8(module, model.litespark_fp8)]
     if None not in reasons.values():
-        remove(model)
         why = (
             ", ".join(map(str, dict.fromkeys(reasons.values())))
             or "none of them is in an attention or MLP that was replaced"

@@ -7,6 +7,7 @@ B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -106,13 +107,28 @@ def _attend(
             plain = seen.documents is None and seen.window is None
             attention_mask = None if plain else seen.mask(query.shape[2], key.shape[2], query.device)
         kwargs |= {"dropout": dropout, "scaling": scaling}
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        attend = sdpa_attention_forward
+        if kwargs.get("softcap") is not None:  # which PyTorch's has not
+            attend = getattr(sys.modules[type(module).__module__], "eager_attention_forward")  # noqa: B009
+            attention_mask = _added(seen.mask(query.shape[2], key.shape[2], query.device), attention_mask, query.dtype)
+        return attend(module, query, key, value, attention_mask, **kwargs)
     natural = query.shape[-1] ** -0.5
     options: dict[str, Any] = {} if scaling in (None, natural) else {"scale": scaling}
     if kwargs.get("softcap") is not None:
         options["softcap"] = kwargs["softcap"]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     return op(query, key, value, seen.documents, seen.window, **options), None
+
+
+def _added(causal: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """A mask that is added to scores, of one that says what is seen, or of `causal`."""
+    if mask is None:
+        mask = causal
+    return (
+        mask
+        if mask.is_floating_point()
+        else torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    )
 
 
 def _mask(
