@@ -179,7 +179,7 @@ def _attend(
     parts = _query_key_value(module, row, x, product, position_embeddings)
     query, key, value = (part.transpose(1, 2) for part in parts)
     if cache is not None:
-        key, value = cache.update(key, value, module.layer_idx)
+        key, value = cache.update(key, value, module.layer_idx, kwargs)
     eager: Any = getattr(sys.modules[module.__module__], "eager_attention_forward", None)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
     window = module.sliding_window if hasattr(module, "sliding_window") else getattr(config, "sliding_window", None)
