@@ -11,6 +11,7 @@ from transformers.models.llama import modeling_llama
 import litespark
 from litespark.models.huggingface import apply as module
 from litespark.models.huggingface.layers import is_replaced
+from litespark.models.huggingface.table import FAMILIES, Attention
 from tests.models.huggingface.families import build
 
 _TOKENS = torch.randint(3, 97, (2, 20), generator=torch.Generator().manual_seed(1))
@@ -184,6 +185,22 @@ def test_of_a_family_that_is_not_in_the_table_runs_what_computes_the_same(family
     torch.testing.assert_close(model(_TOKENS).logits, expected, rtol=1e-4, atol=1e-5)
     litespark.remove(model)
     assert _state(model) == before
+
+
+def test_attention_that_is_left_to_pytorch_sees_all_that_is_in_the_cache():
+    model = _model("deepseek_v3", **_EXPERTS["deepseek_v3"]).eval()
+    litespark.apply(model)
+    cache = transformers.DynamicCache(config=model.config)
+    with torch.no_grad():
+        parts = [model(part, cache=cache, use_cache=True).logits for part in _TOKENS.split(8, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(_TOKENS).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ops", ["litespark", {"attention": "reference"}])
+def test_a_later_layer_that_differs_from_the_first_of_its_kind_is_noticed(ops, monkeypatch):
+    wrong = dataclasses.replace(FAMILIES["smollm3"], attention=Attention())
+    monkeypatch.setitem(FAMILIES, "smollm3", wrong)  # whose second layer does not rotate
+    _refused(build("smollm3"), "got another model than before: it is .* away", ops=ops)
 
 
 class _WrongGradient(torch.autograd.Function):

@@ -7,6 +7,8 @@ from unittest import mock
 import pytest
 import torch
 import transformers
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import masking_utils
 
 import litespark
@@ -120,6 +122,31 @@ def test_recomputed_blocks_keep_one_tensor_and_make_their_own_norms(reentrant):
     assert not any(made)
     for name, part in model.named_parameters():
         assert torch.allclose(part.grad, expected[name], rtol=1e-4, atol=1e-7), name
+
+
+class _Recomputing(nn.Module):
+    """A wrapper of somebody else around a block."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x, **options):
+        return checkpoint(lambda x: self.block(x, **options), x, use_reentrant=True)
+
+
+def test_a_norm_that_a_wrapped_block_made_without_gradients_is_made_again():
+    model = build("llama").train()
+    tokens = torch.arange(20)[None]
+    model(tokens, labels=tokens, use_cache=False).loss.backward()
+    expected = [part.grad for part in model.parameters()]
+    model.zero_grad()
+    litespark.apply(model)
+    for index, block in enumerate(model.model.layers):
+        model.model.layers[index] = _Recomputing(block)
+    model(tokens, labels=tokens, use_cache=False).loss.backward()
+    for (name, part), gradient in zip(model.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(part.grad, gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu", "triton"])

@@ -126,6 +126,12 @@ def apply_ops(
         if seen is not None:
             _take_out_what_differs(seen, rows, reasons)
         attending = _attend(model, used["attention"], seen)
+        # of each kind of layer only the first was tried
+        if seen is not None and (reason := seen.difference_of_logits()) is not None:
+            raise ValueError(
+                f"litespark.apply: got another model than before: {reason}; set the ops of the layers that differ to "
+                '"reference", one after the other'
+            )
         done = [
             told(name, module, rows.get(module), reasons.get(module), used, attending)
             for name, module in model.named_modules()
@@ -303,7 +309,7 @@ def _take_out_what_differs(seen: Probe, rows: dict[nn.Module, Row], reasons: dic
             ours = isinstance(rows.get(call.module), wanted) and layers.is_replaced(call.module)
             if ours and (reason := differs(kind, call)) is not None:
                 put_back(kind, reason)
-    if (reason := seen.difference_of_loss()) is not None and layers.is_replaced(seen.model):
+    if layers.is_replaced(seen.model) and (reason := seen.difference_of_loss()) is not None:
         put_back(layers.original(seen.model), reason)
 
 
@@ -327,8 +333,6 @@ def _attend(model: Any, backend: str, seen: Probe | None) -> dict[nn.Module, str
     if reason is None:
         return attending
     _set_attention(model, before)
-    if seen is not None and (again := seen.difference_of_logits()) is not None:
-        raise ValueError(f"litespark.apply: got another model than before: {again}")
     return dict.fromkeys(named, reason)
 
 

@@ -90,7 +90,9 @@ def _attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if kwargs.get("s_aux") is not None:
-        raise ValueError(f"{type(module).__name__} has attention sinks, which our attention has not")
+        raise ValueError(
+            f"{type(module).__name__} has attention sinks, which our attention has not; set ops.attention=reference"
+        )
     seen = attention_mask if isinstance(attention_mask, Visible) else Visible(window=kwargs.get("sliding_window"))
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
@@ -104,7 +106,9 @@ def _attend(
         _noted[module] = "it drops weights while it trains" if getattr(module, "attention_dropout", 0) else reason
     if reason is not None or masked or dropout:
         if not masked:
-            plain = seen.documents is None and seen.window is None
+            # causal attention of PyTorch lets the first query see one key, however many there were before
+            alike = not causal or query.shape[2] in (1, key.shape[2])
+            plain = alike and seen.documents is None and seen.window is None
             attention_mask = None if plain else seen.mask(query.shape[2], key.shape[2], query.device)
         kwargs |= {"dropout": dropout, "scaling": scaling}
         attend = sdpa_attention_forward

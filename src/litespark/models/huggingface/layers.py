@@ -96,7 +96,11 @@ def _norm(module: Any, hidden_states: Tensor) -> Tensor:
 def _made_before(norm: Any, x: Tensor) -> Tensor | None:
     """What `_added` made for a norm of `x`, unless somebody wrote into it since."""
     made = None if torch.compiler.is_compiling() else vars(x).pop("litespark_normed", None)
-    return made[2] if made is not None and made[0] is norm and made[1] == x._version else None
+    if made is None or made[0] is not norm or made[1] != x._version:
+        return None
+    # a wrapper that recomputes the block by reentrant checkpointing makes it without gradients
+    trained = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
+    return None if trained and not made[2].requires_grad else made[2]
 
 
 def norm_arguments(module: Any) -> tuple[Tensor, float]:
