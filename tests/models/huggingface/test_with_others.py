@@ -252,6 +252,13 @@ def test_generates_the_same_tokens(options):
     assert ours.generate(_TOKENS, **options).equal(theirs.generate(_TOKENS, **options))
 
 
+def test_a_window_and_a_cache_of_a_fixed_size_give_the_same_tokens():
+    # whose mask `generate` makes, and the model is asked to keep
+    ours, theirs = (model.eval() for model in _pair("mistral"))
+    options = {"max_new_tokens": 6, "do_sample": False, "cache_implementation": "static"}
+    assert ours.generate(_TOKENS, **options).equal(theirs.generate(_TOKENS, **options))
+
+
 def test_hidden_states_are_given_and_attentions_by_eager_attention():
     ours, theirs = _pair("qwen3")
     for model in (ours, theirs):
@@ -270,4 +277,29 @@ def test_heads_that_are_no_plain_layer_are_called():
     for model in (ours, theirs):
         torch.manual_seed(0)
         model.lm_head = nn.Sequential(model.lm_head, nn.Linear(97, 97))
+    _assert_same(_gradients(ours), _gradients(theirs))
+
+
+def test_hooks_of_all_modules_are_called():
+    ours, theirs = _pair()
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda module, _, result: result * 1.5 if isinstance(module, nn.Linear) else None
+    )
+    try:
+        _assert_same(_gradients(ours), _gradients(theirs))
+    finally:
+        hook.remove()
+
+
+def test_another_loss_than_that_of_a_causal_lm_is_the_one_that_is_computed():
+    ours, theirs = _pair()
+    for model in (ours, theirs):
+        model.loss_type = "ForMaskedLM"
+    _assert_same(_gradients(ours), _gradients(theirs))
+
+
+def test_an_activation_that_was_changed_since_is_the_one_that_is_computed():
+    ours, theirs = _pair()
+    for model in (ours, theirs):
+        model.model.layers[0].mlp.act_fn = nn.GELU()
     _assert_same(_gradients(ours), _gradients(theirs))

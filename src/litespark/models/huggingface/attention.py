@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Visible:
 
     documents: Documents | None = None
     window: int | None = None
+    # a mask that is made already, to transformers: `generate` with a cache of a fixed size hands it to the model
+    ndim: ClassVar[int] = 4
 
     def mask(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """(1 or B, 1, S, T) bool."""
@@ -142,12 +144,14 @@ def _mask(
     q_offset: Any = 0,
     kv_offset: int = 0,
     mask_function: Any = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Tensor | Visible | None = None,
     **kwargs: Any,
 ) -> Any:
     """What `_attend` gets as its mask: `Visible`, or (B, 1, S, T) bool where that does not say it."""
     from transformers.masking_utils import causal_mask_function, sdpa_mask
 
+    if isinstance(attention_mask, Visible):
+        return attention_mask
     seen = _seen(causal_mask_function if mask_function is None else mask_function)
     # the last query stands at the last key, which it does not in a cache of a fixed size
     last = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length

@@ -52,11 +52,13 @@ def head_forward(model: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _without_logits(model: Any, kwargs: dict[str, Any], skip: bool) -> bool:
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
     asked = kwargs.get("labels") is not None or kwargs.get("shift_labels") is not None
     keep = kwargs.get("logits_to_keep", 0)
     routers = kwargs.get("output_router_logits") or getattr(model.config, "output_router_logits", False)
-    # a loss of the user's own
-    own = "_loss_function" in vars(model)
+    # or another loss, which `model.loss_function` and `model.loss_type` may say at any time
+    own = model.loss_function is not ForCausalLMLoss
     head = model.get_output_embeddings()
     plain = type(head) is nn.Linear and head.bias is None and is_plain(head.weight) and not hooked(head)
     return bool(skip and asked and not routers and not own and plain) and isinstance(keep, int) and keep == 0

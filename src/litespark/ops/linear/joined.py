@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from litespark.ops.linear.kept import weight_gradient
 from litespark.ops.precision import compute_dtype
@@ -51,10 +52,10 @@ def is_plain(weight: Tensor) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether something waits to be called beside the forward of the module's class."""
+    """Whether something waits to be called beside the forward of the module's class, also a hook of all modules."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    ) or ("forward" in vars(module))
+    ) or ("forward" in vars(module) or _has_any_global_hook())
 
 
 def _parameters(layers: Sequence[Any]) -> list[Tensor | None]:
