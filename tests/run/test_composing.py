@@ -69,6 +69,11 @@ def test_a_word_that_is_no_setting_is_answered_with_the_one_that_was_meant(overr
     assert len(str(caught.value).splitlines()) <= 7
 
 
+def test_a_size_beside_a_folder_is_answered_with_where_the_sizes_come_from():
+    with pytest.raises(ConfigError, match=r"hidden_size=128, but model=huggingface has the name and sizes"):
+        parts("model=huggingface", "model.path=FOLDER", "model.hidden_size=128")
+
+
 def test_all_words_that_are_no_settings_are_answered_together():
     with pytest.raises(CompositionError) as caught:
         parts("optim.learning_rate=1", "trainer.max_steps=3", "model=tny")

@@ -117,6 +117,8 @@ class ConfigLoader(ConfigLoaderImpl):
             return f"got {line}, which its file does not set; write +{line} for an argument of {node['_target_']}"
         known = settings_of_files()
         if key in known and OmegaConf.select(config, key) is None:
+            if group == "model" and OmegaConf.select(config, "model.kind") == "huggingface":
+                return f"got {line}, but model=huggingface has the name and sizes of model.path; take it out"
             return f"got {line}, a setting of {known[key]}, which is not chosen; choose it, or take it out"
         return unknown(key, line.partition("=")[2], list(known))
 

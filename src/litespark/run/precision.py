@@ -90,8 +90,8 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
     """Everything that stands against fp8, each with what would mend it."""
     if not isinstance(parts.model, TakesFp8):
         return [
-            f"precision=fp8: got model={parts.model.name}, expected one with layers for fp8 (TakesFp8 of "
-            "models/spec.py); set precision=bf16"
+            f"precision=fp8: got model={parts.model.name}, expected one with layers for fp8, as the "
+            "native Llama has them (TakesFp8 of models/spec.py); set precision=bf16"
         ]
     reasons = []
     if not parts.fp8.simulate:

@@ -94,6 +94,10 @@ def test_ops_that_cannot_be_are_refused(family, ops, match):
     _refused(build(family), match, ops=ops)
 
 
+def test_a_name_in_place_of_a_dtype_is_refused():
+    _refused(build("llama"), "got autocast='bf16', expected a dtype, torch.bfloat16", autocast="bf16")
+
+
 def test_attention_that_drops_weights_in_training_is_said_to_be_left_alone_there():
     reasons = {it.name: it.reason for it in litespark.apply(build("llama", attention_dropout=0.1)).modules}
     assert reasons["model.layers.0.self_attn"] == "attention: it drops weights while it trains"

@@ -114,7 +114,7 @@ def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) 
             raise ValueError(
                 f"data.tokenizer={config.tokenizer} has {tokenizer.vocab_size} ids, and the vocabulary is "
                 f"{config.vocab_size}. Set model.vocab_size={tokenizer.vocab_size} (data.vocab_size follows it), or "
-                "name another tokenizer."
+                "name another tokenizer, as with model=huggingface, whose vocabulary is that of model.path."
             )
         # what is prepared is that of the tokenizer, in a model of any number of rows
         config = replace(config, vocab_size=tokenizer.vocab_size, add_bos=bool(tokenizer.begin_ids))

@@ -222,6 +222,8 @@ def _fp8(precision: str | Fp8Config | None, device: torch.device) -> Fp8Config |
 
 
 def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype | None) -> Place:
+    if autocast is not None and not isinstance(autocast, torch.dtype):
+        raise ValueError(f"litespark.apply: got autocast={autocast!r}, expected a dtype, torch.bfloat16, or None")
     config = model.config.get_text_config()
 
     def size(name: str, otherwise: int) -> int:
