@@ -24,7 +24,7 @@ from tests.cli.tiny_run import tiny
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
-COMMAND = re.compile(r"(python train\.py|torchrun|litespark|make)\b")
+COMMAND = re.compile(r"(python train\.py|torchrun|litespark|make)(\s|$)")
 MARK = re.compile(r"\b(GPUs?|machines?|nodes?|hours|bucket|minutes)\b")
 # long, and run at small sizes by tests of their own
 NOT_RUN = ("make", "litespark bench", "litespark verify")

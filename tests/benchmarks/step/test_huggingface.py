@@ -114,7 +114,7 @@ def test_each_setup_is_compiled_converted_and_patched_as_it_says(tmp_path, monke
         training, _ = _training(tmp_path, name)
         assert (training.forward is not training.model) is setup.compiled is name.startswith("compiled")
         done.append(name)
-    assert done == ["standard", "sdpa", "compiled", "fp8", "compiled_fp8", "liger", "liger"]
+    assert done == ["standard", "sdpa", "compiled", "fp8", "compiled_fp8", "liger", "liger", "applied"]
 
 
 def test_a_version_of_transformers_with_other_parameters_is_refused():

@@ -28,6 +28,7 @@ _PIECES = {
     "add_rms_norm_backward": "norm",
     "swiglu": "activation",
     "swiglu_backward": "activation",
+    "turn": "copies",
 }
 # a block adds to the residual stream, which belongs to the norm that follows it
 _OUR_MODULES = {Rotary: scope("rope"), Attention: within("attention"), MLP: within("activation"), Block: within("norm")}
