@@ -85,3 +85,12 @@ def test_capped_scores_under_a_mask_in_memory_are_those_of_the_model_as_it_was()
     with torch.no_grad():
         got, expected = (model(_tokens(), attention_mask=holes).logits for model in (ours, theirs))
     assert got[holes == 1].allclose(expected[holes == 1], atol=1e-5)
+
+
+def test_outputs_of_experts_are_of_the_class_that_trainers_read():
+    ours, theirs = build("mixtral").train(), build("mixtral").train()
+    litespark.apply(ours)
+    got, expected = (model(_tokens(), labels=_tokens(), use_cache=False) for model in (ours, theirs))
+    assert type(got) is type(expected)
+    assert got.aux_loss is None
+    assert got.logits is None

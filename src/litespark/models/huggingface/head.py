@@ -65,8 +65,9 @@ def _without_logits(model: Any, kwargs: dict[str, Any], skip: bool) -> bool:
 
 
 def _output(loss: Tensor, outputs: Any, as_dict: bool | None) -> Any:
-    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 
-    kept = {key: value for key, value in outputs.items() if key in inspect.signature(CausalLMOutputWithPast).parameters}
-    result = CausalLMOutputWithPast(loss=loss, **kept)
+    kind = MoeCausalLMOutputWithPast if hasattr(outputs, "router_logits") else CausalLMOutputWithPast
+    kept = {key: value for key, value in outputs.items() if key in inspect.signature(kind).parameters}
+    result = kind(loss=loss, **kept)
     return result if as_dict is None or as_dict else result.to_tuple()
