@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 import litespark
 from litespark.mesh import Mesh
@@ -159,6 +160,17 @@ def test_copies_are_trained_by_themselves_and_removing_leaves_the_model_as_it_wa
     assert len(fp8._watched()) == watched - 1
     assert [type(part) for part in model.modules()] == classes
     assert not [name for name in vars(model) if name.startswith("litespark")]
+
+
+def test_an_activation_that_was_changed_since_is_the_one_that_is_computed():
+    model, exact = _model(), _model()
+    litespark.apply(model, precision=SIMULATED)
+    for each in (model, exact):
+        for layer in each.model.layers:
+            layer.mlp.act_fn = nn.Threshold(1e9, 3.0)  # 3 whatever it gets
+    tokens = _batches(1)[0][0][:1, :16]
+    got, expected = _loss(model.train(), tokens, tokens), _loss(exact.train(), tokens, tokens)
+    assert got.item() == pytest.approx(expected.item(), rel=2e-3)
 
 
 def test_evaluates_in_its_own_dtype(caplog):

@@ -342,7 +342,8 @@ def _linears_in_fp8(module: Any, norm: Any, x: Tensor) -> list[Joined] | None:
     places = (attention, "inputs"), (attention, "output"), (mlp, "inputs"), (mlp, "output")
     linears = [linear for part, name in places if (linear := in_fp8(part, name, x)) is not None]
     whole = len(linears) == len(places) and not any(map(hooked, (module.input_layernorm, norm, attention, mlp)))
-    return linears if whole else None
+    # as when it was decided that it can
+    return linears if whole and activation(getattr(mlp, mlp.litespark.row.activation)) == {} else None
 
 
 def _scaled(module: Any, row: Layer, norm: str | None, update: Tensor) -> Tensor:
