@@ -6,6 +6,10 @@ __version__ = "0.1.0"
 __all__ = ["apply", "remove"]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     """`litespark.apply` and `litespark.remove`, which import PyTorch."""
     if name in __all__:

@@ -57,9 +57,12 @@ def test_bf16_is_within_twice_its_own_error(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_generates_the_same_tokens_from_padded_prompts(family):
+def test_gives_the_same_logits_and_generates_the_same_tokens_from_padded_prompts(family):
     ours, theirs = build(family).eval(), build(family).eval()
     litespark.apply(ours)
+    with torch.no_grad():
+        got, expected = (model(_tokens(), use_cache=False).logits for model in (ours, theirs))
+    assert _distance({"logits": got}, {"logits": expected}) < 1e-5
     options = {"attention_mask": _PADDING, "max_new_tokens": 9, "do_sample": False}
     assert ours.generate(_tokens(), **options).equal(theirs.generate(_tokens(), **options))
 

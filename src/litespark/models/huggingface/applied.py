@@ -65,8 +65,8 @@ def told(
         else:
             reasons.append(f"attention: {attending[module]}")
     if not ops and not reasons:
-        of_pytorch = {nn.Linear: "a product of PyTorch", nn.Embedding: "a lookup of PyTorch"}
-        reasons = [of_pytorch.get(type(module), "not in the table")]
+        product = "a product of PyTorch" if type(module) is nn.Linear else "not in the table"
+        reasons = ["a lookup of PyTorch" if isinstance(module, nn.Embedding) else product]
     return Module(name, type(module).__name__, ops, "; ".join(reasons))
 
 
