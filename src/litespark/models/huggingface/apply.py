@@ -16,6 +16,7 @@ from litespark.models.huggingface import attention, fp8, layers
 from litespark.models.huggingface.applied import OP_OF, Applied, Module, complain, told
 from litespark.models.huggingface.layers import Row
 from litespark.models.huggingface.probing import Call, Probe, probe
+from litespark.models.huggingface.sizes import size_of, step_shapes_of
 from litespark.models.huggingface.table import FAMILIES, Family, Mlp, Norm
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig
 from litespark.ops.choice import decide
@@ -23,7 +24,7 @@ from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.measuring import default_cache
-from litespark.ops.shapes import Place, StepShapes
+from litespark.ops.shapes import Place
 
 _IDLE = frozenset({"swiglu_linear", "fp8"})
 _LONGEST = 4096  # tokens of a sequence that backends are measured with, unless another length is given
@@ -225,24 +226,8 @@ def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype
     if autocast is not None and not isinstance(autocast, torch.dtype):
         raise ValueError(f"litespark.apply: got autocast={autocast!r}, expected a dtype, torch.bfloat16, or None")
     config = model.config.get_text_config()
-
-    def size(name: str, otherwise: int) -> int:
-        value = getattr(config, name, None)
-        return value if isinstance(value, int) and value > 0 else otherwise
-
-    heads = size("num_attention_heads", -(-config.hidden_size // 64))  # of models without attention, or a list
-    kv_heads = size("num_key_value_heads", heads)
-    longest = size("max_position_embeddings", _LONGEST)
-    shapes = StepShapes(
-        sequences,
-        length or min(longest, _LONGEST),
-        config.hidden_size,
-        heads,
-        heads if heads % kv_heads else kv_heads,  # some families have the key and do not read it
-        size("head_dim", config.hidden_size // heads),
-        size("intermediate_size", 4 * config.hidden_size),
-        config.vocab_size,
-    )
+    longest = min(size_of(config, "max_position_embeddings", _LONGEST), _LONGEST)
+    shapes = step_shapes_of(config, sequences, length or longest)
     softcap = getattr(config, "attn_logit_softcapping", None) is not None
     return Place(model.device, autocast or model.dtype, shapes, autocast=autocast is not None, softcap=softcap)
 

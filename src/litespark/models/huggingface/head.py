@@ -6,7 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from litespark.models.huggingface.table import Head
+from litespark.ops.backend import Ops
 from litespark.ops.linear.joined import hooked, is_plain
+from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 
 _IGNORED = -100
 # what a caller may ask of the loss; anything else is left to the model's own
@@ -35,20 +38,34 @@ def head_forward(model: Any, *args: Any, **kwargs: Any) -> Any:
     hidden = outputs.last_hidden_state
     if shifted is None:
         shifted = functional.pad(labels, (0, 1), value=ignored)[..., 1:]
-    if row.divisor is not None:
-        hidden = hidden / getattr(model.config, row.divisor)
     count = kwargs.get("num_items_in_batch")
-    loss = ops.linear_cross_entropy(
-        hidden,
-        model.get_output_embeddings().weight,
-        shifted.to(hidden.device).contiguous(),
-        ignore_index=ignored,
-        reduction="mean" if count is None else "sum",
-        softcap=None if row.softcap is None else getattr(model.config, row.softcap),
-    )
+    shifted = shifted.to(hidden.device).contiguous()
+    reduction: Reduction = "mean" if count is None else "sum"
+    loss = loss_of(model, row, ops, hidden, shifted, ignore_index=ignored, reduction=reduction)
+    assert isinstance(loss, Tensor)
     if count is not None:
         loss = loss / (count.to(loss.device) if isinstance(count, Tensor) else count)
     return _output(loss, outputs, kwargs.get("return_dict", getattr(model.config, "return_dict", True)))
+
+
+def loss_of(
+    model: Any,
+    row: Head,
+    ops: Ops,
+    hidden: Tensor,
+    labels: Tensor,
+    *,
+    reduction: Reduction,
+    ignore_index: int = _IGNORED,
+) -> Tensor | TokenLosses:
+    """Of the last hidden states (B, S, D) and labels (B, S) that are shifted already, without whole logits."""
+    if row.divisor is not None:
+        hidden = hidden / getattr(model.config, row.divisor)
+    softcap = None if row.softcap is None else getattr(model.config, row.softcap)
+    weight = model.get_output_embeddings().weight
+    return ops.linear_cross_entropy(
+        hidden, weight, labels, ignore_index=ignore_index, reduction=reduction, softcap=softcap
+    )
 
 
 def _without_logits(model: Any, kwargs: dict[str, Any], skip: bool) -> bool:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from litespark.models.huggingface.apply import Module, apply_ops, family_of, ops_of
 from litespark.models.huggingface.attention import PREFIX, packed
+from litespark.models.huggingface.head import loss_of
 from litespark.models.huggingface.initial import restore_buffers
 from litespark.models.huggingface.layers import is_replaced
-from litespark.models.huggingface.table import Head
 from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import REFERENCE, Ops, names_of
@@ -106,7 +106,8 @@ class CausalLM(nn.Module):
                 stack.enter_context(packed(within))
                 options["attention_mask"] = torch.ones_like(tokens, dtype=torch.bool)
             if labels is not None and self.head is not None:
-                return self._loss(self.head, self.causal_lm.base_model(**options).last_hidden_state, labels, reduction)
+                hidden = self.causal_lm.base_model(**options).last_hidden_state
+                return loss_of(self.causal_lm, self.head, self.ops, hidden, labels, reduction=reduction)
             logits = self.causal_lm(**options).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if labels is None:
@@ -116,12 +117,3 @@ class CausalLM(nn.Module):
             return TokenLosses(nats, logits.argmax(dim=-1) == labels)
         assert reduction == "sum"
         return nats.sum()
-
-    def _loss(self, row: Head, hidden: Tensor, labels: Tensor, reduction: Reduction) -> Tensor | TokenLosses:
-        """Of the last hidden states (B, S, D), without whole logits."""
-        config = self.causal_lm.config
-        if row.divisor is not None:
-            hidden = hidden / getattr(config, row.divisor)
-        softcap = None if row.softcap is None else getattr(config, row.softcap)
-        weight = self.causal_lm.get_output_embeddings().weight
-        return self.ops.linear_cross_entropy(hidden, weight, labels, reduction=reduction, softcap=softcap)

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from torch import Tensor, nn
 
 from litespark.config.settings import FIXED, Switch, settings
+from litespark.models.huggingface.sizes import step_shapes_of
 from litespark.models.spec import Recompute
 from litespark.ops.backend import BACKENDS, Ops, OpsConfig, resolve
 from litespark.ops.shapes import StepShapes
@@ -170,15 +171,6 @@ class HuggingFaceConfig:
 
     def step_shapes(self, sequences: int, length: int, documents: bool) -> StepShapes | None:
         """See `ModelSpec`."""
-        config = self.transformers
-        heads = getattr(config, "num_attention_heads", None)
-        if heads is None or self.idle_ops >= {*BACKENDS}:
+        if getattr(self.transformers, "num_attention_heads", None) is None or self.idle_ops >= {*BACKENDS}:
             return None
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        if heads % kv_heads:  # some families have the key and do not read it
-            kv_heads = heads
-        return StepShapes(
-            sequences, length, config.hidden_size, heads, kv_heads,
-            getattr(config, "head_dim", None) or config.hidden_size // heads,
-            getattr(config, "intermediate_size", None) or 4 * config.hidden_size, config.vocab_size, documents,
-        )  # fmt: skip
+        return step_shapes_of(self.transformers, sequences, length, documents)

@@ -1,0 +1,28 @@
+"""The sizes that our ops meet in a layer, from a config of transformers."""
+
+from typing import Any
+
+from litespark.ops.shapes import StepShapes
+
+
+def size_of(config: Any, name: str, otherwise: int) -> int:
+    """A size that not every family states, or states as a list of one a layer."""
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) and value > 0 else otherwise
+
+
+def step_shapes_of(config: Any, sequences: int, length: int, documents: bool = False) -> StepShapes:
+    """Of a micro-batch in one layer; a model without attention gets heads of 64."""
+    heads = size_of(config, "num_attention_heads", -(-config.hidden_size // 64))
+    kv_heads = size_of(config, "num_key_value_heads", heads)
+    return StepShapes(
+        sequences,
+        length,
+        config.hidden_size,
+        heads,
+        heads if heads % kv_heads else kv_heads,  # some families have the key and do not read it
+        size_of(config, "head_dim", config.hidden_size // heads),
+        size_of(config, "intermediate_size", 4 * config.hidden_size),
+        config.vocab_size,
+        documents,
+    )
