@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,17 +47,22 @@ class TokenBatch:
     domain: str | None = None
     """Domain that all sequences are of, where the loader keeps domains apart: in validation."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
         # a copy from device to host that does not block could be read before it is there
         non_blocking = non_blocking and self.tokens.is_cpu
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> TokenBatch:
+    def pin_memory(self) -> Self:
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
-    def _with_tensors(self, moved: Callable[[Tensor], Tensor]) -> TokenBatch:
-        there: dict[str, Any] = {name: moved(held) for name, held in vars(self).items() if isinstance(held, Tensor)}
-        return replace(self, **there)
+    def _with_tensors(self, moved: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{name: _moved(held, moved) for name, held in vars(self).items()})
+
+
+def _moved(held: Any, moved: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(held, dict):
+        return {name: _moved(value, moved) for name, value in held.items()}
+    return moved(held) if isinstance(held, Tensor) else held
 
 
 def batch_from_sequences(
@@ -104,10 +109,7 @@ def batch_from_sequences(
     if document_mask:
         positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
         documents = torch.from_numpy(np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1))
-        multiple = -(-(first.size + 1) // _CU_SEQLENS_MULTIPLE) * _CU_SEQLENS_MULTIPLE
-        ends_at = np.full(multiple, tokens.size, dtype=np.int32)
-        ends_at[: first.size] = first
-        cu_seqlens = torch.from_numpy(ends_at)
+        cu_seqlens = padded_cu_seqlens(first, tokens.size)
     return TokenBatch(
         tokens=torch.from_numpy(tokens),
         labels=torch.from_numpy(labels),
@@ -118,6 +120,14 @@ def batch_from_sequences(
         attention_pairs=int(np.sum(kept * (kept + 1) // 2, dtype=np.int64)),
         cu_seqlens=cu_seqlens,
     )
+
+
+def padded_cu_seqlens(starts: NDArray[np.int64], size: int) -> Tensor:
+    """The `cu_seqlens` of documents that begin at `starts` of `size` flattened tokens."""
+    multiple = -(-(starts.size + 1) // _CU_SEQLENS_MULTIPLE) * _CU_SEQLENS_MULTIPLE
+    ends_at = np.full(multiple, size, dtype=np.int32)
+    ends_at[: starts.size] = starts
+    return torch.from_numpy(ends_at)
 
 
 def _document_starts(ends: NDArray[np.bool_], filled: NDArray[np.int64]) -> NDArray[np.bool_]:

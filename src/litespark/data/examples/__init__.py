@@ -1,0 +1,1 @@
+"""Examples of post-training: conversations, pairs, rated completions and prompts, as ids with a weight each."""

@@ -1,0 +1,119 @@
+"""The batch of post-training: examples packed without padding between them, each sequence a document of its own.
+
+B packed sequences of a micro-batch, S their length, E examples in it, N sequences of them (2·E of pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from litespark.data.batch import TokenBatch, padded_cu_seqlens
+from litespark.data.examples.example import Example
+from litespark.data.loss_mask import IGNORE_INDEX
+
+PADDING = -1
+"""Of `sequence_of`: a place that no example has taken."""
+
+
+@dataclass(kw_only=True)
+class ExampleBatch(TokenBatch):
+    """A `TokenBatch` whose documents are the sequences of examples, in order; padding is one document more."""
+
+    weights: Tensor
+    """(B, S) fp32, by how much each label counts; 0 where it is IGNORE_INDEX."""
+    sequence_of: Tensor
+    """(B, S) int64, which of the N sequences a place belongs to, numbered through the batch; PADDING: none."""
+    last_places: Tensor
+    """(N,) int64, where in the B·S flattened places the last input of each sequence stands."""
+    examples: Tensor
+    """(E,) int64, the number of each example in its split."""
+    weight_sum: float
+    """Of all weights."""
+    about: dict[str, Tensor]
+    """Columns of the examples that a task reads, (E,) each."""
+
+    @property
+    def example_count(self) -> int:
+        return len(self.examples)
+
+    @property
+    def sequence_count(self) -> int:
+        return len(self.last_places)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """(B, S) -> (N,): the sum over the places of each sequence, differentiable."""
+        of, places = values.flatten(), self.sequence_of.flatten()
+        sums = of.new_zeros(self.sequence_count + 1)  # padding is added behind the last
+        return sums.index_add(0, torch.where(places == PADDING, self.sequence_count, places), of)[:-1]
+
+
+def pack(
+    rows: Sequence[Sequence[tuple[int, Example]]], seq_len: int, *, fill_id: int, columns: Sequence[str] = ()
+) -> ExampleBatch:
+    """Lay rows of numbered examples out as packed sequences of `seq_len`; what stays free is filled with `fill_id`.
+
+    A ValueError where a row does not fit: nothing is cut. `columns` of `about` become tensors, fp32.
+    """
+    shape = (len(rows), seq_len)
+    tokens = np.full(shape, fill_id, dtype=np.int64)
+    labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+    weights = np.zeros(shape, dtype=np.float32)
+    positions = np.zeros(shape, dtype=np.int64)
+    documents = np.zeros(shape, dtype=np.int32)
+    sequence_of = np.full(shape, PADDING, dtype=np.int64)
+    lengths: list[int] = []
+    starts: list[int] = []
+    last: list[int] = []
+    for row, held in enumerate(rows):
+        place = document = 0
+        for ids, of in ((ids, of) for _, example in held for ids, of in _sequences(example)):
+            end = place + ids.size - 1
+            if end > seq_len:
+                raise ValueError(
+                    f"examples of {sum(example.input_count for _, example in held)} places were laid into a sequence "
+                    f"of {seq_len}; leave out or shorten those that do not fit before they are packed"
+                )
+            here = (row, slice(place, end))
+            tokens[here], weights[here] = ids[:-1], of[1:]
+            labels[here] = np.where(of[1:] != 0, ids[1:], IGNORE_INDEX)
+            positions[here], documents[here] = np.arange(end - place), document
+            sequence_of[here] = len(last)
+            lengths.append(end - place)
+            starts.append(row * seq_len + place)
+            last.append(row * seq_len + end - 1)
+            place, document = end, document + 1
+        if place < seq_len:
+            positions[row, place:], documents[row, place:] = np.arange(seq_len - place), document
+            starts.append(row * seq_len + place)
+    numbered = [pair for held in rows for pair in held]
+    counts = np.array(lengths, dtype=np.int64)
+    return ExampleBatch(
+        tokens=torch.from_numpy(tokens),
+        labels=torch.from_numpy(labels),
+        positions=torch.from_numpy(positions),
+        documents=torch.from_numpy(documents),
+        token_count=int(counts.sum()),
+        supervised_count=int(np.count_nonzero(labels != IGNORE_INDEX)),
+        attention_pairs=int((counts * (counts + 1) // 2).sum()),
+        cu_seqlens=padded_cu_seqlens(np.array(starts), tokens.size),
+        weights=torch.from_numpy(weights),
+        sequence_of=torch.from_numpy(sequence_of),
+        last_places=torch.tensor(last, dtype=torch.int64),
+        examples=torch.tensor([number for number, _ in numbered], dtype=torch.int64),
+        weight_sum=float(weights.sum(dtype=np.float64)),
+        about={
+            name: torch.tensor([float(example.about[name]) for _, example in numbered], dtype=torch.float32)
+            for name in columns
+        },
+    )
+
+
+def _sequences(example: Example) -> zip[tuple[NDArray[Any], NDArray[Any]]]:
+    return zip(example.sequences, example.weights, strict=True)
