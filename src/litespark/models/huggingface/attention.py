@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from litespark.models.huggingface.flattened import documents_of
 from litespark.ops.attention.documents import Documents, causal_visible
 from litespark.ops.backend import load
 
@@ -99,6 +100,12 @@ def _attend(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     masked = isinstance(attention_mask, Tensor)
+    sizes = query.shape[0], query.shape[2], key.shape[2]
+    if (documents := documents_of(kwargs, *sizes, seen.documents, query.device)) is not seen.documents:
+        seen = replace(seen, documents=documents)
+        if masked and documents is not None:
+            low = False if attention_mask.dtype == torch.bool else torch.finfo(attention_mask.dtype).min
+            attention_mask = attention_mask.masked_fill(~documents.visible(), low)
     reason = None
     if key.shape != value.shape:
         reason = "its keys and values have different sizes"

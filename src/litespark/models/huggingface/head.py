@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from litespark.models.huggingface.flattened import with_positions
 from litespark.models.huggingface.table import Head
 from litespark.ops.backend import Ops
 from litespark.ops.linear.joined import hooked, is_plain
@@ -26,7 +27,7 @@ def head_forward(model: Any, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(original).bind(model, *args, **kwargs)
         given = dict(list(bound.arguments.items())[1:])
         kwargs = {**given.pop("kwargs", {}), **given}
-    skip = kwargs.pop("skip_logits", None)
+    skip, kwargs = kwargs.pop("skip_logits", None), with_positions(kwargs)
     if not _without_logits(model, kwargs, model.training if skip is None else skip):
         return original(model, **kwargs)
     row, ops = model.litespark.row, model.litespark.ops
