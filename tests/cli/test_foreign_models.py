@@ -14,6 +14,7 @@ from litespark.data.tokenizer import Tokenizer
 from litespark.run.load import load_for_generation, load_trained
 from litespark.run.model_folder import ModelFolder
 from tests.cli.tiny_run import tiny
+from tests.models.small import give_biases
 
 transformers = pytest.importorskip("transformers")
 
@@ -24,18 +25,19 @@ ENDS = [7, 9]
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory) -> Path:
-    """A folder as transformers writes it: more rows than ids, YaRN, several ends, a tokenizer that puts BOS first."""
+    """More rows than ids, YaRN, several ends, biases, a tokenizer that puts BOS first, as transformers writes it."""
     folder = tmp_path_factory.mktemp("theirs")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=64,
         vocab_size=ROWS, max_position_embeddings=64, rms_norm_eps=1e-6, rope_parameters=YARN,
-        eos_token_id=ENDS,
+        eos_token_id=ENDS, attention_bias=True, mlp_bias=True,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
         # as a model that has never seen a padding row might: the likeliest of all
         model.lm_head.weight[IDS:] = 100 * model.lm_head.weight[:1]
+    give_biases(model)
     model.save_pretrained(folder)
     trained = Tokenizer.train(["the quick brown fox jumps over lazy dogs"] * 9, vocab_size=IDS - 1)
     described = Described.from_str(trained.model.description().decode())
@@ -64,6 +66,7 @@ def trained(theirs, tmp_path_factory) -> Path:
 
 def test_a_run_starts_from_a_folder_of_others_with_its_tokenizer(theirs, trained):
     model, tokenizer, _ = load_trained(trained)
+    assert (model.config.attention_bias, model.config.mlp_bias) == (True, True)
     assert (model.config.vocab_size, Tokenizer.load(tokenizer).vocab_size) == (ROWS, IDS)
     assert Tokenizer.load(tokenizer).difference(Tokenizer.load(theirs)) is None
     chunk = next((trained.parents[2] / "data/prepared").glob("*/train/*/chunk*.bin"))

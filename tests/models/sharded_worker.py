@@ -18,13 +18,13 @@ from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from litespark.training.strategies import Precision, StrategyConfig, forward_context, shard_model
-from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
+from tests.models.small import BIASES, SDPA, gradients, random_ids, small_config, small_model
 from tests.ops.assertions import assert_close
 
 
 def _sharded(precision: Precision) -> Llama:
     with torch.device("meta"):
-        model = Llama(small_config(), resolve(SDPA))
+        model = Llama(small_config(**BIASES), resolve(SDPA))
     shard_model(model, model.blocks, init_device_mesh("cpu", (2,)), StrategyConfig("fsdp"), precision)
     model.to_empty(device="cpu")
     initialise(model, model.config, 5)
@@ -72,7 +72,7 @@ def _any_causal_lm() -> None:
 def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
-    single, model = small_model(seed=5), _sharded("fp32")
+    single, model = small_model(seed=5, **BIASES), _sharded("fp32")
     _assert_equal(_whole(model.state_dict()), single.state_dict())
     export_huggingface(model, folder, max_shard_bytes=20_000)
 
@@ -83,14 +83,14 @@ def main(folder: Path) -> None:
     assert_close(_whole(gradients(model)), gradients(single))
 
     # the other way to cut a matrix, of which FSDP is no example
-    columns = Llama(small_config(), resolve(SDPA))
+    columns = Llama(small_config(**BIASES), resolve(SDPA))
     mesh = init_device_mesh("cpu", (2,))
     cut = distribute_tensor(columns.embedding.weight.detach(), mesh, [Shard(1)], src_data_rank=None)
     columns.embedding.weight = torch.nn.Parameter(cut)
     initialise(columns, columns.config, 5)
     assert torch.equal(columns.embedding.weight.full_tensor(), single.embedding.weight)
 
-    other = small_model(seed=6)
+    other = small_model(seed=6, **BIASES)
     copy_weights(other, model)
     _assert_equal(_whole(model.state_dict()), other.state_dict())
 

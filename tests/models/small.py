@@ -12,6 +12,7 @@ from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig, resolve
 
 SDPA = OpsConfig(attention="sdpa")
+BIASES = {"attention_bias": True, "mlp_bias": True}
 R3 = LlamaConfig(
     "r3",
     hidden_size=3072,
@@ -44,6 +45,15 @@ def small_model(ops: OpsConfig = SDPA, recompute: Recompute = "none", seed: int 
     model = Llama(small_config(**changes), resolve(ops), recompute)
     initialise(model, model.config, seed)
     return model
+
+
+def give_biases(model: torch.nn.Module) -> None:
+    """Values other than the zeros that biases begin with, which would hide that one is not used."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.normal_(0.0, 0.2, generator=generator)
 
 
 def random_ids(*shape: int, seed: int = 0, vocab_size: int = 61) -> Tensor:

@@ -9,14 +9,14 @@ from litespark.models.init import copy_weights, initialise
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
-from tests.models.small import SDPA, random_ids, small_config, small_model
+from tests.models.small import BIASES, SDPA, random_ids, small_config, small_model
 
 
 def test_deviations_are_those_of_the_config_and_smaller_towards_the_residual_stream():
-    model = small_model(hidden_size=128, num_layers=3, intermediate_size=256, vocab_size=500, init_std=0.05)
+    model = small_model(hidden_size=128, num_layers=3, intermediate_size=256, vocab_size=500, init_std=0.05, **BIASES)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            assert bool((parameter == 1).all()), name
+            assert bool((parameter == (0 if name.endswith(".bias") else 1)).all()), name
             continue
         expected = 0.05
         if "attention.output" in name or "mlp.down" in name:

@@ -7,7 +7,7 @@ from litespark.models.llama.model import Context
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.linear.kept import accumulate_in_place, keep_casts
 from litespark.ops.tolerance import relative_distance
-from tests.models.small import gradients, random_ids, small_config, small_model
+from tests.models.small import BIASES, give_biases, gradients, random_ids, small_config, small_model
 
 pytest.importorskip("triton")
 
@@ -24,14 +24,15 @@ def _on_the_cpu():
 
 def model(recompute="none", **changes):
     made = small_model(OpsConfig(**TRITON), recompute, **SIZES, **changes)
+    give_biases(made)
     keep_casts(made)
     accumulate_in_place(made)
     return made
 
 
-def one_by_one(recompute="none"):
+def one_by_one(recompute="none", **changes):
     """The same with a hook on each MLP, and the names of those called."""
-    made, called = model(recompute), []
+    made, called = model(recompute, **changes), []
     for name, block in made.blocks.named_children():
         block.mlp.register_forward_hook(lambda *_, name=name: called.append(name))
     return made, called
@@ -76,12 +77,17 @@ def test_without_autocast_all_is_in_fp32():
 
 
 @pytest.mark.parametrize("recompute", ["none", "swiglu"])
-def test_frozen_weights_have_no_gradients_and_change_those_of_no_other(recompute):
+def test_biases_are_learnt_and_what_is_frozen_has_no_gradients_and_changes_those_of_no_other(recompute):
     frozen = "embedding", "blocks.0.mlp.down", "blocks.0.attention_norm", "blocks.1.attention.qkv"
-    freeze = [f"{name}.weight" for name in frozen]
-    found = steps(model(recompute), freeze=freeze)
-    assert_same(found, steps(one_by_one(recompute)[0], freeze=freeze))
+    freeze = [*(f"{name}.weight" for name in frozen), "blocks.0.mlp.gate_up.bias", "blocks.1.attention.qkv.bias"]
+    found = steps(model(recompute, **BIASES), freeze=freeze)
+    expected = steps(one_by_one(recompute, **BIASES)[0], freeze=freeze)
     assert not found.keys() & {*freeze}
+    assert sum(name.endswith(".bias") for name in found) == 6
+    if recompute == "none":
+        assert_same(found, expected)
+    for name, value in expected.items():  # one by one, the bias of `down` is added to a product that was rounded
+        assert relative_distance(found[name], value) < 2e-2, name
 
 
 def test_a_layer_has_two_nodes_beside_those_of_attention():
@@ -118,7 +124,7 @@ def test_ops_of_other_backends_and_parts_of_other_kinds_go_one_by_one():
         assert "swiglu" not in halves
         assert ("swiglu_linear" in halves) == bool(unused)
     changed = model()
-    changed.blocks[0].mlp.down = torch.nn.Linear(24, 16)  # with a bias, which the halves have not
+    changed.blocks[0].mlp.down = torch.nn.Linear(24, 16)  # which casts as autocast does
     with torch.no_grad():
         changed.blocks[0].mlp.down.bias.fill_(7.0)
     loss = changed(random_ids(1, 3), random_ids(1, 3, seed=1))

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import OpsConfig
 from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
-from tests.models.small import random_ids, small_config, small_model
+from tests.models.small import BIASES, random_ids, small_config, small_model
 
 SEQUENCES, LENGTH = 2, 24
 
@@ -19,13 +19,14 @@ def _counted(**arguments):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"tie_embeddings": True}, {"num_kv_heads": 1, "head_dim": 14}, {"num_kv_heads": 4, "num_layers": 3}]
+    "changes",
+    [{}, {"tie_embeddings": True}, {"num_kv_heads": 1, "head_dim": 14}, {"num_kv_heads": 4, "num_layers": 3}, BIASES],
 )
 def test_full_convention_equals_what_is_counted(changes):
     assert _counted(**changes) == model_flops_per_token(small_config(**changes), LENGTH)
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 1, "head_dim": 14, "num_layers": 3}])
+@pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 1, "head_dim": 14, "num_layers": 3}, BIASES])
 def test_recomputation_equals_what_is_counted(changes):
     assert _counted(recompute="full", **changes) == hardware_flops_per_token(small_config(**changes), LENGTH, "full")
 

@@ -26,7 +26,8 @@ def config(**changes):
 @pytest.mark.parametrize("tie_embeddings", [False, True])
 @pytest.mark.parametrize("settings", [AdamWConfig(), MuonConfig()], ids=["adamw", "muon"])
 def test_the_state_is_what_a_step_of_training_holds(tie_embeddings, settings):
-    model = Llama(config(tie_embeddings=tie_embeddings), resolve(OpsConfig()))
+    sizes = config(tie_embeddings=tie_embeddings, attention_bias=tie_embeddings, mlp_bias=tie_embeddings)
+    model = Llama(sizes, resolve(OpsConfig()))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     optimizer = build_optimizer(model, settings)
@@ -36,7 +37,7 @@ def test_the_state_is_what_a_step_of_training_holds(tie_embeddings, settings):
     held = sum(p.nbytes + p.grad.nbytes for p in model.parameters())
     # less the step counters, one number a parameter
     held += sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
-    assert training_state_bytes(config(tie_embeddings=tie_embeddings), optimizer=settings) == held
+    assert training_state_bytes(sizes, optimizer=settings) == held
 
 
 class OneMatrix(nn.Module):

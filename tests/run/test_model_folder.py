@@ -108,9 +108,9 @@ def test_a_plain_llama_becomes_the_native_one_and_its_run_the_start_of_another(t
     assert main(words(tmp_path, theirs, name="first", budget__steps=1)) == 0
     found = ModelFolder.find(run_of(tmp_path, "first"))
     assert (found.node["kind"], found.node["num_layers"]) == ("llama", 2)
-    biased = ModelFolder.find(written(tmp_path / "biased", "llama", attention_bias=True))
-    assert biased.node["kind"] == "huggingface"
-    assert "attention_bias" in str(biased.reason)
+    other = ModelFolder.find(written(tmp_path / "other", "llama", hidden_act="gelu"))
+    assert other.node["kind"] == "huggingface"
+    assert "hidden_act" in str(other.reason)
 
 
 OURS = OpsConfig(rms_norm="torch", add_rms_norm="torch", attention="sdpa", linear_cross_entropy="chunked")

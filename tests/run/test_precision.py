@@ -73,6 +73,7 @@ def test_sizes_that_fp8_units_do_not_take_are_refused_but_where_they_are_simulat
     [
         ("strategy=fsdp", "precision=fp8: got strategy=fsdp, expected single or ddp.*set strategy=ddp, or precision"),
         ("ops.compile=block", r"precision=fp8: got ops\.compile=block, expected none.*set ops\.compile=none"),
+        ("model.mlp_bias=true", r"precision=fp8: got model\.mlp_bias=true, expected .*; set precision=bf16"),
         ("precision.fp8.bf16_last=3 model.num_layers=3", "fp8: got .*bf16_last=3, expected less .* than the 3 layers"),
     ],
 )

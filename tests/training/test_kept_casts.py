@@ -14,6 +14,7 @@ from litespark.models.init import initialise
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.linear.kept import KeptLinear, accumulate_in_place, keep_casts, weight_gradient
+from litespark.ops.tolerance import relative_distance
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
@@ -166,15 +167,20 @@ def test_a_weight_that_is_written_to_or_moved_is_cast_anew_and_without_a_promise
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_gradients_are_those_of_autocast_and_in_the_dtypes_of_input_and_weight(dtype, frozen):
-    layer, found = KeptLinear(48, 32), []
+    layer, found = KeptLinear(48, 32, bias=True), []
+    of_bias = []
     layer.weight.requires_grad_(not frozen)
     for keep in (True, False):
         layer.keep, layer.weight.grad = keep, None
+        layer.bias.grad = None
         x = torch.randn(3, 5, 48, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
         with autocast():
             y = layer(x)
         y.square().sum().backward()
         found.append((y, x.grad, layer.weight.grad))
+        of_bias.append(layer.bias.grad)
+    exact = (2 * y.detach()).flatten(0, 1).float().sum(0)
+    assert relative_distance(of_bias[0], exact) < 1e-6
     for ours, theirs in zip(*found, strict=True):
         assert (ours is theirs is None) or (ours.dtype == theirs.dtype and torch.equal(ours, theirs))
 

@@ -59,7 +59,8 @@ PARTS = {"attention.qkv": (8, 4, 4), "attention.output": (8,), "mlp.gate_up": (1
 @pytest.mark.parametrize("tie_embeddings", [False, True])
 @pytest.mark.parametrize("kind, fused", [(AdamWConfig, True), (AdamWConfig, False), (MuonConfig, True)])
 def test_each_parameter_is_in_one_group_and_muon_has_the_matrices_of_the_blocks(kind, fused, tie_embeddings):
-    model = llama(num_layers=2, tie_embeddings=tie_embeddings)
+    biases = {"attention_bias": tie_embeddings, "mlp_bias": tie_embeddings}
+    model = llama(num_layers=2, tie_embeddings=tie_embeddings, **biases)
     chosen = {} if fused else {"fused": False}
     optimizer = build_optimizer(model, kind(lr=0.5, betas=[0.7, 0.8], eps=1e-6, weight_decay=0.3, **chosen))
     called = {parameter: name.removesuffix(".weight") for name, parameter in model.named_parameters()}
@@ -70,7 +71,8 @@ def test_each_parameter_is_in_one_group_and_muon_has_the_matrices_of_the_blocks(
     assert muon == (matrices if kind is MuonConfig else {})
     assert ("head" in found) is not tie_embeddings
     for name, group in found.items():
-        assert (group["weight_decay"], bool(group["fused"])) == (0.0 if "norm" in name else 0.3, fused), name
+        is_vector = "norm" in name or name.endswith(".bias")
+        assert (group["weight_decay"], bool(group["fused"])) == (0.0 if is_vector else 0.3, fused), name
         if name not in muon:
             assert (float(group["lr"]), group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-6)
 

@@ -103,6 +103,11 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
             f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: torch.compile cannot look into "
             "its fused kernels; set ops.compile=none, or precision=bf16"
         )
+    if biased := [name for name in ("attention_bias", "mlp_bias") if getattr(parts.model, name, False)]:
+        reasons.append(
+            f"precision=fp8: got model.{biased[0]}=true, expected a model without biases, whose gradients the fused "
+            "casts do not add up; set precision=bf16"
+        )
     first, last, layers = parts.fp8.bf16_first, parts.fp8.bf16_last, parts.model.num_layers
     if first + last >= layers:
         reasons.append(

@@ -6,7 +6,7 @@ import torch
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from tests.models.small import small_config, small_model
+from tests.models.small import BIASES, small_config, small_model
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_parameters_of_the_published_sizes(sizes, expected):
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])
 def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_dims(tie_embeddings):
-    model = small_model(tie_embeddings=tie_embeddings, head_dim=10)
+    model = small_model(tie_embeddings=tie_embeddings, head_dim=10, **(BIASES if tie_embeddings else {}))
     assert model.config.parameter_count() == sum(parameter.numel() for parameter in model.parameters())

@@ -18,7 +18,7 @@ from litespark.models.llama.model import Rotary
 from litespark.models.safetensors_folder import INDEX, SINGLE, end_ids
 from litespark.ops.backend import resolve
 from litespark.ops.tolerance import relative_distance
-from tests.models.small import SDPA, random_ids, small_model
+from tests.models.small import BIASES, SDPA, give_biases, random_ids, small_model
 
 CONFIGS = {
     "plain": {},
@@ -29,6 +29,7 @@ CONFIGS = {
     "dynamic": {"rope_scaling": RopeScaling(4.0, kind="dynamic", original_max_seq_len=64)},
     "several ends": {"eos_ids": (7, 3)},
     "wide heads": {"head_dim": 12, "num_kv_heads": 1},
+    "biases": BIASES,
 }
 
 
@@ -50,6 +51,7 @@ def _tokenizer(folder, vocab_size=300, config=None):
 @pytest.mark.parametrize("max_shard_bytes", [5_000_000_000, 1])
 def test_import_of_an_export_is_bit_equal_and_so_is_its_export(tmp_path, changes, max_shard_bytes):
     model = small_model(**changes)
+    give_biases(model)
     export_huggingface(model, tmp_path / "small", max_shard_bytes=max_shard_bytes)
     again = _load(tmp_path / "small")
     assert again.config == model.config
@@ -90,6 +92,7 @@ def test_shards_keep_below_their_size_with_the_right_index_and_the_mode_of_the_u
 def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
     transformers = pytest.importorskip("transformers")
     ours = small_model(vocab_size=300, **changes)
+    give_biases(ours)
     tokenizer = _tokenizer(tmp_path / "tokenizer")
     eos = tokenizer.token_to_id("<|endoftext|>")
     export_huggingface(ours, tmp_path / "small", tokenizer=tmp_path / "tokenizer", eos_id=eos, max_shard_bytes=50_000)
@@ -184,11 +187,11 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
         ({"architectures": ["MistralForCausalLM"]}, "architectures is .*MistralForCausalLM.* native Llama .*LlamaForC"),
         ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
         (
-            {"attention_bias": True},
-            r"_bias is True, .* False\. model=huggingface model\.path=.*small trains any",
+            {"hidden_act": "gelu"},
+            r"_act is 'gelu', .* 'silu'\. model=huggingface model\.path=.*small trains any",
         ),
-        ({"mlp_bias": True}, "mlp_bias is True"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"attention_bias": True}, r"lacks 8 of the tensors its config.json implies: .*k_proj\.bias"),
+        ({"mlp_bias": "yes"}, "model.mlp_bias: got 'yes', expected true or false"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, r"low_frequency_factor: got nothing.*kind=llama3"),
         ({"rope_scaling": {"type": "yarn"}}, r"model.rope_scaling.factor: got None, expected a number above 0"),
@@ -230,8 +233,8 @@ def test_whether_a_folder_is_one_for_the_native_llama(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SIZES))
     assert why_not_native(tmp_path) is None
-    path.write_text(json.dumps(SIZES | {"attention_bias": True}))
-    assert why_not_native(tmp_path) == "attention_bias is True, that of the native Llama False"
+    path.write_text(json.dumps(SIZES | {"hidden_act": "gelu"}))
+    assert why_not_native(tmp_path) == "hidden_act is 'gelu', that of the native Llama 'silu'"
     path.write_text(json.dumps(SIZES | {"hidden_size": -1}))
     with pytest.raises(ValueError, match="hidden_size: got -1"):
         why_not_native(tmp_path)
@@ -346,6 +349,7 @@ OTHERS = {
     "dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 3.0}},
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
     "several ends": {"eos_token_id": [5, 2]},
+    "biases": {"attention_bias": True},
     "other words": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "use_cache": False, "hidden_act": "swish"},
 }
 

@@ -6,7 +6,7 @@ import torch
 from litespark.models.llama.huggingface import huggingface_parts, load_huggingface
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
-from tests.models.small import SDPA, random_ids
+from tests.models.small import SDPA, give_biases, random_ids
 from tests.ops.assertions import assert_close
 from tests.properties import HealthCheck, given, settings, st
 
@@ -36,6 +36,8 @@ def _configs(draw):
         intermediate_size=draw(st.integers(5, 90)),
         num_hidden_layers=draw(st.integers(1, 3)),
         tie_word_embeddings=draw(st.booleans()),
+        attention_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
         rope_theta=draw(st.sampled_from([100.0, 10000.0, 500000.0])),
         rope_scaling=draw(st.sampled_from([None, LLAMA3, YARN, LINEAR, DYNAMIC])),
         rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5])),
@@ -53,6 +55,7 @@ def _theirs(config, seed):
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.uniform_(0.5, 1.5)  # ones would hide a norm whose weight is not used
+    give_biases(model)
     return model
 
 
@@ -76,13 +79,15 @@ def _as_theirs(ours):
     config=_configs(),
     seed=st.integers(0, 1000),
     ops=st.sampled_from([OpsConfig(), SDPA]),
-    recompute=st.sampled_from(["none", "full"]),
+    recompute=st.sampled_from(["none", "swiglu", "full"]),
 )
 def test_logits_and_every_gradient_agree(tmp_path, config, seed, ops, recompute):
     theirs = _theirs(config, seed)
     theirs.save_pretrained(tmp_path / "model")
     ours = load_huggingface(tmp_path / "model", resolve(ops))
     ours.recompute = recompute
+    for block in ours.blocks:
+        block.mlp.recompute = recompute
     tokens, labels = (random_ids(2, 40, seed=seed + each, vocab_size=101) for each in (0, 1))
     labels[:, ::5] = -100
     logits = theirs(tokens, use_cache=False).logits

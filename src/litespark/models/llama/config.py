@@ -51,8 +51,12 @@ class LlamaConfig:
     """Added to the mean square in RMSNorm."""
     tie_embeddings: Switch = False
     """Whether the head shares the embedding's weight."""
+    attention_bias: Switch = False
+    """Whether query, key, value and output projections have biases, as some Hugging Face folders do."""
+    mlp_bias: Switch = False
+    """Whether gate, up and down projections have biases."""
     init_std: Annotated[float, Range(above=0, at_most=1)] = 0.02
-    """Standard deviation of the initial weights."""
+    """Standard deviation of the initial weights; biases begin at 0."""
     eos_ids: tuple[CountFromZero, ...] = ()
     """Ids that end a generated text beside the tokenizer's EOS, as a Hugging Face folder with several states them."""
 
@@ -102,13 +106,13 @@ class LlamaConfig:
         return huggingface
 
     def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
-        """See `ModelSpec`: normal matrices, ones for the weights of norms.
+        """See `ModelSpec`: normal matrices, ones for the weights of norms, zeros for biases.
 
         The two matrices that write into the residual stream have their deviation divided by sqrt(2L), so that the
         stream does not grow with depth (Radford et al., GPT-2, 2019).
         """
         if values.ndim == 1:
-            values.fill_(1.0)
+            values.fill_(0.0 if name.endswith(".bias") else 1.0)
             return
         into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
         divisor = math.sqrt(2 * self.num_layers) if into_stream else 1.0
@@ -134,6 +138,12 @@ class LlamaConfig:
         """Parameters of one block's matrices: QKV, output, gate, up and down."""
         return sum(outputs * inputs for outputs, inputs in self.linear_shapes().values())
 
+    def block_biases(self) -> int:
+        """Parameters of one block's biases, one for each row of a matrix that has them."""
+        biased = {"qkv", "output"} if self.attention_bias else set()
+        biased |= {"gate_up", "down"} if self.mlp_bias else set()
+        return sum(outputs for name, (outputs, _) in self.linear_shapes().items() if name in biased)
+
     def matmul_parameter_count(self) -> int:
         """See `ModelSpec`."""
         return self.num_layers * self.block_matmul_parameters() + self.vocab_size * self.hidden_size
@@ -142,7 +152,7 @@ class LlamaConfig:
         """See `ModelSpec`."""
         norms = (2 * self.num_layers + 1) * self.hidden_size
         embedding = 0 if self.tie_embeddings else self.vocab_size * self.hidden_size
-        return self.matmul_parameter_count() + embedding + norms
+        return self.matmul_parameter_count() + embedding + norms + self.num_layers * self.block_biases()
 
     def attention_flops(self, mean_keys: float) -> float:
         """12 · L · H · Dh · mean_keys: two products forward, four backward."""

@@ -34,21 +34,21 @@ def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
     parts: dict[str, list[tuple[str, int]]] = {"embedding.weight": [(_EMBEDDING, config.vocab_size)]}
     for layer in range(config.num_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
-        parts |= {
-            f"{ours}.attention_norm.weight": [(f"{theirs}.input_layernorm.weight", config.hidden_size)],
-            f"{ours}.attention.qkv.weight": [
-                (f"{theirs}.self_attn.q_proj.weight", query),
-                (f"{theirs}.self_attn.k_proj.weight", key),
-                (f"{theirs}.self_attn.v_proj.weight", key),
-            ],
-            f"{ours}.attention.output.weight": [(f"{theirs}.self_attn.o_proj.weight", config.hidden_size)],
-            f"{ours}.mlp_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.hidden_size)],
-            f"{ours}.mlp.gate_up.weight": [
-                (f"{theirs}.mlp.gate_proj.weight", config.intermediate_size),
-                (f"{theirs}.mlp.up_proj.weight", config.intermediate_size),
-            ],
-            f"{ours}.mlp.down.weight": [(f"{theirs}.mlp.down_proj.weight", config.hidden_size)],
-        }
+        parts[f"{ours}.attention_norm.weight"] = [(f"{theirs}.input_layernorm.weight", config.hidden_size)]
+        for kind in ("weight", "bias") if config.attention_bias else ("weight",):
+            parts[f"{ours}.attention.qkv.{kind}"] = [
+                (f"{theirs}.self_attn.q_proj.{kind}", query),
+                (f"{theirs}.self_attn.k_proj.{kind}", key),
+                (f"{theirs}.self_attn.v_proj.{kind}", key),
+            ]
+            parts[f"{ours}.attention.output.{kind}"] = [(f"{theirs}.self_attn.o_proj.{kind}", config.hidden_size)]
+        parts[f"{ours}.mlp_norm.weight"] = [(f"{theirs}.post_attention_layernorm.weight", config.hidden_size)]
+        for kind in ("weight", "bias") if config.mlp_bias else ("weight",):
+            parts[f"{ours}.mlp.gate_up.{kind}"] = [
+                (f"{theirs}.mlp.gate_proj.{kind}", config.intermediate_size),
+                (f"{theirs}.mlp.up_proj.{kind}", config.intermediate_size),
+            ]
+            parts[f"{ours}.mlp.down.{kind}"] = [(f"{theirs}.mlp.down_proj.{kind}", config.hidden_size)]
     parts["norm.weight"] = [("model.norm.weight", config.hidden_size)]
     if not config.tie_embeddings:
         parts["head.weight"] = [(_HEAD, config.vocab_size)]
@@ -59,7 +59,7 @@ def load_huggingface(folder: Path | str, ops: Ops) -> Llama:
     """Read a Llama folder with `config.json` and safetensors, in fp32 on the CPU; the model is called after the folder.
 
     Raises:
-        ValueError: a file is missing, truncated or damaged; the architecture, activation, bias, quantisation or rotary
+        ValueError: a file is missing, truncated or damaged; the architecture, activation, quantisation or rotary
             type is not this model's; a tensor is missing, too many, or of another shape than the config says.
     """
     folder = Path(folder)

@@ -22,6 +22,8 @@ _KEYS = {
     "head_dim": "head_dim",
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
     "init_std": "initializer_range",
 }
 # RopeScaling field -> key of its rotary settings
@@ -37,14 +39,19 @@ _SCALING = {
     "attention_factor": "attention_factor",
 }
 # what transformers takes for a key that is absent or null
-_ABSENT = {"head_dim": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
+_ABSENT = {
+    "head_dim": None,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "initializer_range": 0.02,
+}
 # settings that change what is computed, with the values that this model has, the absent one first
 _FIXED: dict[str, tuple[Any, ...]] = {
     "architectures": (["LlamaForCausalLM"], None, []),
     "model_type": ("llama",),
     "hidden_act": ("silu", "swish"),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
     "partial_rotary_factor": (1.0, None),
 }
 
@@ -73,7 +80,7 @@ def why_not_native(folder: Path) -> str | None:
 
 
 def read_config(path: Path, name: str) -> LlamaConfig:
-    """The sizes in a `config.json`, as transformers 5 reads them, of a Llama without biases.
+    """The sizes in a `config.json`, as transformers 5 reads them.
 
     Raises:
         ValueError: it is missing or damaged, or has sizes that no Llama has; a `NotNative`: it is of another model.
@@ -176,8 +183,6 @@ def to_huggingface_config(
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
         **{key: getattr(config, field) for field, key in _KEYS.items()},
         **longest,
         "rope_theta": config.rope_theta,

@@ -93,8 +93,8 @@ class Attention(nn.Module):
         self.dh = config.head_dim
         self.num_kv_heads = config.num_kv_heads
         heads = config.num_heads + 2 * config.num_kv_heads
-        self.qkv = KeptLinear(config.hidden_size, heads * config.head_dim)
-        self.output = KeptLinear(config.num_heads * config.head_dim, config.hidden_size)
+        self.qkv = KeptLinear(config.hidden_size, heads * config.head_dim, config.attention_bias)
+        self.output = KeptLinear(config.num_heads * config.head_dim, config.hidden_size, config.attention_bias)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.output(self.attend(self.qkv(x), context))
@@ -120,12 +120,13 @@ class MLP(nn.Module):
         super().__init__()
         self.ops = ops
         self.recompute = recompute
-        self.gate_up = KeptLinear(config.hidden_size, 2 * config.intermediate_size)
-        self.down = KeptLinear(config.intermediate_size, config.hidden_size)
+        self.gate_up = KeptLinear(config.hidden_size, 2 * config.intermediate_size, config.mlp_bias)
+        self.down = KeptLinear(config.intermediate_size, config.hidden_size, config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.recompute == "swiglu":
-            return self.ops.swiglu_linear(self.gate_up(x), self.down.weight)
+            y = self.ops.swiglu_linear(self.gate_up(x), self.down.weight)
+            return y if self.down.bias is None else y + self.down.bias.to(y.dtype)
         return self.down(self.ops.swiglu(self.gate_up(x)))
 
     def matrices(self) -> dict[Tensor, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from litespark.ops.custom_op import differentiable_once
-from litespark.ops.linear.kept import KeptLinear, weight_gradient
+from litespark.ops.linear.kept import KeptLinear, bias_gradient, bias_in, weight_gradient
 from litespark.ops.precision import compute_dtype
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
 from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
@@ -35,7 +35,7 @@ def norm_qkv_rope(
     dtype = compute_dtype(x)
     weight, cast = qkv.operand(dtype)
     settings = eps, dtype, cast, qkv.accumulate, cos, sin, num_kv_heads
-    return _NormQkvRope.apply(settings, x, update, norm_weight, weight)
+    return _NormQkvRope.apply(settings, x, update, norm_weight, weight, qkv.bias)
 
 
 def projection_mlp(
@@ -55,20 +55,27 @@ def projection_mlp(
     dtype = compute_dtype(stream)
     weights, casts = zip(*[layer.operand(dtype) for layer in layers], strict=True)
     settings = eps, dtype, casts, layers[0].accumulate, recompute
-    return _ProjectionMLP.apply(settings, stream, attended, norm_weight, *weights)
+    biases = [layer.bias for layer in layers]
+    return _ProjectionMLP.apply(settings, stream, attended, norm_weight, *weights, *biases)
 
 
 class _NormQkvRope(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, settings: Any, x: Tensor, update: Tensor | None, norm_weight: Tensor, weight: Tensor
+        ctx: Any,
+        settings: Any,
+        x: Tensor,
+        update: Tensor | None,
+        norm_weight: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
     ) -> tuple[Tensor, ...]:
         eps, dtype, cast, accumulate, cos, sin, num_kv_heads = settings
         batch, length, _ = x.shape
         stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
-        qkv = linear(normed, cast).view(batch, length, -1, 2 * cos.shape[-1])
+        qkv = linear(normed, cast, bias_in(bias, dtype)).view(batch, length, -1, 2 * cos.shape[-1])
         ctx.dtypes = x.dtype, None if update is None else update.dtype
-        ctx.weight, ctx.accumulate, ctx.heads = weight, accumulate, qkv.shape
+        ctx.weight, ctx.bias, ctx.accumulate, ctx.heads = weight, bias, accumulate, qkv.shape
         learn = ctx.needs_input_grad[4]
         ctx.save_for_backward(stream, norm_weight, inverse_rms, normed if learn else None, cast, cos, sin)
         return stream, *rope_qkv_forward(qkv, cos, sin, num_kv_heads)
@@ -83,27 +90,30 @@ class _NormQkvRope(torch.autograd.Function):
         of_qkv = of_qkv.view(-1, cast.shape[0])
         of_normed = torch.mm(of_qkv, cast)
         of_weight = _of_weight(ctx.weight, of_qkv, normed, ctx.accumulate)
+        of_bias = bias_gradient(of_qkv, ctx.bias) if ctx.needs_input_grad[5] else None
         del of_qkv, normed, of_query, of_key, of_value
         saved = stream, norm_weight, inverse_rms
         of_x, of_update, of_norm = _norm_gradients(of_normed, stream_gradient, *saved, *ctx.dtypes)
-        return None, of_x, of_update, of_norm, of_weight
+        return None, of_x, of_update, of_norm, of_weight, of_bias
 
 
 class _ProjectionMLP(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, settings: Any, x: Tensor, attended: Tensor, norm_weight: Tensor, *weights: Tensor
+        ctx: Any, settings: Any, x: Tensor, attended: Tensor, norm_weight: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         eps, dtype, casts, accumulate, recompute = settings
         output, gate_up, down = casts
-        ctx.x_dtype, ctx.shape, ctx.weights, ctx.accumulate = x.dtype, attended.shape, weights, accumulate
+        ctx.x_dtype, ctx.shape, ctx.accumulate = x.dtype, attended.shape, accumulate
+        ctx.weights, ctx.biases = parameters[:3], parameters[3:]
+        of_output, of_gate_up, of_down = (bias_in(bias, dtype) for bias in ctx.biases)
         attended = attended.flatten(2)
-        update = linear(attended, output)
+        update = linear(attended, output, of_output)
         stream, normed, inverse_rms = _norm(x, update, norm_weight, eps, dtype)
-        gates = linear(normed, gate_up)
+        gates = linear(normed, gate_up, of_gate_up)
         activated = swiglu_forward(gates, dtype)
-        update = linear(activated, down)
-        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:]
+        update = linear(activated, down, of_down)
+        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:7]
         kept = (
             attended if learn_output else None,
             normed if learn_gate_up else None,
@@ -118,15 +128,18 @@ class _ProjectionMLP(torch.autograd.Function):
     def backward(ctx: Any, stream_gradient: Tensor, update_gradient: Tensor) -> tuple[Tensor | None, ...]:
         stream, norm_weight, inverse_rms, gates, attended, normed, activated, output, gate_up, down = ctx.saved_tensors
         dtype = output.dtype
+        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[7:]
         update_gradient = update_gradient.reshape(-1, stream.shape[-1])
         of_activated = torch.mm(update_gradient, down)
         of_gates, again = swiglu_backward(gates.view(-1, gates.shape[-1]), of_activated, dtype if ctx.again else None)
         activated = again if activated is None else activated
         of_down = _of_weight(ctx.weights[2], update_gradient, activated, ctx.accumulate)
+        of_down_bias = bias_gradient(update_gradient, ctx.biases[2]) if learn_down else None
         # the largest of the pass are let go as soon as they are multiplied
         del gates, of_activated, again, activated
         of_normed = torch.mm(of_gates, gate_up)
         of_gate_up = _of_weight(ctx.weights[1], of_gates, normed, ctx.accumulate)
+        of_gate_up_bias = bias_gradient(of_gates, ctx.biases[1]) if learn_gate_up else None
         del of_gates, normed
         saved = stream, norm_weight, inverse_rms
         of_x, of_projected, of_norm = _norm_gradients(of_normed, stream_gradient, *saved, ctx.x_dtype, dtype)
@@ -134,7 +147,9 @@ class _ProjectionMLP(torch.autograd.Function):
         of_projected = of_projected.view(-1, stream.shape[-1])
         of_attended = torch.mm(of_projected, output).view(ctx.shape)
         of_output = _of_weight(ctx.weights[0], of_projected, attended, ctx.accumulate)
-        return None, of_x, of_attended, of_norm, of_output, of_gate_up, of_down
+        of_output_bias = bias_gradient(of_projected, ctx.biases[0]) if learn_output else None
+        of_biases = of_output_bias, of_gate_up_bias, of_down_bias
+        return None, of_x, of_attended, of_norm, of_output, of_gate_up, of_down, *of_biases
 
 
 def _norm(

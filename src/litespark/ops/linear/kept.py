@@ -17,7 +17,8 @@ from litespark.ops.precision import autocasting, compute_dtype
 
 
 class KeptLinear(nn.Linear):
-    """`nn.Linear` that under autocast, where `keep` is set, keeps the cast of its weight, with the same results.
+    """`nn.Linear` that under autocast, where `keep` is set, keeps the cast of its weight, with the same results; only
+    the gradient of a bias, which is added up in fp32, is rounded less.
 
     Who sets `keep` calls `renew_kept` after each optimizer step: fused optimizers leave no trace on a weight. It is
     also cast anew where its version shows another write, or it lies elsewhere. `torch.compile` casts as autocast does.
@@ -29,8 +30,8 @@ class KeptLinear(nn.Linear):
     keep = False
     accumulate = False
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias)
         self._cast: Tensor | None = None
         self._cast_of: tuple[object, ...] = ()
 
@@ -38,7 +39,7 @@ class KeptLinear(nn.Linear):
         dtype = compute_dtype(x)
         if not autocasting(x) or torch.compiler.is_compiling() or not self._keeps(dtype):
             return super().forward(x)
-        return _Linear.apply(x, self.weight, self.cast(dtype), self.accumulate)
+        return _Linear.apply(x, self.weight, self.bias, self.cast(dtype), self.accumulate)
 
     def operand(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The weight, and what is multiplied in its place in `dtype`, which is kept where `forward` keeps it."""
@@ -108,15 +109,17 @@ def renew_kept(layers: Iterable[KeptLinear], written: MutableMapping[Tensor, Ten
 
 
 class _Linear(torch.autograd.Function):
-    """x (..., K) · weightᵀ (K, N) in the dtype of `cast`, which is the weight's; the gradient is the weight's."""
+    """x (..., K) · weightᵀ (K, N), plus the bias (N) if there is one, in the dtype of `cast`, which is the weight's;
+    the gradients are the weight's and the bias's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, cast: Tensor, accumulate: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Tensor, accumulate: bool) -> Tensor:
         ctx.x_dtype, ctx.weight_dtype = x.dtype, weight.dtype
         ctx.accumulated_by = weight if accumulate else None
         x = x.to(cast.dtype)
+        ctx.bias = bias
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, cast)
-        return nn.functional.linear(x, cast)
+        return nn.functional.linear(x, cast, bias_in(bias, cast.dtype))
 
     @staticmethod
     @once_differentiable
@@ -129,7 +132,18 @@ class _Linear(torch.autograd.Function):
         if x is not None:
             total = None if ctx.accumulated_by is None else ctx.accumulated_by.grad
             of_weight = weight_gradient(flat, x.reshape(flat.shape[0], -1), ctx.weight_dtype, total)
-        return of_x, of_weight, None, None
+        of_bias = bias_gradient(flat, ctx.bias) if ctx.needs_input_grad[2] else None
+        return of_x, of_weight, of_bias, None, None
+
+
+def bias_in(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A bias, if there is one, in the dtype of the product that it is added to."""
+    return None if bias is None else bias.to(dtype)
+
+
+def bias_gradient(gradient: Tensor, bias: Tensor) -> Tensor:
+    """The sum of gradient (T, N) over the tokens, (N) in the dtype of the bias."""
+    return gradient.sum(0, dtype=bias.dtype)
 
 
 def weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype, total: Tensor | None) -> Tensor | None:
