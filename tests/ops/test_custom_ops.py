@@ -39,12 +39,12 @@ def case_of(op: str, number: int, shapes: StepShapes = SHAPES) -> Case:
 
 
 def _varied(case: Case) -> Case:
-    if case.op == "rope":  # a part of each head, and queries alone
+    if case.op == "rope":  # a part of each head, in pairs of neighbours, and queries alone
         cos, sin = rope_tables(
             torch.arange(SHAPES.length, device=DEVICE)[None], inverse_frequencies(6, 100.0).to(DEVICE)
         )
         inputs = {**case.inputs, "fixed cos": cos, "fixed sin": sin}
-        return replace(case, inputs=inputs, call=lambda op, *given: op(*given, 0)[0])
+        return replace(case, inputs=inputs, call=lambda op, *given: op(*given, 0, interleaved=True)[0])
     options = {"scale": 0.5, "softcap": 2.0} if case.op == "attention" else {"activation": "gelu_tanh"}
     return replace(case, call=lambda op, *given: op(*given, **options))
 

@@ -35,6 +35,7 @@ LABELS = torch.tensor([[1, -100, 6], [0, 2, -100]])
         (lambda gate_up: swiglu(gate_up, "gelu_tanh"), [(3, 8)]),
         (lambda qkv: rope_qkv(qkv, *TABLES, 1), [(2, 4, 5, 4)]),
         (lambda qkv: rope_qkv(qkv, *TABLES, 0), [(2, 4, 3, 7)]),
+        (lambda qkv: rope_qkv(qkv, *TABLES, 1, interleaved=True), [(2, 4, 5, 7)]),
         (lambda *qkv: attention(*qkv, None, 2), QKV),
         (lambda *qkv: attention(*qkv, scale=1.5, softcap=2.0), QKV),
         (lambda *qkv: attention(*qkv, Documents(torch.tensor([[0, 0, 1, 1]]))), QKV),
@@ -82,6 +83,14 @@ def test_rope_of_a_part_of_a_head_leaves_its_other_values():
         assert torch.equal(found[..., 4:], x[..., 4:])
         whole, _ = rope(x[..., :4], x[..., :4], *TABLES)
         assert torch.equal(found[..., :4], whole)
+
+
+def test_interleaved_rope_is_that_of_halves_whose_neighbours_are_put_side_by_side():
+    query, key = _random(2, 4, 3, 7), _random(2, 4, 1, 7, seed=1)
+    order = [0, 2, 1, 3, 4, 5, 6]  # (0, 1) and (2, 3) are the pairs
+    of_halves = rope(query[..., order], key[..., order], *TABLES)
+    for found, halves in zip(rope(query, key, *TABLES, interleaved=True), of_halves, strict=True):
+        assert torch.equal(found, halves[..., order])
 
 
 def test_rope_pairs_the_halves_of_a_head():

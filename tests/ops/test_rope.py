@@ -43,8 +43,8 @@ def _inputs(batch, length, heads, num_kv_heads, width, device, sequences=None, r
     return {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
 
 
-def _of(op, num_kv_heads):
-    return lambda qkv, cos, sin: op(qkv, cos, sin, num_kv_heads)
+def _of(op, num_kv_heads, interleaved=False):
+    return lambda qkv, cos, sin: op(qkv, cos, sin, num_kv_heads, interleaved)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -68,15 +68,20 @@ def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_
 @pytest.mark.parametrize("backend", ["triton", "cpu"])
 # several blocks of heads, widths that are odd, and more values that pass than are rotated
 @pytest.mark.parametrize(
-    ("heads", "num_kv_heads", "width", "rotated"), [(3, 2, 10, 4), (5, 0, 16, 16), (20, 1, 129, 64), (4, 0, 100, 6)]
-)
-def test_heads_rotated_in_part_and_queries_alone_equal_the_reference(
-    backend, heads, num_kv_heads, width, rotated, dtype, device
+    ("heads", "num_kv_heads", "width", "rotated", "interleaved"),
+    [
+        (3, 2, 10, 4, False), (5, 0, 16, 16, False), (20, 1, 129, 64, False), (4, 0, 100, 6, False),
+        (3, 2, 16, 16, True), (20, 1, 33, 18, True), (4, 0, 100, 6, True),
+    ],
+)  # fmt: skip
+def test_variants_of_what_is_rotated_equal_the_reference(
+    backend, heads, num_kv_heads, width, rotated, interleaved, dtype, device
 ):
     inputs = _inputs(2, 3, heads, num_kv_heads, width, device, rotated=rotated)
     op = load("rope", backend)
-    assert_op_matches(_of(op, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
-    outputs = op(inputs["qkv"], inputs["fixed cos"], inputs["fixed sin"], num_kv_heads)
+    both = (_of(each, num_kv_heads, interleaved) for each in (op, reference.rope_qkv))
+    assert_op_matches(*both, inputs, dtype)
+    outputs = op(inputs["qkv"], inputs["fixed cos"], inputs["fixed sin"], num_kv_heads, interleaved)
     assert [x.shape for x in outputs] == [(2, 3, count, width) for count in (heads, num_kv_heads, num_kv_heads)]
 
 

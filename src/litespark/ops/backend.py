@@ -142,7 +142,7 @@ class Ops:
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-    rope: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+    rope: Callable[..., tuple[Tensor, Tensor, Tensor]]
     swiglu: Callable[..., Tensor]
     swiglu_linear: Callable[..., Tensor]
     attention: Callable[..., Tensor]

@@ -233,11 +233,11 @@ void swiglu_backward(int64_t rows, int64_t width, const void* gate_up, int64_t d
   }
 }
 
-// heads (sequences, length, heads, width), each tensor with its own three strides: the first 2 half values are rotated by
-// `sign` times the angles, the others copied, and all of them where it is 0. `apart` is the stride of the tables from one sequence to the next, 0 where they share them
+// heads (sequences, length, heads, width), each tensor with its own three strides: of the first 2 half values halves or
+// neighbours are rotated by `sign` times the angles, the others copied, all where it is 0. Tables are `apart`, or shared (0)
 void rope(int64_t sequences, int64_t length, int64_t heads, int64_t width, int64_t half, const void* x, int64_t dtype,
           const int64_t* x_strides, void* y, const int64_t* y_strides, const float* cosines, const float* sines,
-          int64_t apart, float sign) {
+          int64_t apart, float sign, int64_t interleaved) {
 #pragma omp parallel
   {
     std::vector<float> buffer(2 * width);
@@ -253,12 +253,17 @@ void rope(int64_t sequences, int64_t length, int64_t heads, int64_t width, int64
         const int64_t to = sequence * y_strides[0] + position * y_strides[1] + head * y_strides[2];
         const float* in = read(x, dtype, from, width, buffer.data());
         float* out = place(y, dtype, to, rotated);
-        if (turned) {
+        if (turned && interleaved) {
+#pragma omp simd
+          for (int64_t i = 0; i < half; i++) {
+            const float s = sign * sine[i], a = in[2 * i], b = in[2 * i + 1];
+            out[2 * i] = a * cosine[i] - b * s, out[2 * i + 1] = b * cosine[i] + a * s;
+          }
+        } else if (turned) {
 #pragma omp simd
           for (int64_t i = 0; i < half; i++) {
             const float s = sign * sine[i], a = in[i], b = in[half + i];
-            out[i] = a * cosine[i] - b * s;
-            out[half + i] = b * cosine[i] + a * s;
+            out[i] = a * cosine[i] - b * s, out[half + i] = b * cosine[i] + a * s;
           }
         }
         if (turned < width) std::memcpy(out + turned, in + turned, (width - turned) * sizeof(float));

@@ -129,7 +129,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "rms_norm_backward": (number, number, *tensor * 3, pointer, pointer, *tensor * 2, pointer, number),
         "swiglu": (number, number, *tensor, pointer, number),
         "swiglu_backward": (number, number, *tensor, pointer, pointer, number),
-        "rope": (*(number,) * 5, *tensor, strides, pointer, strides, pointer, pointer, number, real),
+        "rope": (*(number,) * 5, *tensor, strides, pointer, strides, pointer, pointer, number, real, number),
         "losses_and_gradients": (number, number, number, *tensor, pointer, number, real, pointer),
         "softmax": (number, number, *tensor, real, number, number, pointer, number, number),
         "softmax_backward": (number, number, *tensor, pointer, real),

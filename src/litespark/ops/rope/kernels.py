@@ -30,7 +30,7 @@ _TILE = 512
 def _heads(
     source, destination, source_stride, destination_stride, cos, sin, ROTATE: tl.constexpr, HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr, HALF: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
-    BLOCK_PASSED: tl.constexpr,
+    BLOCK_PASSED: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
     """The HEADS heads of one token from `source` to `destination`; without a source they become 0."""
     column = tl.arange(0, BLOCK_HALF)[None, :]
@@ -39,20 +39,34 @@ def _heads(
         inside = (head < HEADS) & (column < HALF)
         # a head may be a whole sequence of tokens away from the next
         head = head.to(tl.int64)
-        if source is None:
-            first = tl.zeros((BLOCK_HEADS, BLOCK_HALF), tl.float32)
-            second = first
+        if INTERLEAVED:
+            both = tl.arange(0, 2 * BLOCK_HALF)[None, :]
+            inside = (head < HEADS) & (both < 2 * HALF)
+            if source is None:
+                pairs = tl.zeros((BLOCK_HEADS, 2 * BLOCK_HALF), tl.float32)
+            else:
+                pairs = tl.load(source + head * source_stride + both, mask=inside, other=0.0).to(tl.float32)
+                if ROTATE:
+                    x, y = tl.split(tl.reshape(pairs, (BLOCK_HEADS, BLOCK_HALF, 2)))
+                    turned = tl.join(x * cos - y * sin, y * cos + x * sin)
+                    pairs = tl.reshape(turned, (BLOCK_HEADS, 2 * BLOCK_HALF))
+            place = destination + head * destination_stride + both
+            tl.store(place, rounded(pairs, destination.dtype.element_ty), mask=inside)
         else:
-            place = source + head * source_stride + column
-            first = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-            second = tl.load(place + HALF, mask=inside, other=0.0).to(tl.float32)
-            if ROTATE:
-                x, y = first, second
-                first = x * cos - y * sin
-                second = y * cos + x * sin
-        place = destination + head * destination_stride + column
-        tl.store(place, rounded(first, destination.dtype.element_ty), mask=inside)
-        tl.store(place + HALF, rounded(second, destination.dtype.element_ty), mask=inside)
+            if source is None:
+                first = tl.zeros((BLOCK_HEADS, BLOCK_HALF), tl.float32)
+                second = first
+            else:
+                place = source + head * source_stride + column
+                first = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+                second = tl.load(place + HALF, mask=inside, other=0.0).to(tl.float32)
+                if ROTATE:
+                    x, y = first, second
+                    first = x * cos - y * sin
+                    second = y * cos + x * sin
+            place = destination + head * destination_stride + column
+            tl.store(place, rounded(first, destination.dtype.element_ty), mask=inside)
+            tl.store(place + HALF, rounded(second, destination.dtype.element_ty), mask=inside)
         if BLOCK_PASSED > 0:
             passed = 2 * HALF + tl.arange(0, BLOCK_PASSED)[None, :]
             inside = (head < HEADS) & (passed < HEAD_DIM)
@@ -73,6 +87,7 @@ def rope_kernel(
     value_to_sequence, value_to_token, value_to_head, table_sequence, table_token,
     QUERY_HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
     INVERSE: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr, BLOCK_PASSED: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
     """One program a token. Of each tensor three strides, those of B, S and heads; neighbours in a head are neighbours.
 
@@ -98,33 +113,35 @@ def rope_kernel(
     value_to += sequence * value_to_sequence + position * value_to_token
     _heads(
         query, query_to, query_head, query_to_head, c, s, True, QUERY_HEADS, HEAD_DIM, HALF, BLOCK_HEADS, BLOCK_HALF,
-        BLOCK_PASSED,
+        BLOCK_PASSED, INTERLEAVED,
     )  # fmt: skip
     _heads(
         key, key_to, key_head, key_to_head, c, s, True, KEY_HEADS, HEAD_DIM, HALF, BLOCK_HEADS, BLOCK_HALF,
-        BLOCK_PASSED,
+        BLOCK_PASSED, INTERLEAVED,
     )  # fmt: skip
     _heads(
         value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HEAD_DIM, HALF, BLOCK_HEADS, BLOCK_HALF,
-        BLOCK_PASSED,
+        BLOCK_PASSED, INTERLEAVED,
     )  # fmt: skip
 
 
 # ---------------------------------------------------------------- launchers
 
 
-def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def rope_qkv_forward(
+    qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int, interleaved: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Three contiguous tensors, so that the memory of `qkv` (any strides) can be freed."""
     batch, length, heads, head_dim = qkv.shape
     sizes = (heads - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
     query, key, value = [qkv.new_empty(batch, length, size, head_dim) for size in sizes]
-    _launch(torch.split_with_sizes(_dense(qkv), sizes, 2), (query, key, value), cos, sin, inverse=False)
+    _launch(torch.split_with_sizes(_dense(qkv), sizes, 2), (query, key, value), cos, sin, False, interleaved)
     return query, key, value
 
 
 def rope_qkv_backward(
     query: Tensor | None, key: Tensor | None, value: Tensor | None, cos: Tensor, sin: Tensor, shape: Sequence[int],
-    dtype: torch.dtype,
+    dtype: torch.dtype, interleaved: bool = False,
 ) -> Tensor:  # fmt: skip
     """The gradient of `qkv` (`shape`, `dtype`) from those of the three, in one pass; None stands for zeros."""
     gradients = cos.new_empty(*shape, dtype=dtype)
@@ -133,7 +150,7 @@ def rope_qkv_backward(
         x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None
     )
     sizes = (shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
-    _launch(sources, torch.split_with_sizes(gradients, sizes, 2), cos, sin, inverse=True)
+    _launch(sources, torch.split_with_sizes(gradients, sizes, 2), cos, sin, True, interleaved)
     return gradients
 
 
@@ -142,8 +159,9 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _launch(
-    sources: Sequence[Tensor | None], destinations: Sequence[Tensor], cos: Tensor, sin: Tensor, inverse: bool
-) -> None:
+    sources: Sequence[Tensor | None], destinations: Sequence[Tensor], cos: Tensor, sin: Tensor, inverse: bool,
+    interleaved: bool,
+) -> None:  # fmt: skip
     query_to, key_to, _ = destinations
     batch, length, _, head_dim = query_to.shape
     if query_to.numel() + key_to.numel() == 0:
@@ -160,7 +178,7 @@ def _launch(
             0 if cos.shape[0] == 1 else cos.stride(0), cos.stride(1),
             QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HEAD_DIM=head_dim, HALF=rotated // 2,
             INVERSE=inverse, BLOCK_HEADS=blocks.heads, BLOCK_HALF=blocks.half, BLOCK_PASSED=blocks.passed,
-            num_warps=blocks.num_warps,
+            INTERLEAVED=interleaved, num_warps=blocks.num_warps,
         )  # fmt: skip
 
 
@@ -202,15 +220,18 @@ def structure(place: Place) -> set[str]:
 
 def launches(target: Target) -> Launches:
     """Both directions, llama3b's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones; then heads
-    rotated in part, as of Phi-4-mini and GPT-NeoX, and queries by themselves."""
+    rotated in part, as of Phi-4-mini and GPT-NeoX, queries by themselves, and pairs of neighbours, as of Command R7B
+    and of GLM-4 9B."""
     sizes = ((24, 8, 128, 128), (32, 8, 128, 128), (12, 12, 64, 64), (9, 3, 96, 96), (8, 1, 256, 256),
              (24, 8, 128, 96), (64, 64, 96, 24), (16, 0, 128, 128))  # fmt: skip
-    for heads, num_kv_heads, head_dim, rotated in sizes:
+    variants = [(*size, False) for size in sizes] + [(32, 8, 128, 128, True), (32, 2, 128, 64, True)]
+    for heads, num_kv_heads, head_dim, rotated, interleaved in variants:
         table = on_meta(1, 4096, rotated // 2, torch.float32)
         for dtype in (torch.bfloat16, torch.float32):
             qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, head_dim, dtype)
             query, key = on_meta(4, 4096, heads, head_dim, dtype), on_meta(4, 4096, num_kv_heads, head_dim, dtype)
             label = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{head_dim}"
-            label += "" if rotated == head_dim else f" Dr{rotated}"
-            yield f"forward {label}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
-            yield f"backward {label}", partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype)
+            label += ("" if rotated == head_dim else f" Dr{rotated}") + " pairs" * interleaved
+            yield f"forward {label}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads, interleaved)
+            backward = partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype, interleaved)
+            yield f"backward {label}", backward

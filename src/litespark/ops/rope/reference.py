@@ -141,24 +141,27 @@ def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]
     return angles.cos(), angles.sin()
 
 
-def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> tuple[Tensor, Tensor]:
     """Rotate each pair (x_i, x_{i+Dr/2}) by the angle of its position: the half-split pairing of Hugging Face weights.
 
     y_i = x_i cos_i - x_{i+Dr/2} sin_i and y_{i+Dr/2} = x_{i+Dr/2} cos_i + x_i sin_i; cos and sin are (B or 1, S, Dr/2).
-    The values from Dr on, where Dr < Dh, pass (Black et al., "GPT-NeoX-20B", arXiv:2204.06745). Query (B, S, H, Dh) and
-    key (B, S, K, Dh) come back in their dtypes; bf16 and fp16 are computed in fp32.
+    With `interleaved` pairs are neighbours, (x_{2i}, x_{2i+1}), as in the paper (Su et al., arXiv:2104.09864) and in
+    GLM and Cohere. The values from Dr on, where Dr < Dh, pass (Black et al., "GPT-NeoX-20B", arXiv:2204.06745). Query
+    (B, S, H, Dh) and key (B, S, K, Dh) come back in their dtypes; bf16 and fp16 are computed in fp32.
     """
-    return _rotate(query, cos, sin), _rotate(key, cos, sin)
+    return _rotate(query, cos, sin, interleaved), _rotate(key, cos, sin, interleaved)
 
 
-def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def rope_qkv(
+    qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int, interleaved: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Split (B, S, H + 2K, Dh) that one matrix product made into query, key and value, and rotate the first two.
 
     One op, so that a backend can write the gradient of `qkv` in one pass instead of rotating two and joining three.
     With `num_kv_heads` 0 all heads are rotated, and key and value have none: for queries or keys that come alone.
     """
     query, key, value = qkv.split([qkv.shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=2)
-    return *rope(query, key, cos, sin), value
+    return *rope(query, key, cos, sin, interleaved), value
 
 
 def check_rope(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> None:
@@ -177,8 +180,13 @@ def check_rope(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> None
         )
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if interleaved:
+        turned, passed = wide.tensor_split((2 * cos.shape[-1],), dim=-1)
+        first, second = turned.unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return torch.cat((pairs.flatten(-2), passed), dim=-1).to(x.dtype)
     first, second, *passed = wide.split(cos.shape[-1], dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, *passed), dim=-1).to(x.dtype)
