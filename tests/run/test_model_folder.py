@@ -15,15 +15,19 @@ from torch.nn import functional
 from litespark.cli import main
 from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.tokenizer import Tokenizer
+from litespark.models.huggingface.folder import load_huggingface
 from litespark.models.huggingface.table import FAMILIES, Norm
 from litespark.models.huggingface.trial import lost_ops
 from litespark.models.init import initialise
-from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.backend import BACKENDS, Backend, OpsConfig, resolve
+from litespark.ops.rms_norm.reference import rms_norm
 from litespark.ops.tolerance import relative_distance
 from litespark.run.composing import compose
+from litespark.run.config import parts_from
 from litespark.run.load import load_trained
 from litespark.run.metric_rows import read_metrics
 from litespark.run.model_folder import ModelFolder
+from litespark.run.preflight import place_of
 from litespark.run.train import train
 from tests.cli.tiny_run import WORDS, tiny
 
@@ -69,6 +73,8 @@ def test_a_folder_is_trained_resumed_without_it_and_exported(qwen3, tmp_path, ca
     model = transformers.AutoModelForCausalLM.from_pretrained(theirs)
     assert record["model"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert record["quality"]["sample"]
+    assert record["model"]["initial_weights"] == f"read from {theirs}"
+    assert f"theirs: weights read from {theirs}\n" in capsys.readouterr().out
 
     assert main(words(tmp_path, theirs, name="cut", **{**more, "budget__steps": 2})) == 0
     shutil.rmtree(theirs)
@@ -105,7 +111,9 @@ def test_a_folder_is_trained_resumed_without_it_and_exported(qwen3, tmp_path, ca
 
 def test_a_plain_llama_becomes_the_native_one_and_its_run_the_start_of_another(tmp_path):
     theirs = written(tmp_path / "theirs", "llama")
-    assert main(words(tmp_path, theirs, name="first", budget__steps=1)) == 0
+    assert main([*words(tmp_path, theirs, name="first", budget__steps=1), "model.random=true"]) == 0
+    record = json.loads((run_of(tmp_path, "first") / "run.json").read_text())
+    assert record["model"]["initial_weights"] == "drawn at random"
     found = ModelFolder.find(run_of(tmp_path, "first"))
     assert (found.node["kind"], found.node["num_layers"]) == ("llama", 2)
     other = ModelFolder.find(written(tmp_path / "other", "llama", hidden_act="gelu"))
@@ -146,6 +154,9 @@ def test_documents_do_not_see_each_other_and_recomputation_changes_nothing(tmp_p
         for name, parameter in model.causal_lm.named_parameters():
             assert relative_distance(parameter.grad, gradients[name]) < 1e-5, name
         assert relative_distance(model(ids, labels, **layout, reduction="none").nats.sum(), expected) < 1e-6
+    loaded = load_huggingface(found.path, resolve(ops))
+    assert bool(loaded.applied) == (ops != OpsConfig())
+    assert relative_distance(loaded(ids, labels, **layout), expected) < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gemma2", "gpt2"])
@@ -182,14 +193,26 @@ def test_layers_that_are_not_as_the_table_has_them_are_found_in_a_small_model(tm
         assert "rms_norm" in lost_ops(spec, ops, cpu)
 
 
-def test_an_op_that_a_layer_cannot_run_with_is_left_out_or_refused(tmp_path, capsys):
-    """No backend that comes first on a CPU caps the scores of Gemma 2."""
-    theirs = written(tmp_path / "gemma2", "gemma2")
-    assert main(words(tmp_path, theirs, name="run", budget__steps=1, callbacks__sample_prompt="null")) == 0
+def rounded_norm(x, weight, eps):
+    """A backend that computes something else than the layers do."""
+    return rms_norm(x, weight, eps).round(decimals=1)
+
+
+def test_an_op_that_a_layer_cannot_run_with_is_left_out_or_refused(qwen3, tmp_path, monkeypatch, capsys):
+    ours = {"rounded": Backend(f"{__name__}:rounded_norm"), **BACKENDS["rms_norm"]}
+    monkeypatch.setitem(BACKENDS, "rms_norm", ours)
+    assert main(words(tmp_path, qwen3, name="run", budget__steps=1, callbacks__sample_prompt="null")) == 0
     ops = json.loads((run_of(tmp_path, "run") / "run.json").read_text())["ops"]
     used = {op["op"]: op["used"] for op in ops}
-    assert used["attention"] == "reference"
-    assert used["rms_norm"] != "reference"
-    assert re.search(r"ops\.attention: sdpa is not in Gemma2Attention .*; reference is used", capsys.readouterr().out)
-    with pytest.raises(ValueError, match=r"ops\.attention: got sdpa, which is not in Gemma2Attention .*=auto, or ref"):
-        train(compose([*words(tmp_path, theirs, name="named")[1:], "ops.attention=sdpa"]))
+    assert used["rms_norm"] == "reference"
+    assert used["attention"] != "reference"
+    assert re.search(r"ops\.rms_norm: rounded is not in Qwen3RMSNorm .*; reference is used", capsys.readouterr().out)
+    with pytest.raises(ValueError, match=r"ops\.rms_norm: got rounded, which is not in Qwen3RMSNorm .*=auto, or ref"):
+        train(compose([*words(tmp_path, qwen3, name="named")[1:], "ops.rms_norm=rounded"]))
+
+
+def test_scores_with_a_soft_cap_are_left_to_backends_that_have_one(tmp_path):
+    named = compose([*words(tmp_path, written(tmp_path / "gemma2", "gemma2"))[1:], "ops.attention=sdpa"])
+    assert place_of(parts_from(named), torch.device("cpu"), "fp32").softcap
+    with pytest.raises(ValueError, match=r"ops\.attention: got sdpa, which cannot run here: it has no soft cap"):
+        train(named)

@@ -111,6 +111,11 @@ class HasIdleOps(Protocol):
     idle_ops: frozenset[str]
 
 
+def ops_without_a_layer(model: ModelSpec) -> frozenset[str]:
+    """The ops that no layer of a family comes to run with."""
+    return model.idle_ops if isinstance(model, HasIdleOps) else frozenset()
+
+
 @runtime_checkable
 class TakesFp8(ModelSpec, Protocol):
     """A family of which the layers can multiply in fp8."""

@@ -149,6 +149,8 @@ def build_run(
     module = build_module(parts, machine, data.manifest, token_budget(parts, data.manifest), ops)
     if machine.mesh.is_first:
         log_choices(choices, machine.device)
+        if parts.from_folder and parts.resume is None:
+            log.info("%s: weights %s", parts.model.name, parts.initial_weights)
         if isinstance(parts.model, HuggingFaceConfig):
             log.info("%s", parts.model.described(ops))
     throughput, energy = _meters(parts, machine, folder, meter)

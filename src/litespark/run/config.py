@@ -80,6 +80,11 @@ class Parts:
         return MODEL_FOLDER in self.resolved
 
     @property
+    def initial_weights(self) -> str:
+        """How the weights of a new run begin."""
+        return "drawn at random" if self.weights is None else f"read from {self.weights.path}"
+
+    @property
     def llama(self) -> LlamaConfig:
         """The model, for what takes the native family alone."""
         if not isinstance(self.model, LlamaConfig):

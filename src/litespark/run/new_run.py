@@ -143,7 +143,7 @@ def new_record(
         choices=list(machine.choices),
         loss_unit=parts.task.loss_unit,
         seed=parts.seed,
-        model=_model_record(model, length),
+        model=_model_record(model, length, parts.initial_weights),
         data=DataRecord(
             name=manifest.name,
             manifest_hash=manifest.hash,
@@ -164,7 +164,7 @@ def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
     return replace(mine, devices=[device for devices in by_rank for device in devices])
 
 
-def _model_record(model: ModelSpec, length: int) -> ModelRecord:
+def _model_record(model: ModelSpec, length: int, initial_weights: str) -> ModelRecord:
     try:
         with as_record_error():
             return ModelRecord(
@@ -174,6 +174,7 @@ def _model_record(model: ModelSpec, length: int) -> ModelRecord:
                 flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length)),
                 flops_per_token_full=model_flops_per_token(model, length),
                 seq_len=length,
+                initial_weights=initial_weights,
             )
     except RecordError as error:
         raise ConfigError(

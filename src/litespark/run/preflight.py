@@ -16,7 +16,9 @@ from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
 from litespark.mesh import Mesh
 from litespark.models.compilation import CompileMode
-from litespark.models.spec import HasIdleOps, ModelSpec, idle_ops
+from litespark.models.huggingface.sizes import caps_scores
+from litespark.models.huggingface.spec import HuggingFaceConfig
+from litespark.models.spec import ModelSpec, idle_ops, ops_without_a_layer
 from litespark.ops.backend import AUTO, REFERENCE
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
@@ -137,17 +139,17 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     """Where the ops of a run compute, and at which sizes."""
     dtype, stream = activation_dtype(precision, device), residual_dtype(parts.residual, precision, device)
     fp8 = parts.fp8 if precision == "fp8" else None
-    return Place(device, dtype, step_shapes(parts), dtype == torch.bfloat16, fp8, stream, parts.ops.cuda_graph)
+    softcap = isinstance(parts.model, HuggingFaceConfig) and caps_scores(parts.model.transformers)
+    return Place(device, dtype, step_shapes(parts), dtype == torch.bfloat16, fp8, stream, parts.ops.cuda_graph, softcap)
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
-    of_family = parts.model.idle_ops if isinstance(parts.model, HasIdleOps) else frozenset()
-    return idle_ops(parts.recompute, fp8=precision == "fp8") | of_family
+    return idle_ops(parts.recompute, fp8=precision == "fp8") | ops_without_a_layer(parts.model)
 
 
 def _without_a_layer(parts: Parts) -> list[str]:
     """Ops asked for by name that no layer of the model comes to run with."""
-    idle = parts.model.idle_ops if isinstance(parts.model, HasIdleOps) else frozenset()
+    idle = ops_without_a_layer(parts.model)
     return [
         f"ops.{op}: got {name}, which no layer of model={parts.model.name} runs with; set ops.{op}={AUTO}"
         for op, name in parts.ops.backends().items()

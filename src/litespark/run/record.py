@@ -32,6 +32,8 @@ class ModelRecord:
     flops_per_token_causal: Positive
     flops_per_token_full: Positive
     seq_len: Count
+    # how the weights began, as `Parts.initial_weights`; None in records from before
+    initial_weights: str | None = None
 
 
 @part

@@ -22,7 +22,7 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     if not on_gpu:
         triton_support.enable_interpreter()
     # only now: Lightning imports Triton, which reads its mode then
-    from litespark.models.spec import HasIdleOps
+    from litespark.models.spec import ops_without_a_layer
     from litespark.run.config import ConfigError, parts_from
     from litespark.run.measured_precision import precision_of
     from litespark.run.preflight import place_of
@@ -42,7 +42,7 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     fp8 = parts.fp8 if in_fp8 else None
     place = replace(place, shapes=replace(place.shapes, documents=True), fp8=fp8)
     backends = parts.ops.backends().items()
-    idle = parts.model.idle_ops if isinstance(parts.model, HasIdleOps) else frozenset()
+    idle = ops_without_a_layer(parts.model)
     asked = {op: name for op, name in backends if name != REFERENCE and (in_fp8 or op != "fp8") and op not in idle}
     if not asked:
         raise ConfigError(

@@ -16,7 +16,7 @@ from litespark.models.huggingface import attention, fp8, layers
 from litespark.models.huggingface.applied import OP_OF, Applied, Module, complain, told
 from litespark.models.huggingface.layers import Row
 from litespark.models.huggingface.probing import Call, Probe, probe
-from litespark.models.huggingface.sizes import size_of, step_shapes_of
+from litespark.models.huggingface.sizes import caps_scores, size_of, step_shapes_of
 from litespark.models.huggingface.table import FAMILIES, Family, Mlp, Norm
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig
 from litespark.ops.choice import decide
@@ -228,8 +228,8 @@ def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype
     config = model.config.get_text_config()
     longest = min(size_of(config, "max_position_embeddings", _LONGEST), _LONGEST)
     shapes = step_shapes_of(config, sequences, length or longest)
-    softcap = getattr(config, "attn_logit_softcapping", None) is not None
-    return Place(model.device, autocast or model.dtype, shapes, autocast=autocast is not None, softcap=softcap)
+    dtype, capped = autocast or model.dtype, caps_scores(config)
+    return Place(model.device, dtype, shapes, autocast=autocast is not None, softcap=capped)
 
 
 # ---------------------------------------------------------------- what is done

@@ -94,7 +94,7 @@ def transformers_config(content: Mapping[str, Any], path: Path | str = "model.co
 
 
 def load_huggingface(folder: Path | str, ops: Ops) -> CausalLM:
-    """Read a folder in fp32 on the CPU.
+    """Read a folder in fp32 on the CPU; the model computes with `ops` where the table has a place for them.
 
     Raises:
         ValueError: as `read_config`; a file of weights is missing or damaged; a tensor is missing, too many, or of
@@ -113,17 +113,14 @@ def load_huggingface(folder: Path | str, ops: Ops) -> CausalLM:
             )  # fmt: skip
     except Exception as error:  # of another library, which has its own kinds
         raise ValueError(f"{folder}: transformers cannot read it: {str(error).strip()[:300]}") from error
-    loaded, told = pair
+    loaded, loading_info = pair
     for key, wrong in (("missing_keys", "lacks"), ("mismatched_keys", "has in another shape"), ("unexpected_keys", "")):
-        if names := sorted(str(name) for name in told[key]):
+        if names := sorted(str(name) for name in loading_info[key]):
             listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             raise ValueError(
                 f"{folder} {wrong or 'has beside'} what its config.json implies: {listed}; fetch the folder again"
             )
-    with torch.device("meta"):
-        model = CausalLM(spec, ops, "none")
-    model.causal_lm = loaded
-    return model
+    return CausalLM(spec, ops, "none", loaded)
 
 
 def export_huggingface(

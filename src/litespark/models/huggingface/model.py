@@ -33,14 +33,17 @@ class CausalLM(nn.Module):
     """Ids (B, S) -> logits (B, S, V), or with labels the loss, of the model that a config of transformers describes.
 
     `applied` is what computes with `ops`, as `litespark.apply` says it; nothing where all of them are references.
+    `causal_lm`: one that is made already, of `config`.
     """
 
-    def __init__(self, config: OfTransformers, ops: Ops, recompute: Recompute) -> None:
+    def __init__(self, config: OfTransformers, ops: Ops, recompute: Recompute, causal_lm: Any = None) -> None:
         super().__init__()
         from transformers import AutoModelForCausalLM
 
         self.config = config
-        self.causal_lm = AutoModelForCausalLM.from_config(config.transformers, dtype=torch.float32)
+        self.causal_lm = causal_lm
+        if causal_lm is None:
+            self.causal_lm = AutoModelForCausalLM.from_config(config.transformers, dtype=torch.float32)
         names = inspect.signature(self.causal_lm.forward).parameters
         used, self.ops = names_of(ops), ops
         self.applied: list[Module] = []

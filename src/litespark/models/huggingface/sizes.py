@@ -1,4 +1,4 @@
-"""The sizes that our ops meet in a layer, from a config of transformers."""
+"""The sizes that our ops meet in a layer, and what else they are chosen by, from a config of transformers."""
 
 from typing import Any
 
@@ -9,6 +9,11 @@ def size_of(config: Any, name: str, otherwise: int) -> int:
     """A size that not every family states, or states as a list of one a layer."""
     value = getattr(config, name, None)
     return value if isinstance(value, int) and value > 0 else otherwise
+
+
+def caps_scores(config: Any) -> bool:
+    """Whether attention has a soft cap, which not every backend takes."""
+    return getattr(config, "attn_logit_softcapping", None) is not None
 
 
 def step_shapes_of(config: Any, sequences: int, length: int, documents: bool = False) -> StepShapes:
