@@ -5,6 +5,7 @@ Before anything imports Triton: without a GPU its kernels run in the interpreter
 With one, the tests of ops run natively, as they are, and count among those for a GPU.
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ kept_compositions.keep()
 
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
+    if importlib.util.find_spec("triton"):
+        from tests import kept_patches
+
+        kept_patches.keep()
 
 
 @pytest.fixture(autouse=True)
