@@ -21,12 +21,16 @@ def _tokens() -> torch.Tensor:
     return torch.randint(3, 97, (2, 20), generator=torch.Generator().manual_seed(1))
 
 
-def _step(model, layout, dtype=None, **extra):
+def _step(model, layout):
     tokens = _tokens()
     # of padding, and of the token that it predicts
     labels = tokens.masked_fill(_PADDING.cumsum(1) <= 1, -100) if layout == "padded" else tokens
+    return _loss_and_gradients(model, tokens, labels, **_LAYOUTS[layout])
+
+
+def _loss_and_gradients(model, tokens, labels, **layout):
     model.zero_grad()
-    loss = model(tokens, labels=labels, use_cache=False, **_LAYOUTS[layout], **extra).loss
+    loss = model(tokens, labels=labels, use_cache=False, **layout).loss
     loss.backward()
     gradients = {name: it.grad for name, it in model.named_parameters() if it.grad is not None}
     return {"loss": loss.detach(), **gradients}
@@ -69,17 +73,38 @@ def test_gives_the_same_logits_and_generates_the_same_tokens_from_padded_prompts
     assert ours.generate(_tokens(), **options).equal(theirs.generate(_tokens(), **options))
 
 
-# what is peculiar to each: biases, norms of heads, one matrix of which a part rotates, norms of all, caps, scales
-@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "olmo2", "gemma2", "granite"])
+# one layer of sizes that take the interpreter half a second
+_SMALLEST = {
+    "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 16, "vocab_size": 24, "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}  # fmt: skip
+_OPS = {"rms_norm", "add_rms_norm", "rope", "swiglu", "attention", "linear_cross_entropy"}
+# family -> ops that have no place in it
+_WITHOUT = {
+    "olmo2": {"add_rms_norm"},
+    "olmo3": {"add_rms_norm"},
+    "starcoder2": {"rms_norm", "add_rms_norm", "swiglu"},
+    "gpt_neox": {"rms_norm", "add_rms_norm", "rope", "swiglu"},
+    "qwen3_moe": {"swiglu"},
+    "mixtral": {"swiglu"},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_triton_kernels_give_the_same_loss_and_gradients(family):
-    ours, theirs = build(family, num_hidden_layers=1).train(), build(family, num_hidden_layers=1).train()
-    ops = "rms_norm add_rms_norm rope swiglu attention linear_cross_entropy".split()
-    if family == "olmo2":
-        ops.remove("add_rms_norm")
+    sizes = _SMALLEST | ({"mlp_only_layers": []} if family == "qwen3_moe" else {})
+    ours, theirs = (build(family, **sizes).train() for _ in range(2))
+    ops = _OPS - _WITHOUT.get(family, set())
     applied = litespark.apply(ours, dict.fromkeys(ops, "triton"))
-    assert {op for module in applied.modules for op in module.ops} == set(ops)
-    for layout in ("packed", "padded"):
-        assert _distance(_step(ours, layout), _step(theirs, layout)) < 1e-5
+    assert {op for module in applied.modules for op in module.ops} == ops
+    tokens = _tokens()[:1, :12] % 24
+    layouts = [{"position_ids": torch.tensor([[*range(4), *range(8)]])}]
+    if family == "llama":
+        layouts.append({"attention_mask": _PADDING[:1, :12]})
+    for layout in layouts:
+        labels = tokens.masked_fill(_PADDING[:1, :12].cumsum(1) <= 1, -100)
+        got, expected = (_loss_and_gradients(model, tokens, labels, **layout) for model in (ours, theirs))
+        assert _distance(got, expected) < 1e-5
 
 
 def test_capped_scores_under_a_mask_in_memory_are_those_of_the_model_as_it_was():
