@@ -32,14 +32,16 @@ def report(
 def export(
     run: Annotated[str, Argument(metavar="RUN_OR_CHECKPOINT", help="logs/runs/NAME, or a checkpoints/step-… in it")],
     output: Annotated[Path, Argument(metavar="OUTPUT", help="Folder to write; new or empty")],
+    *,
+    adapter: Annotated[bool, Option("--adapter", help="Write the adapter alone, for peft; else it is merged")] = False,
 ) -> int:
     """Write a trained model as a Hugging Face folder."""
     from litespark.run import load
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):  # before a large model is read
         raise ValueError(f"{output} exists and is not empty; export into a new folder, or remove it first")
-    model, checkpoint = load.export(run, output)
-    print(f"{output}: {model.name} after step {checkpoint.step}, for transformers")
+    model, checkpoint = (load.export_adapter if adapter else load.export)(run, output)
+    print(f"{output}: {model.name} after step {checkpoint.step}, for {'peft' if adapter else 'transformers'}")
     return 0
 
 

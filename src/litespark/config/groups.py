@@ -18,6 +18,7 @@ from litespark.config.loop import (
 )
 from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, resume_rules
 from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.models.adapters.config import LoraAdapter, NoAdapter
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec
@@ -34,6 +35,7 @@ KIND = "kind"
 """The key that says which class of a group is meant, where there are several."""
 GROUPS: dict[str, type | dict[str, type]] = {
     "model": {"llama": LlamaConfig, "huggingface": HuggingFaceConfig},
+    "adapter": {"none": NoAdapter, "lora": LoraAdapter},
     "task": {"pretrain": Pretrain},
     "data": {"text": PrepareConfig, "synthetic": SyntheticConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from litespark.models.adapters.initial import base_name, draw
 from litespark.models.spec import ModelSpec
 
 
@@ -20,7 +21,7 @@ def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
     """
     with torch.no_grad():
         for parameter, values in _drawn(model, spec, seed):
-            _assign(parameter, values)
+            assign(parameter, values)
 
 
 def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -39,16 +40,17 @@ def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Pa
 
 def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
     values = torch.empty(shape, dtype=torch.float32, device="cpu")
-    spec.draw(name, values, _generator(seed, name))  # PyTorch draws with one thread, without Python's lock
+    draw(spec, name, values, _generator(seed, name))  # PyTorch draws with one thread, without Python's lock
     return values
 
 
 def copy_weights(source: nn.Module, model: nn.Module) -> None:
     """Give `model` the weights of `source`, whole on every rank and of the same sizes, in place; each rank takes its
-    shard, dtype and device."""
+    shard, dtype and device. An adapter of `model` stays as it is."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            _assign(parameter, source.get_parameter(name).detach())
+            if (of_base := base_name(name)) is not None:
+                assign(parameter, source.get_parameter(of_base).detach())
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -57,7 +59,8 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def _assign(parameter: Tensor, values: Tensor) -> None:
+def assign(parameter: Tensor, values: Tensor) -> None:
+    """Fill a parameter with `values`, which are whole; each rank takes its shard, dtype and device."""
     if isinstance(parameter, DTensor):
         local = parameter.to_local()
         values = values.to(dtype=local.dtype, device=local.device)

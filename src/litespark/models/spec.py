@@ -130,6 +130,18 @@ class TakesFp8(ModelSpec, Protocol):
 
 
 @runtime_checkable
+class TakesAdapters(ModelSpec, Protocol):
+    """A family whose linear layers an adapter can be put on, see `models.adapters`."""
+
+    def linear_layers(self, model: nn.Module) -> dict[str, str]:
+        """The linear layers of the decoder layers of a built `model`: name in transformers -> place in it.
+
+        It is changed, if need be, so that each can be replaced by itself.
+        """
+        ...
+
+
+@runtime_checkable
 class HasHuggingFace(Protocol):
     """A family that transformers has too.
 

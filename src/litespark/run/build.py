@@ -26,12 +26,14 @@ from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import SequenceDataModule
 from litespark.device import device_of
+from litespark.mesh import Mesh
 from litespark.metrics.energy import EnergyJournal
 from litespark.metrics.energy_by_phase import EnergyByPhase, EnergyMeter
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
+from litespark.run.adapter import about_base
 from litespark.run.choose_ops import choose_ops, log_choices, op_record
 from litespark.run.choose_optimizer import choose_adamw
 from litespark.run.composing import OWN_CALLBACKS, OWN_LOGGER
@@ -99,6 +101,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         load_weights=None if parts.weights is None else parts.weights.fill,
         fp8=parts.fp8 if machine.precision == "fp8" else None,
         compile_mode=machine.compile_mode,
+        adapter=parts.adapter,
     )
     return TrainingModule(
         builder=builder,
@@ -157,7 +160,7 @@ def build_run(
     metrics = MetricsLogger(folder, machine.mesh)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
     own = [made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in parts.callbacks.extra.items()]
-    checkpointer = _checkpointer(parts, record, folder, data.manifest, throughput.phases, own)
+    checkpointer = _checkpointer(parts, record, folder, data.manifest, throughput.phases, own, machine.mesh)
     validation = Validation(parts.trainer.validate_every)
     target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
     quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
@@ -197,15 +200,18 @@ def _meters(
 
 
 def _checkpointer(
-    parts: Parts, record: RunRecord, folder: Path, manifest: Manifest, phases: Phases, own: list[Callback]
+    parts: Parts, record: RunRecord, folder: Path, manifest: Manifest, phases: Phases, own: list[Callback], mesh: Mesh
 ) -> Checkpointer:
-    about = {
+    about: dict[str, Any] = {
         "run": folder.name,
         "model": parts.resolved["model"],
         "manifest_hash": manifest.hash,
         "tokenizer_hash": manifest.tokenizer_hash,
         "config_hash": record.provenance.config_hash,
     }
+    if parts.adapter is not None:
+        base = mesh.from_first(lambda: about_base(parts.weights), "the weights below the adapter to be hashed")
+        about |= {"adapter": parts.resolved["adapter"], "base": base}
     return Checkpointer(
         folder / CHECKPOINTS,
         every_steps=parts.callbacks.checkpoint_every,

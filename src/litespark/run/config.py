@@ -24,6 +24,7 @@ from litespark.config.groups import GROUPS, KIND, MODEL_FOLDER, OPEN, ROOT, clas
 from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.config.settings import SettingsError, fields_of, together
 from litespark.launch import Ranks
+from litespark.models.adapters.config import LoraAdapter
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
@@ -51,6 +52,7 @@ class Parts:
     run's folder."""
 
     model: ModelSpec
+    adapter: LoraAdapter | None
     ops: OpsConfig
     precision: str
     residual: Residual
@@ -142,8 +144,10 @@ def parts_from(config: DictConfig) -> Parts:
     if model is not None:
         values[MODEL_FOLDER] = {"path": model.asked.path, "random": model.asked.random}
     precision, recompute, paths = made.pop("precision"), made.pop("recompute"), made.pop("paths")
+    adapter = made.pop("adapter")
     parts = Parts(
         **made,
+        adapter=adapter if isinstance(adapter, LoraAdapter) else None,
         precision=precision.name,
         residual=precision.residual,
         fp8=precision.fp8,

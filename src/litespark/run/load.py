@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from litespark.atomic import written_whole
 from litespark.config.groups import NATIVE
 from litespark.config.settings import together
 from litespark.data.tokenizer import Tokenizer
+from litespark.models.adapters import lora
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.safetensors_folder import end_ids
 from litespark.models.spec import HasHuggingFace, ModelSpec
@@ -78,6 +80,21 @@ def export(path: str | Path, folder: Path) -> tuple[ModelSpec, Checkpoint]:
     return config, checkpoint
 
 
+def export_adapter(path: str | Path, folder: Path) -> tuple[ModelSpec, Checkpoint]:
+    """Write the adapter of a run or a checkpoint as a folder of PEFT, for the Hugging Face folder of its base."""
+    from litespark.run.adapter import load_adapted  # reads its base, which is loaded here
+
+    checkpoint = find(path)
+    if "adapter" not in checkpoint.about:
+        raise ValueError(f"{path}: got a run without an adapter, expected one of adapter=lora; leave out --adapter")
+    model, adapter, base = load_adapted(checkpoint)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(folder) as partial:
+        partial.mkdir()
+        lora.save(model, adapter, partial, base)
+    return model_config(checkpoint), checkpoint
+
+
 def model_config(checkpoint: Checkpoint) -> ModelSpec:
     """The sizes that a checkpoint's seal states; of an own family, its class has to be allowed."""
     stated, faults = checkpoint.about.get("model"), list[str]()
@@ -107,7 +124,16 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """The model of a checkpoint, on the CPU in fp32, with the references; the weights have to be those of its sizes."""
+    """The model of a checkpoint, on the CPU in fp32, with the references; the weights have to be those of its sizes.
+
+    An adapter is merged into its base.
+    """
+    if "adapter" in checkpoint.about:
+        from litespark.run.adapter import load_adapted  # reads its base, which is loaded here
+
+        model = load_adapted(checkpoint)[0]
+        lora.merge(model)
+        return model
     config = model_config(checkpoint)
     with torch.device("meta"):
         model = config.build(resolve(OpsConfig()), "none")

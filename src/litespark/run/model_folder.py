@@ -21,7 +21,7 @@ from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.init import copy_weights
 from litespark.models.safetensors_folder import SafetensorsReader
 from litespark.models.spec import HasHuggingFace, ModelSpec
-from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.backend import Ops, OpsConfig, resolve
 from litespark.run import load
 from litespark.run.config import made_group
 from litespark.run.folder import CONFIG, TOKENIZER, read_config, run_of
@@ -74,12 +74,15 @@ class ModelFolder:
 
     def fill(self, model: nn.Module) -> None:
         """Give the weights to a model of `spec`, in place."""
+        copy_weights(self.read(resolve(OpsConfig())), model)
+
+    def read(self, ops: Ops) -> nn.Module:
+        """The model with its weights, in fp32 on the CPU; one of a run has the references."""
         if self.checkpoint is not None:
-            source = load.load_model(self.checkpoint)
-        else:
-            assert isinstance(self.spec, HasHuggingFace)
-            source = self.spec.huggingface().load_huggingface(self.path, resolve(OpsConfig()))
-        copy_weights(source, model)
+            return load.load_model(self.checkpoint)
+        assert isinstance(self.spec, HasHuggingFace)
+        model: nn.Module = self.spec.huggingface().load_huggingface(self.path, ops)
+        return model
 
 
 def _node(spec: ModelSpec) -> dict[str, Any]:

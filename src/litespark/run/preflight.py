@@ -23,6 +23,7 @@ from litespark.ops.backend import AUTO, REFERENCE
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
+from litespark.run.adapter import why_no_adapter
 from litespark.run.config import ConfigError, Parts
 from litespark.run.cuda_graph import why_no_graph
 from litespark.run.model_folder import check_tokenizer
@@ -70,6 +71,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"recompute={parts.recompute}: got model={parts.model.name}, expected one of its modes: "
             f"{', '.join(parts.model.recompute_modes)}"
         )
+    problems += why_no_adapter(parts, precision)
     if not waits_for_accelerator(parts, device):  # said already; the host in its place is not what counts
         _check_memory(parts, ranks, device, precision, problems)
         problems += why_no_graph(parts, device, precision)

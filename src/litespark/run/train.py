@@ -23,6 +23,7 @@ from litespark.device import out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter
 from litespark.ops.choice import FailedVerificationError
+from litespark.run.adapter import with_base
 from litespark.run.build import Run, build_run, check_vocabulary, token_budget
 from litespark.run.config import ConfigError, Parts, overrides_given, parts_from
 from litespark.run.continue_command import Started, how_to_continue
@@ -79,6 +80,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     else:
         # on one rank: another may be so far ahead that it has made the folder
         mesh.from_first(lambda: check_name(parts), "the name to be checked")
+    if resumed is not None and parts.adapter is not None:
+        parts = with_base(parts, resumed.checkpoint)
     data = _data(parts, machine, resumed, overrides)
     check_vocabulary(parts, data.manifest)
     prepared = data.folder if isinstance(data, TokenDataModule) else None

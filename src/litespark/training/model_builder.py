@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from litespark.models.adapters import lora
+from litespark.models.adapters.config import LoraAdapter
 from litespark.models.compilation import CompileMode, compile_model
 from litespark.models.init import initialise
 from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8
@@ -20,7 +22,8 @@ from litespark.training.strategies import Precision, StrategyConfig, shard_model
 class ModelBuilder:
     """Everything that a model is made of; nothing is allocated before `build`.
 
-    `load_weights` fills the model from elsewhere (a Hugging Face folder); None: the weights are drawn.
+    `load_weights` fills the model from elsewhere (a Hugging Face folder); None: the weights are drawn. With an
+    `adapter` these are frozen.
     """
 
     spec: ModelSpec
@@ -33,6 +36,7 @@ class ModelBuilder:
     load_weights: Callable[[nn.Module], None] | None = None
     fp8: Fp8Config | None = None
     compile_mode: CompileMode = "none"
+    adapter: LoraAdapter | None = None
 
     def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> nn.Module:
         """The model on `device`, the same values however `strategy=fsdp` shards it over the one-dimensional `mesh`."""
@@ -46,6 +50,8 @@ class ModelBuilder:
         initialise(model, self.spec, self.seed)
         if self.load_weights is not None:
             self.load_weights(model)
+        if self.adapter is not None:
+            lora.begin(model, self.adapter)
         if self.fp8 is not None:
             assert isinstance(self.spec, TakesFp8)
             self.spec.enable_fp8(model, self.fp8, self.ops.fp8)
@@ -59,4 +65,6 @@ class ModelBuilder:
             model.residual_dtype = self.residual_dtype
         if self.strategy.name == "single":
             accumulate_in_place(model)  # DDP listens to gradients
+        if self.adapter is not None:
+            lora.put_on(model, self.spec, self.adapter)
         return model

@@ -18,6 +18,7 @@ from litespark.mesh import Mesh
 from litespark.metrics import names
 from litespark.tasks.task import Task
 from litespark.training import fp8
+from litespark.training.adapter import check_adapter, without_base
 from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import OptimizerConfig, build_optimizer, not_finite
@@ -66,6 +67,8 @@ class TrainingModule(pl.LightningModule):
         self._rate = partial(learning_rate, optimizer.lr, schedule)
         self.budget = budget
         self.mesh = mesh or Mesh()
+        # checkpoints of an adapter hold nothing of its base
+        self.strict_loading = builder.adapter is None
         self.cuda_graph = cuda_graph
         self.metrics = metrics
         self.tokens_seen = 0
@@ -216,6 +219,8 @@ class TrainingModule(pl.LightningModule):
         for state in checkpoint.get("optimizer_states", ()):
             for group in state.get("param_groups", ()):  # none but on the first rank, under FSDP2
                 group["lr"] = float(group["lr"])  # a tensor, or not where it was loaded
+        if self.builder.adapter is not None:
+            checkpoint["state_dict"] = without_base(checkpoint["state_dict"])
         checkpoint["litespark"] = {
             "tokens_seen": self.tokens_seen,
             "steps_taken": self.steps_taken,
@@ -232,6 +237,8 @@ class TrainingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["litespark"]
         assert self.model is not None
+        if self.builder.adapter is not None and "state_dict" in checkpoint:  # FSDP2 reads it later
+            check_adapter(self.state_dict(), checkpoint["state_dict"])
         fp8.restore(fp8.state_of(self.model), state.get("fp8"), first_rank=self.mesh.is_first)
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]

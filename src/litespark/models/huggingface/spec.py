@@ -146,6 +146,15 @@ class HuggingFaceConfig:
         layers: Any = model.layers
         return list(layers)
 
+    def linear_layers(self, model: nn.Module) -> dict[str, str]:
+        """See `TakesAdapters`."""
+        parts = {id(part) for layer in self.units(model) for part in layer.modules()}
+        return {
+            name.removeprefix("causal_lm."): name
+            for name, part in model.named_modules()
+            if id(part) in parts and isinstance(part, nn.Linear)
+        }
+
     @cached_property
     def counts(self) -> "Counts":
         """Parameters and FLOPs, by the types of its layers."""

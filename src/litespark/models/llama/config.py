@@ -134,6 +134,12 @@ class LlamaConfig:
             "down": (self.hidden_size, self.intermediate_size),
         }
 
+    def linear_layers(self, model: Any) -> dict[str, str]:
+        """See `TakesAdapters`."""
+        from litespark.models.llama.adapters import linear_layers  # of the model, which is made of this config
+
+        return linear_layers(model)
+
     def block_matmul_parameters(self) -> int:
         """Parameters of one block's matrices: QKV, output, gate, up and down."""
         return sum(outputs * inputs for outputs, inputs in self.linear_shapes().values())

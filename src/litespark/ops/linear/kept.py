@@ -87,12 +87,15 @@ class KeptLinear(nn.Linear):
 
 
 def keep_casts(model: nn.Module) -> list[KeptLinear]:
-    """Let the layers of `model` keep their casts from now on; for `renew_kept`. Not where their weights are sharded."""
+    """Let the layers of `model` keep their casts from now on; those that are trained, for `renew_kept`.
+
+    Not where their weights are sharded.
+    """
     layers = [module for module in model.modules() if isinstance(module, KeptLinear)]
     layers = [layer for layer in layers if not isinstance(layer.weight, DTensor)]
     for layer in layers:
         layer.keep = True
-    return layers
+    return [layer for layer in layers if layer.weight.requires_grad]
 
 
 def accumulate_in_place(model: nn.Module) -> None:

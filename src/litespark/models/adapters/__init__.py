@@ -1,0 +1,1 @@
+"""Adapters: a few trained parameters on a frozen model, by `peft`."""

@@ -1,0 +1,112 @@
+"""`adapter=lora` in a run: what it stands on, what stands against it, and how it is read back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from litespark.atomic import content_hash
+from litespark.config.settings import together
+from litespark.models.adapters import lora
+from litespark.models.adapters.config import LoraAdapter, import_peft
+from litespark.models.init import assign
+from litespark.models.spec import TakesAdapters
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.run.config import Parts, made_group
+from litespark.run.model_folder import ModelFolder
+from litespark.training.adapter import PREFIX, check_adapter
+from litespark.training.checkpoint.folder import Checkpoint, CheckpointError
+from litespark.training.checkpoint.state import read_state
+from litespark.training.optim import MuonConfig
+
+log = logging.getLogger(__name__)
+
+
+def why_no_adapter(parts: Parts, precision: str) -> list[str]:
+    """Each reason why the adapter of these settings cannot be trained, with what would mend it."""
+    adapter, reasons = parts.adapter, []
+    if adapter is None:
+        return []
+    if parts.weights is None and parts.resume is None:
+        reasons.append(
+            f"adapter=lora: got model={parts.model.name} with drawn weights, expected trained ones; set "
+            "model=huggingface model.path=FOLDER, a Hugging Face folder or a run"
+        )
+    for wrong, got, remedy in (
+        (precision == "fp8", "precision=fp8, in which weights are cast anew in each step", "precision=bf16"),
+        (parts.recompute == "swiglu", "recompute=swiglu, which multiplies with a matrix itself", "recompute=full"),
+        (isinstance(parts.optim, MuonConfig), "optim=muon, which is for whole matrices", "optim=adamw"),
+        (parts.ops.cuda_graph, "ops.cuda_graph=true", "ops.cuda_graph=false"),
+    ):
+        if wrong:
+            reasons.append(f"adapter=lora: got {got}; set {remedy}")
+    if not isinstance(parts.model, TakesAdapters):
+        return [*reasons, f"adapter=lora: got model={parts.model.name}, expected a family with `linear_layers`"]
+    try:
+        import_peft()
+        adapter.chosen(lora.layers_of(parts.model))
+    except ValueError as error:
+        reasons.append(str(error))
+    return reasons
+
+
+def with_base(parts: Parts, checkpoint: Checkpoint) -> Parts:
+    """The parts of a resumed run, whose base is read again and whose adapter comes from the checkpoint.
+
+    A CheckpointError where the base is not what it was.
+    """
+    assert parts.adapter is not None
+    return replace(parts, weights=_base_of(checkpoint), adapter=replace(parts.adapter, path=None))
+
+
+def about_base(weights: ModelFolder | None) -> dict[str, str]:
+    """What a checkpoint notes of the base of its adapter: where it lies, and a hash of its weights."""
+    assert weights is not None
+    place = Path(weights.path) if weights.checkpoint is None else weights.checkpoint.folder
+    return {"path": str(place.resolve()), "sha256": _hash(place.resolve())}
+
+
+def load_adapted(checkpoint: Checkpoint) -> tuple[nn.Module, LoraAdapter, str]:
+    """The model of a checkpoint with its adapter on it, on the CPU in fp32, the adapter's settings, and its base."""
+    faults: list[str] = []
+    adapter = made_group("adapter", checkpoint.about["adapter"], faults, [])
+    if adapter is None:
+        raise CheckpointError(f"{checkpoint.folder} describes no adapter of this version: {together(faults)}")
+    base = _base_of(checkpoint)
+    model = base.read(resolve(OpsConfig()))
+    lora.put_on(model, base.spec, adapter)
+    loaded: Any = read_state(checkpoint).get("state_dict")
+    check_adapter({PREFIX + name: value for name, value in model.state_dict().items()}, loaded)
+    for name, parameter in model.named_parameters():
+        if PREFIX + name in loaded:
+            assign(parameter.data, loaded[PREFIX + name])
+    return model, adapter, base.path
+
+
+def _base_of(checkpoint: Checkpoint) -> ModelFolder:
+    stated: Mapping[str, str] = checkpoint.about["base"]
+    try:
+        found = ModelFolder.find(stated["path"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds an adapter, and the model it stands on is not there: {error}; put it back"
+        ) from error
+    if _hash(Path(stated["path"])) != stated["sha256"]:
+        raise CheckpointError(
+            f"{stated['path']} holds other weights than those that the adapter of {checkpoint.folder} was trained on "
+            "(their hash differs); put the old ones back"
+        )
+    return found
+
+
+@cache  # one process asks for it at a start and at a resume
+def _hash(folder: Path) -> str:
+    """Of the weights in a Hugging Face folder, or of a checkpoint."""
+    files = sorted(folder.glob("*.safetensors")) or [folder / "state.ckpt"]
+    return ",".join(content_hash(file) for file in files)

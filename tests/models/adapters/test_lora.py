@@ -1,0 +1,82 @@
+"""LoRA and DoRA on both kinds of model compute what `peft` computes on the model of transformers, and go there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from litespark.models.adapters import lora
+from litespark.models.adapters.config import LoraAdapter
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.tolerance import relative_distance
+from litespark.run.model_folder import ModelFolder
+from litespark.training.model_builder import ModelBuilder
+
+transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+         "intermediate_size": 48, "vocab_size": 64, "max_position_embeddings": 64, "initializer_range": 0.1,
+         "bos_token_id": None, "pad_token_id": None, "eos_token_id": 0}  # fmt: skip
+OURS = OpsConfig(rms_norm="torch", add_rms_norm="torch", attention="sdpa", linear_cross_entropy="chunked")
+CPU = torch.device("cpu")
+
+
+def written(folder: Path, kind: str) -> ModelFolder:
+    torch.manual_seed(0)
+    config = transformers.CONFIG_MAPPING[kind](**SIZES)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return ModelFolder.find(folder)
+
+
+def built(found: ModelFolder, adapter: LoraAdapter, *, moved: bool = True) -> nn.Module:
+    """The model with an adapter, as a run builds it; `moved`: as if it had been trained."""
+    model = ModelBuilder(found.spec, resolve(OURS), 1, load_weights=found.fill, adapter=adapter).build(CPU)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in lora.weights_of(model).items():
+            if moved and not name.endswith("lora_A.weight"):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+IDS = torch.randint(SIZES["vocab_size"], (2, 9), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_loss_gradients_file_and_merged_weights_are_those_of_peft(tmp_path, kind, dora):
+    found = written(tmp_path / "base", kind)
+    assert found.node["kind"] == {"llama": "llama", "qwen3": "huggingface"}[kind]
+    adapter = LoraAdapter(
+        rank=3, alpha=5, dora=dora, rslora=dora, targets=("k_proj", "v_proj", "gate_proj", "down_proj")
+    )
+    model = built(found, adapter)
+    (folder := tmp_path / "adapter").mkdir()
+    lora.save(model, adapter, folder, found.path)
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(found.path, dtype=torch.float32)
+    with lora.disabled(model), torch.no_grad():
+        assert relative_distance(model(IDS), base(IDS).logits) < 1e-6
+    theirs = peft.PeftModel.from_pretrained(base, folder, is_trainable=True)
+    labels = IDS.roll(-1, dims=1)
+    expected = functional.cross_entropy(theirs(IDS).logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    loss = model(IDS, labels)
+    assert relative_distance(loss, expected) < 1e-6
+    expected.backward()
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.requires_grad}
+    ours = {name: parameter.grad for name, parameter in lora.weights_of(model).items()}
+    assert len(ours) == len(gradients) == 2 * 4 * (3 if dora else 2)
+    for name, gradient in ours.items():
+        place = name.replace(".weight", ".default.weight") if "magnitude" not in name else f"{name}.default.weight"
+        assert relative_distance(gradient, gradients[place]) < 1e-5, name
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert len(frozen) + len(ours) == len(list(model.parameters()))
+    assert all(model.get_parameter(name).grad is None for name in frozen)
+
+    logits = model(IDS).detach()
+    lora.merge(model)
+    assert relative_distance(model(IDS), logits) < 1e-5
+    assert not lora.adapted_layers(model)
