@@ -73,6 +73,6 @@ def import_peft() -> Any:
         import peft
     except ImportError as error:
         raise ValueError(
-            f"adapter=lora needs peft, which cannot be imported ({error}); pip install 'peft>=0.21'"
+            f"adapter=lora needs peft, which cannot be imported ({error}); pip install 'litespark[lora]'"
         ) from error
     return peft
