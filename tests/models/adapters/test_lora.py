@@ -25,8 +25,11 @@ CPU = torch.device("cpu")
 
 def written(folder: Path, kind: str) -> ModelFolder:
     torch.manual_seed(0)
-    config = transformers.CONFIG_MAPPING[kind](**SIZES)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    config = transformers.CONFIG_MAPPING[kind](**SIZES, attention_bias=True)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():  # biases begin as zeros
+        nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
     return ModelFolder.find(folder)
 
 

@@ -10,9 +10,9 @@ def linear_layers(model: Llama) -> dict[str, str]:
     """See `TakesAdapters`: those of blocks; the matrices that hold several are split."""
     layers = {}
     for ours, parts in huggingface_parts(model.config).items():
-        place = ours.removesuffix(".weight")
+        place, _, kind = ours.rpartition(".")
         layer = model.get_submodule(place)
-        if not isinstance(layer, KeptLinear):
+        if kind != "weight" or not isinstance(layer, KeptLinear):
             continue
         rows = {name.removesuffix(".weight"): count for name, count in parts}
         if len(rows) == 1:

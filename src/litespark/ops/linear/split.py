@@ -4,7 +4,6 @@ T tokens, K inputs, N outputs.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +17,20 @@ class Rows(nn.Linear):
     It is called with what the whole layer has made for it, and returns that: the product is one for all of them.
     """
 
-    bias: Any  # None: those of `KeptLinear` have none
-
     def __init__(self, whole: KeptLinear, first: int, rows: int) -> None:
         nn.Module.__init__(self)
-        self.in_features, self.out_features, self.bias = whole.in_features, rows, None
+        self.in_features, self.out_features = whole.in_features, rows
         self.whole = (whole,)  # in a tuple it is no part of this one
         self.first = first
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # of `nn.Linear` it is a parameter
         return self.whole[0].weight[self.first : self.first + self.out_features]
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        bias = self.whole[0].bias
+        return None if bias is None else bias[self.first : self.first + self.out_features]
 
     def forward(self, x: Tensor, product: Tensor) -> Tensor:  # type: ignore[override]
         return product
