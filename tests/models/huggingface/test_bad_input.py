@@ -12,6 +12,8 @@ import litespark
 from litespark.models.huggingface import apply as module
 from litespark.models.huggingface.layers import is_replaced
 from litespark.models.huggingface.table import FAMILIES, Attention
+from litespark.ops.backend import BACKENDS, Backend
+from litespark.ops.swiglu.reference import swiglu
 from tests.models.huggingface.families import build
 
 _TOKENS = torch.randint(3, 97, (2, 20), generator=torch.Generator().manual_seed(1))
@@ -83,15 +85,37 @@ def test_a_model_that_it_cannot_be_done_to_is_refused_and_as_it_was(case):
         ("llama", "sdpa", 'expected "litespark", or op -> backend'),
         ("llama", None, "got ops=None"),
         ("llama", {"atention": "sdpa"}, "got ops .'atention'., expected some of rms_norm"),
-        ("llama", {"attention": "fast"}, "ops.attention: got 'fast', expected one of"),
-        ("llama", {"attention": "varlen"}, "varlen, which cannot run here"),
+        ("llama", {"attention": "fast"}, r"ops\[.attention.\]: got 'fast', expected one of"),
+        ("llama", {"attention": "varlen"}, r"ops\[.attention.\]: got varlen, which cannot run here"),
         ("llama", {"swiglu_linear": "triton"}, "no layer of this model came to run with"),
         ("starcoder2", {"rms_norm": "torch"}, "rms_norm.*no layer of this model(?s:.*)LayerNorm: not in the table"),
-        ("llama", dict.fromkeys(module.OP_OF.values(), "reference") | {"attention": "reference"}, "nothing could be"),
+        ("llama", dict.fromkeys([*module.OP_OF.values(), "attention"], "reference"), "every op, .* nothing is applied"),
     ],
 )  # fmt: skip
 def test_ops_that_cannot_be_are_refused(family, ops, match):
     _refused(build(family), match, ops=ops)
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ({"attention": "sdpa"}, r"got attention='sdpa', expected ops=\{\"attention\": \"sdpa\"\}$"),
+        ({"lenght": 9}, "got lenght=9, expected ops, sequences, length"),
+    ],
+)
+def test_an_argument_that_there_is_not_is_refused_with_what_to_write(arguments, match):
+    with pytest.raises(TypeError, match=match):
+        litespark.apply(build("llama"), **arguments)
+
+
+def test_a_failed_verification_is_told_with_what_can_be_pasted(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "swiglu", {"halved": Backend(f"{__name__}:_halved"), **BACKENDS["swiglu"]})
+    match = r'ops\["swiglu"\]: got halved(?s:.*)Set ops=\{"swiglu": "reference"\}\.'
+    _refused(build("llama"), match, ops={"swiglu": "halved"}, verify=True, length=16)
+
+
+def _halved(gate_up, activation="silu"):
+    return swiglu(gate_up, activation) / 2
 
 
 def test_a_name_in_place_of_a_dtype_is_refused():

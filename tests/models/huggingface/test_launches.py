@@ -100,7 +100,7 @@ def test_a_norm_is_made_again_where_its_input_was_changed_on_the_way():
     for hook in ours.model.layers[1]._forward_hooks.copy():
         del ours.model.layers[1]._forward_hooks[hook]
     with torch.no_grad():
-        added = layers._added(block, torch.randn(4, 48), torch.randn(4, 48))
+        added = layers._sum_and_norm(block, torch.randn(4, 48), torch.randn(4, 48))
         assert hasattr(added, "litespark_normed")
         assert norm(added.mul_(0.5).add_(1.0)).equal(norm(added.clone()))
 

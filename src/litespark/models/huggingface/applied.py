@@ -44,7 +44,7 @@ class Applied:
         return "\n".join(f"{count:4} {kind}: {what}" for (kind, what), count in grouped.items())
 
 
-def told(
+def outcome(
     name: str,
     module: Any,
     row: Row | None,

@@ -8,27 +8,32 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from litespark.device import device_of
 from litespark.mesh import Mesh
 from litespark.models.huggingface import attention, fp8, layers
-from litespark.models.huggingface.applied import OP_OF, Applied, Module, complain, told
+from litespark.models.huggingface.applied import OP_OF, Applied, Module, complain, outcome
+from litespark.models.huggingface.asked import (
+    BEFORE,
+    IDLE,
+    check,
+    config_of,
+    fp8_of,
+    in_python,
+    inside,
+    place_of,
+    why_unexpected,
+)
 from litespark.models.huggingface.layers import Row
 from litespark.models.huggingface.probing import Call, Probe, probe
-from litespark.models.huggingface.sizes import caps_scores, size_of, step_shapes_of
 from litespark.models.huggingface.table import FAMILIES, Family, Mlp, Norm
-from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig
+from litespark.ops.backend import REFERENCE, Ops, OpsConfig
 from litespark.ops.choice import decide
-from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.measuring import default_cache
-from litespark.ops.shapes import Place
 
-_IDLE = frozenset({"swiglu_linear", "fp8"})
-_LONGEST = 4096  # tokens of a sequence that backends are measured with, unless another length is given
-_BEFORE = "litespark_attention"  # attribute of a model: the implementation of attention that it had
+_AS_IT_WAS = "its backend is the reference, by name or since nothing faster can run here"
 
 
 def apply(
@@ -40,6 +45,7 @@ def apply(
     autocast: torch.dtype | None = None,
     precision: str | Fp8Config | None = None,
     verify: bool = False,
+    **others: object,
 ) -> Applied:
     """Let an instance of a transformers causal LM compute with our ops; `remove` undoes it.
 
@@ -55,19 +61,26 @@ def apply(
         verify: verify each op on this device, and the loss and every gradient of the whole model before it is in fp8.
 
     Raises:
+        TypeError: there is no such argument.
         ValueError: this cannot be done to the model, nothing was replaced, or not what was asked for by name. The model
             is then as it was.
     """
     from litespark.models.huggingface.verification import gradients_of, why_apart
 
-    whole = _inside(model)
-    _check(whole)
-    config = _config(ops)
-    low = _fp8(precision, whole.device)
-    place = replace(_place(whole, sequences, length, autocast), fp8=low)
-    idle = _IDLE if low is None else _IDLE - {"fp8"}
-    with device_of(place.device).random_state_kept():
-        chosen, choices = decide(config, place, Mesh(), verifying=verify, cache=default_cache(), idle=idle)
+    if others:
+        raise TypeError(why_unexpected(others))
+    whole = inside(model)
+    check(whole)
+    config = config_of(ops)
+    low = fp8_of(precision, whole.device)
+    place = replace(place_of(whole, sequences, length, autocast), fp8=low)
+    idle = IDLE if low is None else IDLE - {"fp8"}
+    try:
+        with device_of(place.device).random_state_kept():
+            chosen, choices = decide(config, place, Mesh(), verifying=verify, cache=default_cache(), idle=idle)
+    except ValueError as error:
+        error.args = (in_python(str(error)),)
+        raise
     before = gradients_of(whole, place) if verify else None
     modules = apply_ops(whole, chosen, {choice.op: choice.used for choice in choices}, asked=config)
     try:
@@ -84,8 +97,8 @@ def apply(
 
 def remove(model: nn.Module) -> None:
     """Undo `apply`; ValueError where it was not applied, or the model was sharded since."""
-    whole = _inside(model)
-    if _BEFORE not in vars(whole):
+    whole = inside(model)
+    if BEFORE not in vars(whole):
         raise ValueError(f"litespark.remove: got a {type(whole).__name__} that litespark.apply was not applied to")
     replaced = [module for module in whole.modules() if layers.is_replaced(module)]
     if any(not hasattr(type(module), "replaces") or "replaces" not in vars(type(module)) for module in replaced):
@@ -97,7 +110,7 @@ def remove(model: nn.Module) -> None:
         layers.take_out(module)
     if (renewal := vars(whole).pop("litespark_fp8", None)) is not None:
         renewal.close()
-    _set_attention(whole, vars(whole).pop(_BEFORE))
+    _set_attention(whole, vars(whole).pop(BEFORE))
 
 
 def apply_ops(
@@ -117,7 +130,7 @@ def apply_ops(
         if (reason := _why_not(module, _known(family, module), row, used)) is not None
     }
     device = None if seen is None else model.device.type
-    vars(model)[_BEFORE] = model.config._attn_implementation
+    vars(model)[BEFORE] = model.config._attn_implementation
     _own_config(model)
     try:
         for module, row in rows.items():
@@ -126,7 +139,7 @@ def apply_ops(
         layers.link(model)
         if seen is not None:
             _take_out_what_differs(seen, rows, reasons)
-        attending = _attend(model, used["attention"], seen)
+        attending = _switch_attention(model, used["attention"], seen)
         # of each kind of layer only the first was tried
         if seen is not None and (reason := seen.difference_of_logits()) is not None:
             raise ValueError(
@@ -134,7 +147,7 @@ def apply_ops(
                 '"reference", one after the other'
             )
         done = [
-            told(name, module, rows.get(module), reasons.get(module), used, attending)
+            outcome(name, module, rows.get(module), reasons.get(module), used, attending)
             for name, module in model.named_modules()
             if module in rows or module in attending or any(True for _ in module.parameters(recurse=False))
         ]
@@ -161,80 +174,6 @@ def family_of(model: Any) -> Family:
     return FAMILIES.get(model.config.get_text_config().model_type, unknown)
 
 
-# ---------------------------------------------------------------- what is asked for
-
-
-def _inside(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _check(model: Any) -> None:
-    """Refuse what this cannot be done to."""
-    from transformers import PreTrainedModel
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    name = type(model).__name__
-    what = None
-    if not isinstance(model, PreTrainedModel):
-        what = f"a {name}, expected a causal LM of transformers; apply before torch.compile, DDP or another wrapper"
-    elif model.config.is_encoder_decoder:
-        what = f"{name}, an encoder-decoder, expected a causal LM"
-    elif not any(kind.__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for kind in type(model).__mro__):
-        what = f"{name}, expected a causal LM: a class that AutoModelForCausalLM makes"
-    elif _BEFORE in vars(model):
-        what = f"a {name} that it was applied to before; litespark.remove(model) undoes that"
-    elif any(part.is_meta for part in model.parameters()):
-        what = (
-            f"a {name} on meta, whose layers cannot be tried; give it memory first (from_pretrained, to_empty), or "
-            "train it by model=huggingface"
-        )
-    elif any(isinstance(part, DTensor) for part in model.parameters()):
-        what = f"a {name} that is sharded; apply first, and shard then"
-    if what is not None:
-        raise ValueError(f"litespark.apply: got {what}")
-
-
-def _config(ops: str | Mapping[str, str]) -> OpsConfig:
-    if isinstance(ops, str) and ops != "litespark":
-        raise ValueError(
-            f'litespark.apply: got ops={ops!r}, expected "litespark", or op -> backend: {{"attention": {ops!r}}}'
-        )
-    if not isinstance(ops, str | Mapping):
-        raise ValueError(f'litespark.apply: got ops={ops!r}, expected "litespark" or op -> backend')
-    given = {} if isinstance(ops, str) else dict(ops)
-    if unknown := given.keys() - BACKENDS.keys():
-        raise ValueError(f"litespark.apply: got ops {sorted(unknown)}, expected some of {', '.join(BACKENDS)}")
-    backends: dict[str, Any] = {op: given.get(op, AUTO) for op in BACKENDS}
-    return OpsConfig(**backends)
-
-
-def _fp8(precision: str | Fp8Config | None, device: torch.device) -> Fp8Config | None:
-    if precision is None:
-        return None
-    if not isinstance(precision, Fp8Config) and precision != "fp8":
-        raise ValueError(f'litespark.apply: got precision={precision!r}, expected "fp8", an Fp8Config, or None')
-    config = precision if isinstance(precision, Fp8Config) else Fp8Config()
-    if not config.simulate and (reason := without_units(device)) is not None:
-        raise ValueError(
-            f'litespark.apply: got precision="fp8", and {reason}; apply without, or with '
-            "Fp8Config(simulate=True), which rounds as fp8 does and is slow: for looking at losses"
-        )
-    return config
-
-
-def _place(model: Any, sequences: int, length: int | None, autocast: torch.dtype | None) -> Place:
-    if autocast is not None and not isinstance(autocast, torch.dtype):
-        raise ValueError(f"litespark.apply: got autocast={autocast!r}, expected a dtype, torch.bfloat16, or None")
-    config = model.config.get_text_config()
-    longest = min(size_of(config, "max_position_embeddings", _LONGEST), _LONGEST)
-    shapes = step_shapes_of(config, sequences, length or longest)
-    dtype, capped = autocast or model.dtype, caps_scores(config)
-    return Place(model.device, dtype, shapes, autocast=autocast is not None, softcap=capped)
-
-
-# ---------------------------------------------------------------- what is done
-
-
 def _known(family: Family, module: nn.Module) -> type | None:
     """The class of a module, or that which it is a subclass of, for which there is a row."""
     return next((kind for kind in type(module).__mro__ if _row(family, kind) is not None), None)
@@ -247,10 +186,6 @@ def _row(family: Family, kind: Any) -> Row | None:
     return Norm() if norm and len(inspect.signature(kind.forward).parameters) == 2 else family.rows().get(kind.__name__)
 
 
-def _as_it_was(op: str) -> str:
-    return f"ops.{op}=reference, by name or since nothing faster can run here"
-
-
 def _why_not(module: Any, kind: Any, row: Row, used: Mapping[str, str]) -> str | None:
     op = OP_OF[type(row)]
     if type(module).forward is not kind.forward:
@@ -258,7 +193,7 @@ def _why_not(module: Any, kind: Any, row: Row, used: Mapping[str, str]) -> str |
     if isinstance(row, Norm) and not (hasattr(module, "weight") and layers.epsilon(module) is not None):
         return "it has no weight or no epsilon"
     if used[op] == REFERENCE:
-        return _as_it_was(op)
+        return _AS_IT_WAS
     if "forward" in vars(module):
         return "its forward was replaced by somebody else"
     if isinstance(row, Mlp) and layers.activation(getattr(module, row.activation)) is None:
@@ -300,11 +235,11 @@ def _take_out_what_differs(seen: Probe, rows: dict[nn.Module, Row], reasons: dic
         put_back(layers.original(seen.model), reason)
 
 
-def _attend(model: Any, backend: str, seen: Probe | None) -> dict[nn.Module, str | None]:
+def _switch_attention(model: Any, backend: str, seen: Probe | None) -> dict[nn.Module, str | None]:
     """Switch to our attention; the modules that ask for attention, and why not ours, or None."""
     named = [module for module in model.modules() if type(module).__name__.endswith("Attention")]
     if backend == REFERENCE:
-        return dict.fromkeys(named, _as_it_was("attention"))
+        return dict.fromkeys(named, _AS_IT_WAS)
     if not model._can_set_attn_implementation():
         return dict.fromkeys(named, "it does not ask for attention by AttentionInterface")
     before = model.config._attn_implementation
@@ -339,7 +274,7 @@ def _multiply_in_fp8(model: Any, config: Fp8Config, pieces: Pieces, backend: str
         )
         raise ValueError(f'litespark.apply: got precision="fp8", and no linear layer came to be in fp8: {why}')
 
-    def told(module: Module) -> Module:
+    def with_fp8(module: Module) -> Module:
         if module.name not in reasons:
             return module
         if (reason := reasons[module.name]) is None:
@@ -347,4 +282,4 @@ def _multiply_in_fp8(model: Any, config: Fp8Config, pieces: Pieces, backend: str
             return replace(module, ops={"fp8": f"{backend}{alone}"}, reason="")
         return replace(module, reason=f"fp8: {reason}")
 
-    return [told(module) for module in done]
+    return [with_fp8(module) for module in done]

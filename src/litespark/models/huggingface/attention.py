@@ -60,7 +60,7 @@ def register(backend: str) -> str:
 
     # a name with "sdpa" in it transformers takes for its own, and refuses it to models for which it has none
     name = f"{PREFIX}{backend}".replace("sdpa", "scaled_dot_product")
-    AttentionInterface.register(name, partial(_attend, load("attention", backend), backend))
+    AttentionInterface.register(name, partial(_forward, load("attention", backend), backend))
     AttentionMaskInterface.register(name, _mask)
     return name
 
@@ -77,7 +77,7 @@ def noting() -> Iterator[dict[nn.Module, str | None]]:
         _noted = None
 
 
-def _attend(
+def _forward(
     op: Callable[..., Tensor],
     backend: str,
     module: Any,
@@ -94,7 +94,7 @@ def _attend(
 
     if kwargs.get("s_aux") is not None:
         raise ValueError(
-            f"{type(module).__name__} has attention sinks, which our attention has not; set ops.attention=reference"
+            f"{type(module).__name__} has attention sinks, which our attention has not; leave it to the reference"
         )
     seen = attention_mask if isinstance(attention_mask, Visible) else Visible(window=kwargs.get("sliding_window"))
     causal = kwargs.get("is_causal")
@@ -123,7 +123,9 @@ def _attend(
         attend = sdpa_attention_forward
         if kwargs.get("softcap") is not None:  # which PyTorch's has not
             attend = getattr(sys.modules[type(module).__module__], "eager_attention_forward")  # noqa: B009
-            attention_mask = _added(seen.mask(query.shape[2], key.shape[2], query.device), attention_mask, query.dtype)
+            attention_mask = _additive(
+                seen.mask(query.shape[2], key.shape[2], query.device), attention_mask, query.dtype
+            )
         return attend(module, query, key, value, attention_mask, **kwargs)
     natural = query.shape[-1] ** -0.5
     options: dict[str, Any] = {} if scaling in (None, natural) else {"scale": scaling}
@@ -133,7 +135,7 @@ def _attend(
     return op(query, key, value, seen.documents, seen.window, **options), None
 
 
-def _added(causal: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _additive(causal: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
     """A mask that is added to scores, of one that says what is seen, or of `causal`."""
     if mask is None:
         mask = causal
@@ -154,7 +156,7 @@ def _mask(
     attention_mask: Tensor | Visible | None = None,
     **kwargs: Any,
 ) -> Any:
-    """What `_attend` gets as its mask: `Visible`, or (B, 1, S, T) bool where that does not say it."""
+    """What `_forward` gets as its mask: `Visible`, or (B, 1, S, T) bool where that does not say it."""
     from transformers.masking_utils import causal_mask_function, sdpa_mask
 
     if isinstance(attention_mask, Visible):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from litespark.models.huggingface.sizes import window_of
 from litespark.models.spec import Recompute
 
 # a multiple of the chunks in which most linear attention computes
@@ -161,15 +162,7 @@ def _attention(layer: Any) -> AttentionCount | None:
     head_dim: Any = getattr(layer, "head_dim", None) or getattr(layer, "head_size", 0)
     # of multi-head latent attention a key has another size than a value
     sizes = getattr(layer, "qk_head_dim", head_dim) + getattr(layer, "v_head_dim", head_dim)
-    return AttentionCount(config.num_attention_heads * sizes, _window(layer, config))
-
-
-def _window(layer: Any, config: Any) -> int | None:
-    """The keys that a query of the layer sees: by its kind, where layers have kinds."""
-    kinds, index = getattr(config, "layer_types", None), getattr(layer, "layer_idx", None)
-    if kinds is not None and index is not None and kinds[index] != "sliding_attention":
-        return None
-    return getattr(config, "sliding_window", None)
+    return AttentionCount(config.num_attention_heads * sizes, window_of(layer))
 
 
 def _alike(attention: list[AttentionCount]) -> tuple[AttentionCount, ...]:

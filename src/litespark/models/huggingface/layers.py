@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from litespark.models.huggingface.fp8 import InFp8, Joined, Renewal
 from litespark.models.huggingface.head import head_forward
+from litespark.models.huggingface.sizes import window_of
 from litespark.models.huggingface.table import Attention, Head, Layer, Mlp, Norm
 from litespark.ops.backend import Ops
 from litespark.ops.linear.function import norm_linear, projection_mlp
@@ -76,10 +77,10 @@ def _replacing(original: Any, kind: Any) -> Any:
 
 def _reduced(module: Any, protocol: Any) -> Any:
     """For copies and pickles, which do not find the subclass by its name."""
-    return _made, (type(module).replaces, type(module.litespark.row)), module.__getstate__()
+    return _unpickled, (type(module).replaces, type(module.litespark.row)), module.__getstate__()
 
 
-def _made(original: type, kind: type) -> nn.Module:
+def _unpickled(original: type, kind: type) -> nn.Module:
     replacing = _replacing(original, kind)
     return replacing.__new__(replacing)
 
@@ -89,18 +90,18 @@ def _made(original: type, kind: type) -> nn.Module:
 
 def _norm(module: Any, hidden_states: Tensor) -> Tensor:
     """(..., D) -> (..., D)."""
-    normed = _made_before(module, hidden_states)
+    normed = _normed_before(module, hidden_states)
     return normed if normed is not None else module.litespark.ops.rms_norm(hidden_states, *norm_arguments(module))
 
 
-def _made_before(norm: Any, x: Tensor) -> Tensor | None:
-    """What `_added` made for a norm of `x`, unless somebody wrote into it since."""
-    made = None if torch.compiler.is_compiling() else vars(x).pop("litespark_normed", None)
-    if made is None or made[0] is not norm or made[1] != x._version:
+def _normed_before(norm: Any, x: Tensor) -> Tensor | None:
+    """What `_sum_and_norm` made for a norm of `x`, unless somebody wrote into it since."""
+    kept = None if torch.compiler.is_compiling() else vars(x).pop("litespark_normed", None)
+    if kept is None or kept[0] is not norm or kept[1] != x._version:
         return None
     # a wrapper that recomputes the block by reentrant checkpointing makes it without gradients
     trained = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
-    return None if trained and not made[2].requires_grad else made[2]
+    return None if trained and not kept[2].requires_grad else kept[2]
 
 
 def norm_arguments(module: Any) -> tuple[Tensor, float]:
@@ -160,14 +161,16 @@ def _attention(
     row = module.litespark.row
     linear = in_fp8(module, "inputs", hidden_states)
     product = None if linear is None else linear.multiply(hidden_states)
-    attended, weights = _attend(module, hidden_states, product, position_embeddings, attention_mask, **kwargs)
+    attended, weights = _between_projections(
+        module, hidden_states, product, position_embeddings, attention_mask, **kwargs
+    )
     result = _output(module, attended)
     if row.dropout is not None:
         result = functional.dropout(result, getattr(module, row.dropout), module.training)
     return result, weights
 
 
-def _attend(
+def _between_projections(
     module: Any, x: Tensor, product: Tensor | None, position_embeddings: Any = None, attention_mask: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:  # fmt: skip
@@ -188,8 +191,7 @@ def _attend(
         key, value = cache.update(key, value, module.layer_idx, kwargs)
     eager: Any = getattr(sys.modules[module.__module__], "eager_attention_forward", None)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
-    window = module.sliding_window if hasattr(module, "sliding_window") else getattr(config, "sliding_window", None)
-    if window is not None:
+    if (window := window_of(module)) is not None:
         kwargs["sliding_window"] = window
     if row.softcap is not None:
         kwargs["softcap"] = getattr(module, row.softcap)
@@ -261,17 +263,17 @@ def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Ten
         first, attention = module.input_layernorm, module.self_attn
         inputs, *others = linears
         stream, product = norm_linear(hidden_states, None, *norm_arguments(first), inputs)
-        attended, _ = _attend(attention, hidden_states, inputs.biased(product), **kwargs)
+        attended, _ = _between_projections(attention, hidden_states, inputs.biased(product), **kwargs)
         halves = BlockLinears(inputs, *others)
         return torch.add(*projection_mlp(stream, attended, *norm_arguments(norm), halves, recompute=False))
     hidden_states, normed = _stream_and_norm(module.input_layernorm, hidden_states)
     attended, _ = module.self_attn(hidden_states=normed, **kwargs)
     attended = _scaled(module, row, row.after_attention, attended)
     stream, normed = ops.add_rms_norm(hidden_states, attended, *norm_arguments(norm))
-    return _added(module, stream, _scaled(module, row, row.after_mlp, module.mlp(normed)))
+    return _sum_and_norm(module, stream, _scaled(module, row, row.after_mlp, module.mlp(normed)))
 
 
-def _added(module: Any, stream: Tensor, update: Tensor) -> Tensor:
+def _sum_and_norm(module: Any, stream: Tensor, update: Tensor) -> Tensor:
     """Their sum, which goes on its way with what the norm of the next block makes of it: both are one op."""
     norm = module.litespark.following
     if norm is None or not is_replaced(norm) or norm.litespark.fp8 is not None or not _at_hand(module, norm, stream):
@@ -306,7 +308,7 @@ def link(model: nn.Module) -> None:
 def _stream_and_norm(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """The residual stream and its norm, of which some backends add the gradients as they make them."""
     if is_replaced(norm) and not hooked(norm):
-        if (normed := _made_before(norm, x)) is not None:
+        if (normed := _normed_before(norm, x)) is not None:
             return x, normed
         backend = sys.modules[norm.litespark.ops.rms_norm.__module__]
         if (both := getattr(backend, "rms_norm_and_stream", None)) is not None:

@@ -16,6 +16,19 @@ def caps_scores(config: Any) -> bool:
     return getattr(config, "attn_logit_softcapping", None) is not None
 
 
+def window_of(attention: Any) -> int | None:
+    """The keys that a query of an attention layer sees, itself among them; None: all.
+
+    As the layer has it, or by its kind where the config has kinds of layers.
+    """
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window
+    config, index = attention.config, getattr(attention, "layer_idx", None)
+    window = getattr(config, "sliding_window", None)
+    kinds = None if window is None or index is None else getattr(config, "layer_types", None)
+    return window if kinds is None or kinds[index] == "sliding_attention" else None
+
+
 def step_shapes_of(config: Any, sequences: int, length: int, documents: bool = False) -> StepShapes:
     """Of a micro-batch in one layer; a model without attention gets heads of 64."""
     heads = size_of(config, "num_attention_heads", -(-config.hidden_size // 64))
