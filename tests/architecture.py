@@ -24,8 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": ALL_ROOMS - {"run", "benchmarks"} | {"launch", "parent", "child_process"},
     "benchmarks": {*"run training tasks data models ops metrics planning launch child_process".split()},
     "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning", *RECORD},
-    "training": {"tasks", "models", "ops", "data.batch", "metrics"},
-    "tasks": {"models", "ops", "data.batch", "data.manifest", "metrics"},
+    "training": {"tasks", "models", "ops", "data.batch", "data.examples.batch", "metrics"},
+    "tasks": {"models", "ops", "data.batch", "data.examples.batch", "data.manifest", "metrics"},
     "planning": {"models", "ops", "training.optim", "metrics"},
     "reports": {
         "config.groups",

@@ -24,7 +24,9 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec
 from litespark.ops.backend import OpsConfig
 from litespark.run.folder import flatten
+from litespark.tasks.preferences.task import Preference
 from litespark.tasks.pretrain import Pretrain
+from litespark.tasks.sft import SFT
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
@@ -36,7 +38,7 @@ KIND = "kind"
 GROUPS: dict[str, type | dict[str, type]] = {
     "model": {"llama": LlamaConfig, "huggingface": HuggingFaceConfig},
     "adapter": {"none": NoAdapter, "lora": LoraAdapter},
-    "task": {"pretrain": Pretrain},
+    "task": {"pretrain": Pretrain, "sft": SFT, "dpo": Preference},
     "data": {"text": PrepareConfig, "synthetic": SyntheticConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"cosine": CosineSchedule, "wsd": WarmupStableDecaySchedule},

@@ -16,7 +16,7 @@ from litespark.metrics.records.base import parse, part
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["train", "evaluate", "checkpoint", "idle"]
+Phase = Literal["train", "evaluate", "checkpoint", "idle", "reference"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 ACCOUNTS = (*PHASES, "lost")
 
@@ -63,6 +63,7 @@ class EnergyTotals:
     evaluate: Account = Account()
     checkpoint: Account = Account()
     idle: Account = Account()
+    reference: Account = Account()
     lost: Account = Account()
     tokens: int = 0
     dropped_readings: int = 0
@@ -75,7 +76,7 @@ class EnergyTotals:
 
     @property
     def all_in(self) -> Account:
-        return self.train + self.evaluate + self.checkpoint + self.idle + self.lost
+        return self.train + self.evaluate + self.checkpoint + self.idle + self.reference + self.lost
 
     @property
     def coverage(self) -> float | None:

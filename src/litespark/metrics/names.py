@@ -42,6 +42,11 @@ VALIDATION_BITS_PER_BYTE: Final = "validation/bits_per_byte"
 VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of supervised tokens predicted by argmax, 0 to 1
 
 
+def of_train(name: str) -> str:
+    """The key of what a task observes in its training steps."""
+    return f"train/{name}"
+
+
 def of_domain(key: str, domain: str) -> str:
     """The key of a validation metric over the sequences of one domain; logged where the data has several."""
     return f"{key}/{domain}"

@@ -52,11 +52,7 @@ class TokenMetrics(Metric):
             self.add_state(name, torch.zeros(len(ratios), dtype=torch.int64), dist_reduce_fx="sum")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **settings: Any) -> Module:
-        try:
-            fn(torch.zeros((), dtype=torch.float64))
-        except TypeError:  # MPS has no double precision: the sums stay on the host
-            return self
-        return super()._apply(fn, *arguments, **settings)
+        return self if _lacks_doubles(fn) else super()._apply(fn, *arguments, **settings)
 
     def update(self, nats: Tensor, correct: Tensor, labels: Tensor, domain: str | None = None) -> None:
         """Add a batch; nothing is synchronised. A ValueError where several domains are kept and the batch is of none.
@@ -100,5 +96,61 @@ class TokenMetrics(Metric):
         return values
 
 
+def _lacks_doubles(moved: Callable[[Tensor], Tensor]) -> bool:
+    """Whether `moved` brings tensors to where there is no double precision (MPS): sums then stay on the host."""
+    try:
+        moved(torch.zeros((), dtype=torch.float64))
+    except TypeError:
+        return True
+    return False
+
+
 def _bits_per_byte(nats: Tensor, sizes: Tensor) -> Tensor:
     return (nats / (math.log(2) * sizes)).where(sizes > 0, math.nan)
+
+
+class WeightedTokenMetrics(TokenMetrics):
+    """`TokenMetrics` whose loss is Σ weight · nats ÷ Σ weight; bits-per-byte and accuracy are over tokens as there."""
+
+    weighted: Tensor
+
+    def __init__(self, token_bytes: Tensor, text_bytes_per_byte: Mapping[str, float] | None = None) -> None:
+        super().__init__(token_bytes, text_bytes_per_byte)
+        self.add_state("weighted", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(  # type: ignore[override]  # weights are asked for
+        self, nats: Tensor, correct: Tensor, labels: Tensor, domain: str | None, weights: Tensor
+    ) -> None:
+        """As `TokenMetrics`; `weights` (B, S) fp32 are 0 where nothing is predicted."""
+        super().update(nats, correct, labels, domain)
+        nats, weights = nats.to(self.weighted.device).double(), weights.to(self.weighted.device).double()
+        self.weighted += torch.stack([torch.where(weights > 0, nats * weights, 0).sum(), weights.sum()])
+
+    def compute(self) -> dict[str, Tensor]:
+        nats, weights = self.weighted
+        return super().compute() | {"loss": nats / weights, "perplexity": (nats / weights).exp()}
+
+
+class Means(Metric):
+    """Means by name, of sums over batches and ranks and what divides each."""
+
+    is_differentiable = False
+    full_state_update = False
+
+    sums: Tensor
+
+    def __init__(self, *means: str) -> None:
+        super().__init__()
+        self.means = means
+        self.add_state("sums", torch.zeros(len(means), 2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **settings: Any) -> Module:
+        return self if _lacks_doubles(fn) else super()._apply(fn, *arguments, **settings)
+
+    def update(self, sums: Tensor) -> None:
+        """Add (K, 2): the sum of each and what divides it; nothing is synchronised."""
+        self.sums += sums.to(self.sums.device, torch.float64)
+
+    def compute(self) -> dict[str, Tensor]:
+        """NaN where the divisor is 0."""
+        return dict(zip(self.means, self.sums[:, 0] / self.sums[:, 1], strict=True))

@@ -99,6 +99,8 @@ def energy(run: Run) -> Table:
         "checkpoints": phases.checkpoint,
         "idle and start-up": phases.idle,
     }
+    if phases.reference:
+        parts["reference model"] = phases.reference
     measured = [value for value in parts.values() if value is not None]
     if total and len(measured) == len(parts) and total - math.fsum(measured) > 0.001 * total:
         # steps that a crash threw away are in the all-in sum and in no phase of the surviving run

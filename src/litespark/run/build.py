@@ -19,6 +19,7 @@ from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.progress import ProgressBar
+from litespark.callbacks.reference import ReferenceModel
 from litespark.callbacks.run_record import RunRecorder
 from litespark.callbacks.signals import StopOnSignal
 from litespark.callbacks.throughput import ThroughputMonitor
@@ -38,7 +39,7 @@ from litespark.run.choose_ops import choose_ops, log_choices, op_record
 from litespark.run.choose_optimizer import choose_adamw
 from litespark.run.composing import OWN_CALLBACKS, OWN_LOGGER
 from litespark.run.config import ConfigError, Parts, made_own
-from litespark.run.folder import CHECKPOINTS, ENERGY
+from litespark.run.folder import CHECKPOINTS, ENERGY, REFERENCES
 from litespark.run.instruments import build_mfu, say_what_is_absent
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
@@ -164,6 +165,11 @@ def build_run(
     validation = Validation(parts.trainer.validate_every)
     target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
     quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
+    reference = []
+    if getattr(parts.task, "needs_reference", False):
+        about = {"precision": machine.precision, "ops": {op.op: op.used for op in record.ops}}
+        cache = parts.logs / REFERENCES
+        reference = [ReferenceModel(folder, cache, phases=throughput.phases, about=about)]
     fp8 = None
     if machine.precision == "fp8":
         fp8 = Fp8Monitor(parts.fp8, next((op.used for op in record.ops if op.op == "fp8"), None), throughput.every)
@@ -172,7 +178,7 @@ def build_run(
     )
     # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation and
     # what is the user's own, all before a checkpoint holds them, the record sees them all, and a stop comes last
-    before = [throughput, *([] if fp8 is None else [fp8]), energy, validation, *own]
+    before = [throughput, *([] if fp8 is None else [fp8]), energy, *reference, validation, *own]
     callbacks: list[Callback] = [*before, checkpointer, quality, recorder]
     if parts.callbacks.progress:
         callbacks.append(_progress(parts, machine, metrics, throughput, energy))

@@ -14,13 +14,15 @@ TOKENIZER = "tokenizer"
 RECORD = "run.json"
 METRICS = "metrics.jsonl"  # see `litespark.run.metric_rows`
 ENERGY = "energy.jsonl"
+REFERENCE = "reference.npz"  # log-probabilities of the reference model, for a task that has one
 CHECKPOINTS = "checkpoints"
 SEAL = "checkpoint.json"  # in each of the checkpoints: what it holds, with hashes
+REFERENCES = "reference"  # beside the folder of runs: the same of several runs, by what they depend on
 SAMPLES = "samples.md"
 REPORT = "report.md"
 
 # what a run writes before its first step; the last three are of loggers
-_BEFORE_TRAINING = {CONFIG, LOCK, DATA, DATA_PLACE, TOKENIZER, RECORD, METRICS, ENERGY, CHECKPOINTS,
+_BEFORE_TRAINING = {CONFIG, LOCK, DATA, DATA_PLACE, TOKENIZER, RECORD, METRICS, ENERGY, CHECKPOINTS, REFERENCE,
                     "hparams.yaml", "wandb", "mlruns"}  # fmt: skip
 
 

@@ -72,12 +72,13 @@ class ThroughputRecord:
 
 @part
 class PhaseJoules:
-    """Joules of each phase; idle holds start-up as well."""
+    """Joules of each phase; idle holds start-up as well, reference is the pass of a reference model before it."""
 
     train: Measured = None
     evaluate: Measured = None
     checkpoint: Measured = None
     idle: Measured = None
+    reference: Measured = None
 
 
 @part

@@ -11,6 +11,7 @@ from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
 from litespark.metrics.validation import TokenMetrics
 from litespark.ops.linear_cross_entropy.reference import TokenLosses
+from litespark.tasks.sequences import layout, token_losses
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Pretrain:
 
     def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         """The sum of nats over the supervised tokens of a micro-batch, () fp32."""
-        loss = model(batch.tokens, batch.labels, **_layout(batch))
+        loss = model(batch.tokens, batch.labels, **layout(batch))
         assert isinstance(loss, Tensor)
         return loss
 
@@ -42,13 +43,7 @@ class Pretrain:
 
     def token_losses(self, model: nn.Module, batch: TokenBatch) -> TokenLosses:
         """Nats (B, S) fp32 and hits (B, S) bool of each token."""
-        losses = model(batch.tokens, batch.labels, **_layout(batch), reduction="none")
-        if not isinstance(losses, TokenLosses):
-            raise ValueError(
-                f'{type(model).__name__}: got {type(losses).__name__} for reduction="none", expected TokenLosses of '
-                f"{TokenLosses.__module__}; return the nats and hits of each token in it"
-            )
-        return losses
+        return token_losses(model, batch)
 
 
 def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
@@ -62,7 +57,3 @@ def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
             changed,
         )
     return ratios
-
-
-def _layout(batch: TokenBatch) -> dict[str, Tensor | None]:
-    return {"positions": batch.positions, "documents": batch.documents, "cu_seqlens": batch.cu_seqlens}

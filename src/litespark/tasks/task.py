@@ -29,8 +29,8 @@ class Task(Protocol):
         """The summed loss of a micro-batch, (); gradients are divided once, by the divisor of the whole step."""
         ...
 
-    def divisor(self, batch: TokenBatch) -> int:
-        """How many terms the loss of `batch` sums: tokens, pairs; a number of the host, so that no step waits."""
+    def divisor(self, batch: TokenBatch) -> int | float:
+        """How many terms the loss of `batch` sums: tokens, their weights, pairs; of the host, so that no step waits."""
         ...
 
     def metrics(self, manifest: Manifest) -> Metric:
@@ -39,4 +39,20 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
         """Add a validation batch to what `metrics` made; called without gradients."""
+        ...
+
+
+@runtime_checkable
+class Observes(Protocol):
+    """A task that logs more of a training step than its loss, as means over the window and all ranks.
+
+    Attributes:
+        observed: K names; `train/NAME` is logged of each.
+    """
+
+    @property
+    def observed(self) -> tuple[str, ...]: ...
+
+    def observe(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """What `loss` returns, and (K, 2) fp32 without gradient: the sum of each over the batch and what divides it."""
         ...

@@ -16,13 +16,14 @@ from torchmetrics import Metric
 from litespark.data.batch import TokenBatch
 from litespark.mesh import Mesh
 from litespark.metrics import names
-from litespark.tasks.task import Task
+from litespark.tasks.task import Observes, Task
 from litespark.training import fp8
 from litespark.training.adapter import check_adapter, without_base
 from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import OptimizerConfig, build_optimizer, not_finite
 from litespark.training.random_state import random_state, restore_random_state
+from litespark.training.reference import Reference
 from litespark.training.resumed_rate import change_of_rate
 from litespark.training.schedule import Schedule, learning_rate, set_learning_rate
 from litespark.training.step import OptimizerStep
@@ -45,6 +46,7 @@ class TrainingModule(pl.LightningModule):
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; `stop_agreed`: on some rank it was.
         validation: metrics of the last validation; `validated_at` are the steps taken when it was made.
+        reference: what a reference model makes of the examples, for a task that needs one; set before the first step.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class TrainingModule(pl.LightningModule):
         self.stop_agreed = False
         self.validation: dict[str, float] = {}
         self.validated_at: int | None = None
+        self.reference: Reference | None = None
         self._host_counts = [0, 0, 0]
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
@@ -134,6 +137,8 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The summed loss of one micro-batch, scaled against Lightning's division by micro-batches."""
         assert self.model is not None
+        if self.reference is not None:
+            batch = self.reference.added(batch, "train")
         loss = self.step.loss(self.model, batch)
         counts = batch.token_count, batch.supervised_count, batch.attention_pairs
         self._host_counts = [before + count for before, count in zip(self._host_counts, counts, strict=True)]
@@ -168,16 +173,23 @@ class TrainingModule(pl.LightningModule):
     def read_window(self) -> dict[str, float | None]:
         """The metrics of the steps since the last call; reads the device once, so call it only where you log."""
         window = [self._window_sums, self._skips, self._norm.reshape(1)]
-        loss, tokens, skipped, _, longest, norm = torch.cat([of.to(self._window_sums.dtype) for of in window]).tolist()
+        values = torch.cat([of.to(self._window_sums.dtype) for of in window]).tolist()
+        (loss, divisor, *observed), (skipped, _, longest, norm) = values[:-4], values[-4:]
         self._window_sums.zero_()
         self._skips[2] = self._skips[1]
         self.skipped_steps, self._longest_row = int(skipped), int(longest)
         return {
-            names.TRAIN_LOSS: loss / tokens if tokens else None,
+            names.TRAIN_LOSS: loss / divisor if divisor else None,
             names.LEARNING_RATE: self.learning_rate,
             names.GRADIENT_NORM: norm if math.isfinite(norm) else None,
             names.SKIPPED_STEPS: skipped,
+            **self._observed(observed),
         }
+
+    def _observed(self, sums: list[float]) -> dict[str, float | None]:
+        of_task = self.task.observed if isinstance(self.task, Observes) else ()
+        means = zip(of_task, sums[::2], sums[1::2], strict=True)
+        return {names.of_train(name): total / count if count else None for name, total, count in means}
 
     def check_finite(self) -> None:
         """Raise the NonFiniteError where `nonfinite_limit` steps in a row of the last window were skipped."""
@@ -209,6 +221,8 @@ class TrainingModule(pl.LightningModule):
         assert self.model is not None
         self.zero_grad()  # their memory is free until the next backward
         context = self.trainer.precision_plugin.forward_context
+        if (reference := self.reference) is not None:
+            batches = (reference.added(batch.to(self.device), "validation") for batch in batches)
         values = validate(self.model, self.task, self.metrics, batches, self.device, context)
         self.validation = {f"validation/{name}": value for name, value in values.items()}
         self.validated_at = self.steps_taken

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from litespark.data.batch import TokenBatch
 from litespark.device import device_of
 from litespark.mesh import Mesh
-from litespark.tasks.task import Task
+from litespark.tasks.task import Observes, Task
 from litespark.training.cuda_graph import StepGraphs
 from litespark.training.schedule import set_learning_rate
 
@@ -44,8 +44,9 @@ class OptimizerStep:
     steps of one model and optimizer, whose micro-batches are all of one shape, are replayed: see `StepGraphs`.
 
     Attributes:
-        sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the last step over all ranks. Before
-            the end of a step the loss so far of this rank, and no divisor. The memory is the same in every step.
+        sums: (2 + 2K,) fp64 (fp32 where the device has no more): loss and divisor of the last step over all ranks, then
+            sum and divisor of each of the K numbers that the task observes. Before the end of a step those so far of
+            this rank, and no divisor of the loss. The memory is the same in every step.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class OptimizerStep:
         self.grad_clip = grad_clip
         self.mesh = mesh or Mesh()
         device_of(device).keep_freed_memory()
-        self.sums = torch.zeros(2, dtype=device_of(device).sum_dtype, device=device)
+        size = 2 + 2 * len(task.observed) if isinstance(task, Observes) else 2
+        self.sums = torch.zeros(size, dtype=device_of(device).sum_dtype, device=device)
         self._graphs = StepGraphs(device) if cuda_graph else None
-        self._divisor = 0
+        self._divisor: int | float = 0
         self._finished = False
 
     def take(
@@ -90,7 +92,8 @@ class OptimizerStep:
         if self._finished:
             self.sums.zero_()
             self._divisor, self._finished = 0, False
-        compute, divisor = partial(self.task.loss, model), self.task.divisor(batch)
+        compute = partial(self._observed if isinstance(self.task, Observes) else self.task.loss, model)
+        divisor = self.task.divisor(batch)
         loss = compute(batch) if self._graphs is None else self._graphs.loss(compute, model, batch)
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
             got = type(loss).__name__
@@ -100,13 +103,19 @@ class OptimizerStep:
                 f"{type(self.task).__name__}.loss: got {got}, expected (), the sum over the micro-batch, with a "
                 "gradient; return loss.sum()"
             )
-        if not isinstance(divisor, int):
+        if not isinstance(divisor, int | float):
             raise ValueError(
-                f"{type(self.task).__name__}.divisor: got {type(divisor).__name__}, expected an int, a count of the "
-                "batch that waits for no device; return batch.supervised_count or the like"
+                f"{type(self.task).__name__}.divisor: got {type(divisor).__name__}, expected an int or a float, a "
+                "count of the batch that waits for no device; return batch.supervised_count or the like"
             )
         self.sums[0] += loss.detach()
         self._divisor += divisor
+        return loss
+
+    def _observed(self, model: nn.Module, batch: TokenBatch) -> Tensor:
+        assert isinstance(self.task, Observes)
+        loss, observed = self.task.observe(model, batch)
+        self.sums[2:] += observed.flatten()
         return loss
 
     def finish(self, optimizer: Optimizer) -> StepGradients:
@@ -115,7 +124,7 @@ class OptimizerStep:
         self.sums[1].fill_(self._divisor)
         self.mesh.sum_on_device(self.sums)
         self._finished = True
-        loss, divisor = self.sums
+        loss, divisor = self.sums[:2]
         ranks, clip = self.mesh.roles.data, self.grad_clip
         make = partial(finish_gradients, optimizer, loss, divisor, ranks=ranks, grad_clip=clip)
         return make() if self._graphs is None else self._graphs.finish(optimizer, make)
@@ -130,7 +139,7 @@ def finish_gradients(
     them. The optimizer then uses `grad · ranks / divisor · min(1, grad_clip / norm)`.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    factor = ranks / divisor.clamp(min=1)
+    factor = ranks / torch.where(divisor > 0, divisor, 1.0)  # a sum of weights may be below 1
     norm = torch.nn.utils.get_total_norm(gradients)
     norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm) * factor
     finite = torch.isfinite(norm) & torch.isfinite(loss)

@@ -38,6 +38,8 @@ class ExampleBatch(TokenBatch):
     """Of all weights."""
     about: dict[str, Tensor]
     """Columns of the examples that a task reads, (E,) each."""
+    reference: Tensor | None = None
+    """(N,) fp32, the log-probability of each sequence under the reference model; None: the task needs none."""
 
     @property
     def example_count(self) -> int:

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 
 from litespark.data.batch import batch_from_sequences
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig
@@ -79,17 +81,33 @@ class SequenceDataModule(LightningDataModule):
 
     def val_dataloader(self) -> TokenLoader:
         """The validation sequences once, domain by domain; every rank gets as many batches of the same shape."""
-        chosen = self._validation.spread(self.reading.validation_sequences)
+        return self._once(self._validation, self._validation.spread(self.reading.validation_sequences))
+
+    def training_once(self) -> TokenLoader:
+        """The sequences that the training stream is made of, once; otherwise as `val_dataloader`."""
+        starts = self._training.starts
+        used = {name: starts[name] + np.arange(count) for name, count in self._used().items() if count}
+        return self._once(self._training, used)
+
+    def validation_once(self) -> TokenLoader:
+        """As `val_dataloader`, all sequences of the split."""
+        return self._once(self._validation, self._validation.spread(None))
+
+    def _once(self, sequences: DomainSequences, chosen: dict[str, NDArray[np.int64]]) -> TokenLoader:
         rank, world = self.mesh.data_rank, self.mesh.roles.data
-        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, rank, world)
+        batches = ValidationBatches(sequences, chosen, self.micro_batch_size, rank, world)
         return TokenLoader(batches, self._make_batch(), workers=self.reading.workers)
 
-    def _order(self) -> Order:
-        """The endless stream of training sequences, made anew: it keeps what it computed last."""
+    def _used(self) -> dict[str, int]:
+        """How many sequences of each domain the training stream is made of, the first ones."""
         reading, training = self.reading, self._training
         # also for one domain and before a limit, so that a mixture that does not fit is refused for what it is
         shares = shares_of(training.sizes, reading.mixture, reading.mixture_temperature)
-        used = training.proportion(reading.training_sequences, only=shares)
+        return training.proportion(reading.training_sequences, only=shares)
+
+    def _order(self) -> Order:
+        """The endless stream of training sequences, made anew: it keeps what it computed last."""
+        reading, training, used = self.reading, self._training, self._used()
         if len(training.sizes) == 1:
             return SequenceOrder(sum(used.values()), seed=self.seed, shuffle=reading.shuffle)
         shares = shares_of(used, reading.mixture, reading.mixture_temperature)

@@ -1,0 +1,11 @@
+"""What tasks log beside their loss: sums and what divides them, on the device."""
+
+import torch
+from torch import Tensor
+
+
+def observed(*values: Tensor) -> Tensor:
+    """Values, (n,) each with an n of its own -> (K, 2) fp32: the sum of each and its n; NaN and infinity count."""
+    sums = torch.stack([value.detach().sum(dtype=torch.float32) for value in values])
+    counts = torch.tensor([value.numel() for value in values], dtype=torch.float32)
+    return torch.stack([sums, counts.to(sums.device, non_blocking=True)], dim=1)
