@@ -35,8 +35,9 @@ def _attention(row: Attention | None) -> str:
         return _ALONE
     norms = {"": "", "heads": ", norms of each head", "whole": ", norms of all heads"}[row.norms]
     one = ", one matrix" if len(row.inputs) == 1 else ""
+    pairs = "" if row.pairs == "halves" else ", neighbours"
     some = "" if row.rotates_if is None else ", in the layers that rotate"
-    return f"`rope`{one}{norms}{some}"
+    return f"`rope`{pairs}{one}{norms}{some}"
 
 
 def _mlp(row: Mlp | None) -> str:
@@ -57,5 +58,7 @@ def _layer(row: Layer | None) -> str:
 def _head(row: Head | None) -> str:
     if row is None:
         return _ALONE
-    details = [", logits capped"] * (row.softcap is not None) + [", logits scaled"] * (row.divisor is not None)
+    details = [", logits capped"] * (row.softcap is not None) + [", logits scaled"] * bool(
+        row.divisor or row.multiplier
+    )
     return f"`linear_cross_entropy`{''.join(details)}"

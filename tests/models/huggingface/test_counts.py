@@ -35,6 +35,8 @@ FAMILIES = {
     "olmo2": {},
     "olmo3": LOCAL,
     "granite": {"residual_multiplier": 0.3},
+    "glm4": {"head_dim": 12},
+    "cohere2": LOCAL,
     "starcoder2": {},
     "gpt_neox": {"hidden_dropout": 0.0, "attention_dropout": 0.0},
     "qwen3_moe": {"head_dim": 12, "mlp_only_layers": [1], **EXPERTS},

@@ -62,6 +62,8 @@ def loss_of(
     """Of the last hidden states (B, S, D) and labels (B, S) that are shifted already, without whole logits."""
     if row.divisor is not None:
         hidden = hidden / getattr(model.config, row.divisor)
+    if row.multiplier is not None:
+        hidden = hidden * getattr(model.config, row.multiplier)
     softcap = None if row.softcap is None else getattr(model.config, row.softcap)
     weight = model.get_output_embeddings().weight
     return ops.linear_cross_entropy(

@@ -216,39 +216,42 @@ def _query_key_value(
     layers = [getattr(module, name) for name in row.inputs]
     kv = module.config.num_key_value_heads
     rotates = row.rotates_if is None or getattr(module, row.rotates_if)
-    if rotates and not row.norms:
+    norms = row.norms if hasattr(module, "q_norm") else ""
+    options = {} if row.pairs == "halves" else {"interleaved": True}
+    if rotates and not norms:
         product = joined(x, layers) if product is None else product
-        return rope(product.unflatten(-1, heads), *_tables(position_embeddings), kv)
+        return rope(product.unflatten(-1, heads), *_tables(position_embeddings, row), kv, **options)
     if product is None and len(layers) > 1:
         parts = apart(x, layers)
     else:
         product, width = layers[0](x) if product is None else product, kv * module.head_dim
         parts = product.split((product.shape[-1] - 2 * width, width, width), dim=-1)
     query, key, value = parts
-    if row.norms == "whole":
+    if norms == "whole":
         query, key = module.q_norm(query), module.k_norm(key)
     query, key, value = (x.unflatten(-1, heads) for x in (query, key, value))
-    if row.norms == "heads":
+    if norms == "heads":
         query, key = module.q_norm(query), module.k_norm(key)
     if rotates:
-        tables = _tables(position_embeddings)
-        query, key = (rope(x, *tables, 0)[0] for x in (query, key))
+        tables = _tables(position_embeddings, row)
+        query, key = (rope(x, *tables, 0, **options)[0] for x in (query, key))
     return query, key, value
 
 
-def _tables(position_embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _tables(position_embeddings: tuple[Tensor, Tensor], row: Attention) -> tuple[Tensor, Tensor]:
     """cos and sin (1 or B, S, Dr) as transformers makes them, each angle twice -> each once, in fp32."""
     cos, sin = position_embeddings
     if torch.compiler.is_compiling():
-        return _half(cos), _half(sin)
+        return _half(cos, row), _half(sin, row)
     if (tables := getattr(cos, "litespark", None)) is None:
         # all layers get the same tensors
-        tables = cos.litespark = _half(cos), _half(sin)  # type: ignore[attr-defined]
+        tables = cos.litespark = _half(cos, row), _half(sin, row)  # type: ignore[attr-defined]
     return tables
 
 
-def _half(x: Tensor) -> Tensor:
-    return x[..., : x.shape[-1] // 2].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+def _half(x: Tensor, row: Attention) -> Tensor:
+    half = x[..., ::2] if row.pairs == "neighbours in tables" else x[..., : x.shape[-1] // 2]
+    return half.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
 
 
 def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:

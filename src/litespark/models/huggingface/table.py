@@ -20,7 +20,10 @@ class Attention:
 
     inputs: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")  # or one that makes all three
     output: str = "o_proj"
-    norms: Literal["", "heads", "whole"] = ""  # of queries and keys: none, q_norm and k_norm of each head, or of all
+    # of queries and keys: none, q_norm and k_norm of each head (where a layer has them), or of all
+    norms: Literal["", "heads", "whole"] = ""
+    # what rotates: halves of a head, or neighbours, also by tables in which an angle's two copies are neighbours
+    pairs: Literal["halves", "neighbours", "neighbours in tables"] = "halves"
     rotates_if: str | None = None  # attribute that says whether this layer rotates; None: each does
     softcap: str | None = None  # attribute with the cap of the scores
     dropout: str | None = None  # attribute with the rate of dropout behind the projection
@@ -52,6 +55,7 @@ class Head:
 
     softcap: str | None = None  # keys of the config
     divisor: str | None = None
+    multiplier: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Family:
 _OFFSET = Norm(offset=1.0)
 _SANDWICH = Layer("pre_feedforward_layernorm", "post_attention_layernorm", "post_feedforward_layernorm")
 _CAPPED = Head(softcap="final_logit_softcapping")
+_NEIGHBOURS, _ONE_MATRIX = Attention(pairs="neighbours"), Mlp(("gate_up_proj",), activation="activation_fn")
+_SCALED = Head(multiplier="logit_scale")
 _NORMS_OF_HEADS, _NORMS_OF_ALL = Attention(norms="heads"), Attention(norms="whole")
 
 FAMILIES: dict[str, Family] = {
@@ -93,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("gemma3_text", "Gemma3", norm=_OFFSET, attention=_NORMS_OF_HEADS, layer=_SANDWICH, head=_CAPPED),
         Family(
-            "phi3", "Phi3", attention=Attention(("qkv_proj",)), mlp=Mlp(("gate_up_proj",), activation="activation_fn"),
+            "phi3", "Phi3", attention=Attention(("qkv_proj",)), mlp=_ONE_MATRIX,
             layer=Layer(dropouts=("resid_attn_dropout", "resid_mlp_dropout")),
         ),
         Family("smollm3", "SmolLM3", attention=Attention(rotates_if="use_rope")),
@@ -102,6 +108,21 @@ FAMILIES: dict[str, Family] = {
         Family("olmo3", "Olmo3", attention=_NORMS_OF_ALL, layer=None),
         Family(
             "granite", "Granite", layer=Layer(multiplier="residual_multiplier"), head=Head(divisor="logits_scaling")
+        ),
+        Family("helium", "Helium", attention=_NEIGHBOURS),
+        Family("ernie4_5", "Ernie4_5", attention=_NEIGHBOURS),
+        Family("glm", "Glm", attention=_NEIGHBOURS, mlp=_ONE_MATRIX),
+        Family(
+            "glm4", "Glm4", attention=_NEIGHBOURS, mlp=_ONE_MATRIX,
+            layer=Layer("post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"),
+        ),
+        # LayerNorm, and attention beside the MLP
+        Family(
+            "cohere", "Cohere", None, Attention(norms="heads", pairs="neighbours in tables"), layer=None, head=_SCALED
+        ),
+        Family(
+            "cohere2", "Cohere2", None, Attention(pairs="neighbours in tables", rotates_if="sliding_window"),
+            layer=None, head=_SCALED,
         ),
         # LayerNorm, and an MLP without a gate
         Family("starcoder2", "Starcoder2", None, Attention(dropout="residual_dropout"), None, None),
