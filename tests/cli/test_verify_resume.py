@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from litespark.child_process import Ended, run
 from litespark.cli import main
+from litespark.run import verify_resume as module
 from litespark.run.verify_resume import RunFailedError, compare, verify_resume
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.cli.tiny_run import tiny
+from tests.end_to_end.runs import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -76,6 +79,15 @@ def test_scales_and_moves_of_fp8_are_compared_and_not_a_number_is_the_same_as_it
 
 
 def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys):
+    """The run that is killed is a process of its own, and those that are not are of this one."""
+
+    def run_here(command, printed, *, kill_when):
+        if kill_when is not None:
+            return run(command, printed, kill_when=kill_when)
+        train(*command[2:])
+        return Ended("finished")
+
+    monkeypatch.setattr(module, "run", run_here)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "scratch").mkdir()

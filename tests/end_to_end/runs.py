@@ -1,7 +1,7 @@
 """Runs `train.py` on a text and a model that take seconds.
 
-A run of one process that nothing disturbs is made in this one, where torch is imported already; the others, and one of
-them all, are started as a user does.
+A run of one process that nothing disturbs is made in this one, where torch is imported already; others in processes
+where it is too (`tests.warm_processes`), and some are started as a user does.
 """
 
 import contextlib
@@ -21,8 +21,7 @@ import torch
 
 from litespark.cli import main
 from tests.process_state import as_before
-
-ROOT = Path(__file__).parents[2]
+from tests.warm_processes import ROOT, run_ranks, started, train_py
 
 TINY = (
     "model.vocab_size=300 model.hidden_size=32 model.num_layers=2 model.num_heads=2 "
@@ -73,9 +72,27 @@ def train_apart(*overrides: str, processes: int = 1, timeout: float = 300, expec
     return done.stdout
 
 
-def train_and_kill(folder: Path, after_step: int, *overrides: str, processes: int = 1, timeout: float = 300) -> None:
-    """Start a run that writes into `folder`, and kill all its processes with SIGKILL once a checkpoint is there."""
-    started = subprocess.Popen(
+def train_on_ranks(*overrides: str, processes: int = 2) -> None:
+    """The same in several, of which torchrun is no part."""
+    run_ranks(processes, train_py, *overrides)
+
+
+def train_and_kill(folder: Path, after_step: int, *overrides: str, timeout: float = 300) -> None:
+    """Start a run that writes into `folder`, and kill it with SIGKILL once a checkpoint is there."""
+    with started(train_py, *overrides, output=Path(os.devnull), environment=environment()) as run:
+        deadline = time.monotonic() + timeout
+        while not (folder / "checkpoints" / f"step-{after_step:08d}").is_dir():
+            assert run.exitcode is None, f"the run ended before step {after_step} with {run.exitcode}"
+            assert time.monotonic() < deadline, "the run wrote no checkpoint in time"
+            time.sleep(0.002)
+        run.kill()
+        run.join()
+        assert run.exitcode == -signal.SIGKILL, "the run was over before it could be killed"
+
+
+def train_ranks_and_kill(folder: Path, after_step: int, *overrides: str, processes: int, timeout: float = 300) -> None:
+    """The same of processes that torchrun started."""
+    torchrun = subprocess.Popen(
         command(*overrides, processes=processes),
         cwd=ROOT,
         env=environment(),
@@ -85,14 +102,14 @@ def train_and_kill(folder: Path, after_step: int, *overrides: str, processes: in
     )
     deadline = time.monotonic() + timeout
     while not (folder / "checkpoints" / f"step-{after_step:08d}").is_dir():
-        assert started.poll() is None, f"the run ended before step {after_step} with {started.returncode}"
+        assert torchrun.poll() is None, f"the run ended before step {after_step} with {torchrun.returncode}"
         assert time.monotonic() < deadline, "the run wrote no checkpoint in time"
         time.sleep(0.002)
-    running = psutil.Process(started.pid)
+    running = psutil.Process(torchrun.pid)
     for process in (*running.children(recursive=True), running):  # torchrun puts its workers into sessions of their own
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    assert started.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+    assert torchrun.wait() == -signal.SIGKILL, "the run was over before it could be killed"
 
 
 def final_state(folder: Path, step: int) -> dict:

@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from tests.end_to_end import runs
-from tests.end_to_end.runs import assert_bit_equal, final_state, metrics, train, train_and_kill, train_apart
+from tests.end_to_end.runs import (
+    assert_bit_equal,
+    final_state,
+    metrics,
+    train,
+    train_and_kill,
+    train_apart,
+    train_on_ranks,
+    train_ranks_and_kill,
+)
 
 STEPS = 32
 EVERY = 4
@@ -38,14 +47,17 @@ def undisturbed(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_fsdp(place: Path) -> Path:
-    train_apart(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"), processes=2)
+    train_on_ranks(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"))
     return place / "logs/runs/undisturbed-fsdp"
 
 
 def kill(place: Path, strategy: str, processes: int) -> Path:
     folder = place / f"logs/runs/killed-{strategy}"
     given = overrides(place, f"name={folder.name}", f"strategy={strategy}")
-    train_and_kill(folder, 2 * EVERY, *given, processes=processes)
+    if processes == 1:
+        train_and_kill(folder, 2 * EVERY, *given)
+    else:
+        train_ranks_and_kill(folder, 2 * EVERY, *given, processes=processes)
     before = sorted(p.name for p in (folder / "checkpoints").glob("step-*"))
     assert len(before) < STEPS // EVERY, "the run was over before it was killed"
     return folder
@@ -109,7 +121,7 @@ def test_two_sharded_processes_follow_the_loss_of_one(place: Path, undisturbed: 
 def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed: Path, killed: Path):
     """Another number of processes and another micro-batch: the same sequences in the same order, the same loss."""
     folder = shutil.copytree(killed, killed.with_name("grown"))
-    train_apart(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"), processes=2)
+    train_on_ranks(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"))
     assert metrics(folder, "train/loss") == pytest.approx(metrics(undisturbed, "train/loss"), rel=1e-5)
     assert final_state(folder, STEPS)["TokenDataModule"] == final_state(undisturbed, STEPS)["TokenDataModule"]
     first, second = json.loads((folder / "run.json").read_text())["segments"]

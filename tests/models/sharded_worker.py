@@ -1,9 +1,5 @@
-"""One of two processes of test_sharded.py: what it asserts holds on both.
+"""One of two processes of test_sharded.py: what it asserts holds on both."""
 
-Usage: torchrun --nproc-per-node 2 -m tests.models.sharded_worker FOLDER
-"""
-
-import sys
 from pathlib import Path
 
 import torch
@@ -109,7 +105,3 @@ def main(folder: Path) -> None:
 
     _any_causal_lm()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

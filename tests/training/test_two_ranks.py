@@ -1,34 +1,20 @@
 """Two real processes over gloo: what goes wrong on one of them, both answer alike."""
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.small_runs import Planted, batches, small_run, training_module
-from tests.training.two_ranks_worker import CASES, FP8, SAVED, SETTINGS, SIZES, STEPS
-
-ROOT = Path(__file__).parents[2]
+from tests.training.two_ranks_worker import CASES, FP8, SAVED, SETTINGS, SIZES, STEPS, report
+from tests.warm_processes import run_ranks
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of the two ranks reports."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.two_ranks_worker", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=590,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks(2, report, folder)
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -5,7 +5,6 @@ Writes, for each case, what this rank has after every step to `FOLDER/rank-R.pt`
 
 import logging
 import signal
-import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,6 @@ from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.strategies import StrategyConfig
-from tests.training.forked_ranks import on_two_ranks
 from tests.training.small_runs import Planted, batches, small_run, training_module
 
 STEPS = 4
@@ -143,24 +141,21 @@ def ended(
     return "no error"
 
 
-def report(folder: Path, rank: int) -> None:
+def report(folder: Path) -> None:
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    dist.init_process_group("gloo")
     results: dict[str, Any] = {case: train(folder / case, **settings) for case, settings in CASES.items()}
     for name in ("ddp", "fsdp"):
         saved = folder / f"{name} muon nothing" / "checkpoints" / f"step-{SAVED:08d}" / "state.ckpt"
         results[f"{name} resumed"] = train(
             folder / f"{name} resumed", name=name, kind="muon", what="nothing", resume=saved
         )
-    bad = Planted(lambda _: rank == 1)
+    bad = Planted(lambda _: dist.get_rank() == 1)
     results["always bad"] = ended(folder / "bad", every=None, task=bad, optimizer=AdamWConfig(nonfinite_limit=2))
     results["broken shard"] = ended(folder / "shard", "fsdp", broken=True)
     results["signalled"] = ended(folder / "signalled", every=None, accumulate=2, task=Planted(signalled))
     checkpoint_folder.shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment]
     results["full disk"] = ended(folder / "full disk")
-    torch.save(results, folder / f"rank-{rank}.pt")
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    place = Path(sys.argv[1])
-    on_two_ranks(lambda rank: report(place, rank), place / "store")
+    torch.save(results, folder / f"rank-{dist.get_rank()}.pt")
+    dist.destroy_process_group()
