@@ -1,4 +1,4 @@
-"""From the command's words to a record; the processes are played by a function, and once they are real ones."""
+"""From the command's words to a record; the processes are played by a function, and once one is real."""
 
 import importlib
 import json
@@ -98,24 +98,26 @@ def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_the_command_measures_with_real_processes(tmp_path, monkeypatch, capsys):
-    seen = set()
+def test_the_command_measures_with_a_real_process(tmp_path, monkeypatch, capsys):
+    apart = []
 
-    def first_of_each_kind_apart(program, request, folder, **named):
+    def first_stream_apart(program, request, folder, **named):
         module, _, name = program[-1].partition(":")
-        if name in seen:
+        if name != "stream" or apart:
             return getattr(importlib.import_module(module), name)(json.loads(json.dumps(request)))
-        seen.add(name)
+        apart.append(name)
         return ask(program, request, folder, **named)
 
-    monkeypatch.setitem(bench_data.__kwdefaults__, "ask", first_of_each_kind_apart)
+    monkeypatch.setitem(bench_data.__kwdefaults__, "ask", first_stream_apart)
     monkeypatch.setattr(process, "use_cores", lambda count: None)  # of this process, which has others to do
     monkeypatch.setattr(session, "usable_cores", lambda: 1)
-    words = ["--rounds", "1", "--megabytes", "0.3", "--seconds", "0.05", "--output", str(tmp_path)]
-    assert main(["bench", "data", *OVERRIDES, "data.micro_batch_size=2", *words]) == 0
+    words = ["--rounds", "1", "--megabytes", "0.3", "--seconds", "0.05", "--output", str(tmp_path / "results")]
+    text = ["data=text", f"data.source={write_texts(tmp_path / 'text', documents(300))}", *OVERRIDES]
+    assert main(["bench", "data", *text, "data.micro_batch_size=2", *words]) == 0
     said = capsys.readouterr().out
-    (path,) = tmp_path.rglob("*.json")
+    (path,) = (tmp_path / "results").rglob("*.json")
     record = DataRecord.read(path)
     assert record.complete
+    assert apart == ["stream"]
     assert f"record: {path}" in said
     assert str(tmp_path) not in json.dumps(json.loads(path.read_text()))
