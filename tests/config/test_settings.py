@@ -37,6 +37,7 @@ GIVEN = {
                     "intermediate_size": 64, "vocab_size": 64, "max_seq_len": 64},
     "HuggingFaceConfig": {"path": "folder"},
     "PrepareConfig": {"seq_len": 8, "micro_batch_size": 1, "source": "s", "root": "r", "vocab_size": 300},
+    "ExamplesConfig": {"seq_len": 8, "micro_batch_size": 1, "source": "s", "root": "r", "vocab_size": 300},
     "SyntheticConfig": {"seq_len": 8, "micro_batch_size": 1, "vocab_size": 300},
     "BudgetConfig": {"steps": 3},
     "RopeScaling": {"factor": 8.0, "low_frequency_factor": 1.0, "high_frequency_factor": 4.0,

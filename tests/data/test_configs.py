@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from litespark.config.groups import GROUPS, KIND
-from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.data.config import SourceConfig, SyntheticConfig
 from litespark.data.prepare.prepare import look_up
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,7 +31,7 @@ def instantiate(node):
 def test_each_file_instantiates_and_states_every_setting(name):
     node = data_config(name, *(["data.source=mine"] if name == "text" else []))
     built = instantiate(node)
-    assert isinstance(built, SyntheticConfig if name == "synthetic" else PrepareConfig)
+    assert isinstance(built, SyntheticConfig if name == "synthetic" else SourceConfig)
     assert set(node.data) - {KIND} == {field.name for field in fields(built)}
 
 

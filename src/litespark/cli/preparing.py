@@ -19,10 +19,16 @@ def prepare(overrides: Overrides, *, check: Annotated[str | None, Option(metavar
         return _check_prepared(check)
 
     from litespark.data.config import PrepareConfig
+    from litespark.data.examples import prepare as examples
+    from litespark.data.examples.config import ExamplesConfig
     from litespark.data.manifest import Manifest
     from litespark.data.prepare import prepare as preparation
 
     config = composed_parts(overrides).data
+    if isinstance(config, ExamplesConfig):
+        prepared = examples.prepare(config)
+        print(_described(prepared, Manifest.read(prepared)))
+        return 0
     if not isinstance(config, PrepareConfig):
         raise ValueError("this data is made up while training; there is nothing to prepare. Set data.source to a text")
     folder = preparation.prepare(config)

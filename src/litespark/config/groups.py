@@ -18,6 +18,7 @@ from litespark.config.loop import (
 )
 from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, resume_rules
 from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.data.examples.config import ExamplesConfig
 from litespark.models.adapters.config import LoraAdapter, NoAdapter
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.llama.config import LlamaConfig
@@ -39,7 +40,7 @@ GROUPS: dict[str, type | dict[str, type]] = {
     "model": {"llama": LlamaConfig, "huggingface": HuggingFaceConfig},
     "adapter": {"none": NoAdapter, "lora": LoraAdapter},
     "task": {"pretrain": Pretrain, "sft": SFT, "dpo": Preference},
-    "data": {"text": PrepareConfig, "synthetic": SyntheticConfig},
+    "data": {"text": PrepareConfig, "synthetic": SyntheticConfig, "examples": ExamplesConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"cosine": CosineSchedule, "wsd": WarmupStableDecaySchedule},
     "budget": BudgetConfig,

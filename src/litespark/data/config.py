@@ -53,8 +53,8 @@ class ReadingConfig:
 
 
 @settings("data", kw_only=True, resume=BY_CONTENT)
-class PrepareConfig(ReadingConfig):
-    """Which text becomes which tokens, and where they are written."""
+class SourceConfig(ReadingConfig):
+    """Where records and their tokenizer come from, and where what is prepared of them is written."""
 
     source: Annotated[SomeText, Field(examples=["FOLDER_OR_FILE"])]
     """`standard_library`, `installed_packages`, a file, folder or glob of text, here or behind an address
@@ -66,21 +66,13 @@ class PrepareConfig(ReadingConfig):
     name: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")] | None = None
     """First part of the prepared folder's name; None: after the source."""
     tokenizer: str | None = None
-    """A tokenizer.json, a Hugging Face folder or name, or a sentencepiece model; None: train byte-level BPE on the
-    training documents."""
+    """A tokenizer.json, a Hugging Face folder or name, or a sentencepiece model; None: that of the model's folder where
+    it has weights, else train byte-level BPE on the training documents (examples: refused)."""
     eos_token: str | None = None
     """Special token that ends a document, for a tokenizer that does not name its own."""
-    add_bos: Literal["auto", True, False] = "auto"
-    """Whether BOS begins each document, and each prompt; `auto`: as the tokenizer puts it before a text."""
-    tokenizer_sample_bytes: Count = 50_000_000
-    """Bytes of training text that a tokenizer is trained on."""
-    text_field: SomeText = "text"
-    """Field of a record that holds the text; `a.b` is the field of that name, else field b of a."""
-    domain_field: str | None = None
-    """Field of a record that names its domain, such as `meta.redpajama_set_name`; None: there is one domain."""
     validation_fraction: InnerShare = 0.05
-    """Share of the documents held out, chosen by a hash of their text (`installed_packages`: of the packages, by a hash
-    of their name); unused where the source has its own split."""
+    """Share of the documents held out, chosen by a hash of their text, of examples by a hash of their prompt
+    (`installed_packages`: of the packages, by a hash of their name); unused where the source has its own split."""
     max_bytes: Count | None = None
     """Take whole files in an order that their names decide until they hold so many bytes, each split its share; None:
     all."""
@@ -90,6 +82,32 @@ class PrepareConfig(ReadingConfig):
     """Share of unreadable documents above which preparation stops."""
     max_line_bytes: Count = 50_000_000
     """A longer line is not a document: it is counted as bad and never held in memory."""
+    how_to_get: str | None = None
+    """Appended to the error for a missing source: commands that would provide it."""
+
+    @property
+    def record_field(self) -> str | None:
+        """The field that tells records from other JSON; None: any will do."""
+        return None
+
+    def preparation(self) -> dict[str, Any]:
+        """The settings that decide what is written: not how it is read, nor where it lies."""
+        left_out = {entry.name for entry in fields(ReadingConfig)} | _NOT_OF_THE_CONTENT
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
+
+
+@settings("data", kw_only=True, resume=BY_CONTENT)
+class PrepareConfig(SourceConfig):
+    """Which text becomes which tokens, and where they are written."""
+
+    add_bos: Literal["auto", True, False] = "auto"
+    """Whether BOS begins each document, and each prompt; `auto`: as the tokenizer puts it before a text."""
+    tokenizer_sample_bytes: Count = 50_000_000
+    """Bytes of training text that a tokenizer is trained on."""
+    text_field: SomeText = "text"
+    """Field of a record that holds the text; `a.b` is the field of that name, else field b of a."""
+    domain_field: str | None = None
+    """Field of a record that names its domain, such as `meta.redpajama_set_name`; None: there is one domain."""
     packing: Literal["concat", "best_fit"] = "concat"
     """`concat`: documents one behind the other, read at any sequence length. `best_fit`: laid out for
     `seq_len` so that few documents are cut (Ding et al. 2024)."""
@@ -107,20 +125,19 @@ class PrepareConfig(ReadingConfig):
         int, Range(at_least=1, at_most=LARGEST_CHUNK_TOKENS, why="LitData counts the bytes of a chunk in 32 bits")
     ] = 32 * 1024 * 1024
     """Tokens of one chunk file."""
-    how_to_get: str | None = None
-    """Appended to the error for a missing source: commands that would provide it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.node_rank >= self.nodes:
             raise ValueError(f"data.node_rank={self.node_rank}; expected 0 to {self.nodes - 1}, below data.nodes")
 
+    @property
+    def record_field(self) -> str | None:
+        return self.text_field
+
     def preparation(self) -> dict[str, Any]:
-        """The settings that decide what is written: not how it is read, nor where it lies."""
-        left_out = {entry.name for entry in fields(ReadingConfig)} | _NOT_OF_THE_CONTENT
-        settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
         length = self.seq_len if self.packing == "best_fit" else None
-        return settings | {"selection": asdict(self.selection), "seq_len": length}
+        return super().preparation() | {"selection": asdict(self.selection), "seq_len": length}
 
 
 @settings("data", kw_only=True, resume=FIXED)

@@ -12,6 +12,7 @@ _EXTRAS = {
     "scipy": "selection",
     "sentencepiece": "sentencepiece",
     "spacy": "selection",
+    "transformers": "huggingface",
 }
 
 

@@ -90,7 +90,9 @@ class Manifest:
     """What was left out, and why."""
     code_version: str
     packing: str = "concat"
-    """`concat`: one stream of tokens a domain. `best_fit`: sequences of `seq_len` + 1 ids, padded with EOS."""
+    """`concat`: one stream of tokens a domain. `best_fit`: sequences of `seq_len` + 1 ids, padded with EOS. `examples`:
+    whole examples in tables, which are laid into sequences of `seq_len`; a document is an example, `tokens` are its
+    inputs, and those of a file the places of its sequences."""
     seq_len: Count | None = None
     """That the sequences were laid out for; None with `concat`, which any length can read."""
     listing: dict[str, Any] = field(default_factory=dict)
@@ -102,7 +104,7 @@ class Manifest:
 
     def filled(self, split: str) -> float:
         """The share of the places in a split's sequences that hold a token; the others of packed ones hold padding."""
-        if self.packing != "best_fit":
+        if self.packing == "concat":
             return 1.0
         counts = self.splits[split]
         places = sum(chunk.tokens for domain in counts.domains.values() for chunk in domain.chunks)

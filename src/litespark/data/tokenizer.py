@@ -13,6 +13,7 @@ from typing import Any
 
 from litespark.data.sentencepiece_model import SentencePieceModel
 from litespark.data.tokenizer_files import (
+    CHAT_TEMPLATE,
     CONFIG_FILE,
     SPECIAL_FILE,
     SUFFIX,
@@ -115,6 +116,19 @@ class Tokenizer:
         bos_id, pad_id = _first_id(model, [bos, *_BOS_NAMES]), _first_id(model, [pad])
         kept = kept_beside(folder, settings)
         return cls(model, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos, kept=kept)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of its files, the one named `default` of several; None: it has none."""
+        stated = self._kept.get(CHAT_TEMPLATE)
+        if isinstance(stated, list):
+            stated = {entry.get("name"): entry.get("template") for entry in stated if isinstance(entry, dict)}
+        template = stated.get("default") if isinstance(stated, dict) else stated
+        return template if isinstance(template, str) else None
+
+    @chat_template.setter
+    def chat_template(self, template: str) -> None:
+        self._kept = {**self._kept, CHAT_TEMPLATE: template}
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text: `begin_ids` and the text, nothing behind it."""

@@ -14,8 +14,8 @@ CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 SPECIAL_FILE = "special_tokens_map.json"
 _BESIDE = (SPECIAL_FILE, CONFIG_FILE, TEMPLATE_FILE)
-_CHAT_TEMPLATE = "chat_template"
-_KEPT = (_CHAT_TEMPLATE, "clean_up_tokenization_spaces")
+CHAT_TEMPLATE = "chat_template"
+_KEPT = (CHAT_TEMPLATE, "clean_up_tokenization_spaces")
 _FOLDER = "tokenizer"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -103,7 +103,7 @@ def kept_beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     path = folder / TEMPLATE_FILE
     if path.is_file():
         try:
-            kept[_CHAT_TEMPLATE] = path.read_text(encoding="utf-8")
+            kept[CHAT_TEMPLATE] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
             raise ValueError(f"{path} is not text: {error}. Mend it, or take it out of the folder.") from error
     return kept

@@ -104,6 +104,20 @@ class TokenizersModel:
         with _failures_as_errors():
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def encode_rendered(self, text: str) -> tokenizers.Encoding:
+        """A text whose special strings are special tokens, as a chat template writes them; nothing is put around it."""
+        with _failures_as_errors():
+            self._tokenizer.encode_special_tokens = False
+            try:
+                return self._tokenizer.encode(text, add_special_tokens=False)
+            finally:
+                self._tokenizer.encode_special_tokens = True
+
+    def special_tokens(self) -> dict[int, str]:
+        """The text of each special token by its id."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {number: token.content for number, token in added.items() if token.special}
+
     def decode(self, ids: list[int]) -> str:
         with _failures_as_errors():
             return self._tokenizer.decode(ids, skip_special_tokens=True)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import torch
 
-from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.data.config import PrepareConfig, SourceConfig, SyntheticConfig
+from litespark.data.examples.config import ExamplesConfig
+from litespark.data.examples.prepare import ExamplesLookup
+from litespark.data.examples.prepare import look_up as look_up_examples
 from litespark.data.prepare.prepare import Lookup, look_up
 from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
@@ -45,7 +48,7 @@ class Machine:
     precision: Precision
     accumulate: int
     ranks: Ranks
-    found: Lookup | None = None
+    found: Lookup | ExamplesLookup | None = None
     mesh: Mesh = field(default_factory=Mesh, compare=False)
     compile_mode: CompileMode = "none"
     choices: tuple[ChoiceRecord, ...] = ()
@@ -198,10 +201,10 @@ def _check_target(parts: Parts, problems: list[str]) -> None:
         problems += [f"budget.target_bpb={target}: {reason}" for reason in against]
 
 
-def find_data(parts: Parts) -> Lookup | None:
+def find_data(parts: Parts) -> Lookup | ExamplesLookup | None:
     """The prepared data of a new run, or the plan of it; None where its data is made up."""
     data, weights = parts.data, parts.weights
-    if not isinstance(data, PrepareConfig):
+    if not isinstance(data, SourceConfig):
         return None
     is_of_weights = weights is not None and data.tokenizer == weights.path
     if weights is not None and is_of_weights and weights.tokenizer is None:
@@ -209,7 +212,12 @@ def find_data(parts: Parts) -> Lookup | None:
             f"model.path={weights.path}: got no tokenizer there, expected one, since data.tokenizer names none; set "
             "data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
         )
-    known = look_up(data)
+    known: Lookup | ExamplesLookup
+    if isinstance(data, ExamplesConfig):
+        known = look_up_examples(data)
+    else:
+        assert isinstance(data, PrepareConfig)
+        known = look_up(data)
     if data.tokenizer is not None and not is_of_weights:
         check_tokenizer(weights, parts.allow_other_tokenizer, data.tokenizer)
     return known

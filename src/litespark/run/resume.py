@@ -7,7 +7,7 @@ from pathlib import Path
 
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, FIXED
-from litespark.data.config import PrepareConfig
+from litespark.data.config import SourceConfig
 from litespark.run.build import token_budget
 from litespark.run.config import ConfigError, Parts, differences
 from litespark.run.folder import CONFIG, RECORD, read_config, run_of
@@ -61,7 +61,7 @@ def to_continue(parts: Parts) -> Checkpoint:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
     changes = differences(read_config(folder / CONFIG), parts.resolved)
-    if isinstance(parts.data, PrepareConfig) and "data.kind" not in changes:  # `run_data` compares its content
+    if isinstance(parts.data, SourceConfig) and "data.kind" not in changes:  # `run_data` compares its content
         changes = {key: pair for key, pair in changes.items() if on_resume(key) is not BY_CONTENT}
     if not {"fp8", "auto"}.issuperset(changes.get("precision.name", [parts.precision])):  # one of the two is not in fp8
         changes = {key: pair for key, pair in changes.items() if not key.startswith("precision.fp8.")}

@@ -16,8 +16,9 @@ from litespark.atomic import write_whole
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, fields_of
 from litespark.data import manifest as manifests
-from litespark.data.config import PrepareConfig
+from litespark.data.config import PrepareConfig, SourceConfig
 from litespark.data.contents import PreparedData
+from litespark.data.examples.config import ExamplesConfig
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import already_prepared
 from litespark.data.storage import Storage
@@ -29,7 +30,12 @@ from litespark.training.checkpoint.folder import Checkpoint
 
 log = logging.getLogger(__name__)
 
-PREPARATION = frozenset(name for name in fields_of(PrepareConfig) if on_resume(f"data.{name}") is BY_CONTENT)
+PREPARATION = frozenset(
+    name
+    for kind in (PrepareConfig, ExamplesConfig)
+    for name in fields_of(kind)
+    if on_resume(f"data.{name}", kind) is BY_CONTENT
+)
 """Keys of `data` that say how the data of a run is prepared: of no account once it is."""
 
 
@@ -47,7 +53,7 @@ def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Colle
 
 class _Search:
     def __init__(self, parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str]) -> None:
-        assert isinstance(parts.data, PrepareConfig)
+        assert isinstance(parts.data, SourceConfig)
         self.config, self.folder, self.given = parts.data, folder, PREPARATION & set(given)
         self.hash, self.run = str(checkpoint.about.get("manifest_hash")), PreparedData.read(folder)
         self.source = self.run.settings.get("source")
@@ -115,7 +121,7 @@ class _Search:
         was = {**now, **self.run.settings}
         # the tokenizer by its content, which decides BOS too, and the vocabulary where none is trained
         followed = {"tokenizer", "max_bad_share"}
-        if now["add_bos"] == "auto":
+        if now.get("add_bos") == "auto":
             followed.add("add_bos")
         if (now["tokenizer"], was["tokenizer"]) != (None, None):
             followed.add("vocab_size")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
 from litespark.data.config import SyntheticConfig
+from litespark.data.examples.stream import ExampleDataModule
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
 from litespark.data.stream.modules import SequenceDataModule, TokenDataModule, build_data_module, prepared_folder
@@ -184,7 +185,7 @@ def _built(
 
 def _note_start(parts: Parts, run: Run, resumed: Resumed | None) -> None:
     """Note where the data lies and what a resume goes on with."""
-    if isinstance(run.data, TokenDataModule):
+    if isinstance(run.data, TokenDataModule | ExampleDataModule):
         record_place(run.folder, run.data.place)
     if resumed is None:
         log.info("run in %s", run.folder)

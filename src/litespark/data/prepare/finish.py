@@ -99,7 +99,7 @@ def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
             split: SplitCounts({name: _counts(name, named[name]) for name in sorted(named)})
             for split, named in whole.domains.items()
         },
-        unigram_entropy=_unigram_entropy(whole.frequencies[TRAIN], whole.frequencies[VALIDATION]),
+        unigram_entropy=unigram_entropy(whole.frequencies[TRAIN], whole.frequencies[VALIDATION]),
         settings={"source": config.source, **config.preparation()},
         dropped=whole.dropped,
         code_version=__version__,
@@ -121,7 +121,7 @@ def _counts(name: str, domain: DomainResult) -> DomainCounts:
     )
 
 
-def _unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64]) -> float:
+def unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64]) -> float:
     nats = math.log(int(training.sum()) + training.size) - np.log(training + 1.0)
     return float(validation @ nats / max(validation.sum(), 1))
 

@@ -50,7 +50,7 @@ class BestFitPacker:
         """The sequences of what is still held, as a list of at most one group; the packer is empty then."""
         if not self._pieces:
             return []
-        bins = _best_fit_decreasing([piece.size for piece in self._pieces], self.width)
+        bins = best_fit_decreasing([piece.size for piece in self._pieces], self.width, least=2)
         sequences = np.full((len(bins), self.width), self.eos_id, dtype=self._pieces[0].dtype)
         for sequence, numbers in zip(sequences, bins, strict=True):
             filled = 0
@@ -62,8 +62,11 @@ class BestFitPacker:
         return [sequences]
 
 
-def _best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
-    """The items by bin, both in the order of the items; O(n log capacity), as bins have few different rooms left."""
+def best_fit_decreasing(sizes: list[int], capacity: int, *, least: int = 1) -> list[list[int]]:
+    """The items by bin, both in the order of the items; none is larger than `capacity` or smaller than `least`.
+
+    O(n log capacity), as bins have few different rooms left.
+    """
     bins: list[list[int]] = []
     with_room: dict[int, list[int]] = {}  # room left -> bins, none of them empty lists
     rooms: list[int] = []  # its keys, sorted
@@ -79,8 +82,7 @@ def _best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
                 del with_room[room], rooms[place]
         bins[chosen].append(item)
         left = room - sizes[item]
-        # every piece has two ids at least
-        if left < 2:
+        if left < least:
             continue
         if left not in with_room:
             with_room[left] = []

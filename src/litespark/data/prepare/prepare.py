@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from litespark.data import manifest as manifests
 from litespark.data.chunks import token_dtype
-from litespark.data.config import PrepareConfig
+from litespark.data.config import PrepareConfig, SourceConfig
 from litespark.data.local_files import path_from
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.finish import finish, require_few_bad_in
@@ -78,7 +78,7 @@ def prepare(config: PrepareConfig, *, existing: Lookup | None = None, progress: 
     return _place(folder)
 
 
-def already_prepared(config: PrepareConfig) -> Path | str | None:
+def already_prepared(config: SourceConfig) -> Path | str | None:
     """The source, where it is a prepared folder; ValueError where it is one that was not finished."""
     if is_remote(config.source):
         return config.source.rstrip("/") if Storage(config.source).exists(manifests.FILE) else None
@@ -100,7 +100,7 @@ def _written(plan: Plan, *, progress: bool) -> Storage | None:
     if not plan.storage.exists(manifests.FILE) and (same := find_prepared(plan)) is not None:
         return same
     lock = plan.name if plan.config.nodes == 1 else f"{plan.name}.node-{plan.config.node_rank}"
-    with _locked(Storage(plan.config.root), lock), _mendable_faults_of_disk(str(plan.place)):
+    with locked(Storage(plan.config.root), lock), mendable_faults_of_disk(str(plan.place)):
         if not plan.storage.exists(manifests.FILE) and not _build(plan, progress=progress):
             return None
         Work(plan.storage).remove()  # is there only where this process has finished, or one was killed while removing
@@ -115,7 +115,7 @@ def _build(plan: Plan, *, progress: bool) -> bool:
         if tokenizer is None:
             return False
         display.stage("finishing")
-        with _locked(root, f"{plan.name}.finish"):
+        with locked(root, f"{plan.name}.finish"):
             try:
                 manifest = finish(plan, tokenizer)
             except (ValueError, OSError):
@@ -129,7 +129,7 @@ def _build(plan: Plan, *, progress: bool) -> bool:
 
 
 @contextmanager
-def _locked(root: Storage, name: str) -> Iterator[None]:
+def locked(root: Storage, name: str) -> Iterator[None]:
     """Hold the lock file `.NAME.lock` below a root on this machine, and remove it.
 
     Nothing is locked below an address, or on a disk without locks: every process writes the same bytes there, file by
@@ -157,7 +157,7 @@ def _locked(root: Storage, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _mendable_faults_of_disk(place: str) -> Iterator[None]:
+def mendable_faults_of_disk(place: str) -> Iterator[None]:
     """Turn a full disk, a quota or a missing permission into a ValueError that names the remedy."""
     try:
         yield

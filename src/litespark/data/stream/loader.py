@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from litespark.data.batch import TokenBatch
@@ -23,9 +22,10 @@ from litespark.data.stream.sequences import DomainSequences
 from litespark.device import device_count
 
 MakeBatch = Callable[..., TokenBatch]
-"""`batch_from_sequences` with the settings of the data."""
-Read = tuple[Tensor, int | None, str | None]
-"""(B, S+1) ids, how many of the sequences are data (None: all), and the domain that all of them are of."""
+"""Makes a batch of what was read, such as `batch_from_sequences` with the settings of the data."""
+Read = tuple[Any, int | None, str | None]
+"""What is served of B sequences, such as (B, S+1) ids; how many of the sequences are data (None: all); and the domain
+that all of them are of."""
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class TrainingBatches(Dataset[Read]):
     size: int
 
     def __getitem__(self, position: int) -> Read:
-        return torch.from_numpy(self.sequences.read(self.order.stream(position, self.size))), None, None
+        return self.sequences.served(self.order.stream(position, self.size)), None, None
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class ValidationBatches(Dataset[Read]):
     def __getitem__(self, index: int) -> Read:
         domain, real, filler = self.batches[index]  # raises the IndexError that ends an iteration
         padded = np.concatenate([real, np.repeat(filler, self.size - len(real))])
-        return torch.from_numpy(self.sequences.read(padded)), len(real), domain
+        return self.sequences.served(padded), len(real), domain
 
 
 @dataclass(eq=False)

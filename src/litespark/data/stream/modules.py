@@ -15,7 +15,10 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from litespark.data.batch import batch_from_sequences
-from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig
+from litespark.data.config import PrepareConfig, ReadingConfig, SourceConfig, SyntheticConfig
+from litespark.data.examples.config import ExamplesConfig
+from litespark.data.examples.prepare import ExamplesLookup
+from litespark.data.examples.prepare import prepare as prepare_examples
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import Lookup, prepare
 from litespark.data.storage import Storage
@@ -168,6 +171,11 @@ class TokenDataModule(SequenceDataModule):
             cache = ChunkCache(reading.cache, reading.cache_bytes)
         self.folder = storage.local if cache is None else cache.data_set(self.place)
         manifest = Manifest.read(self.folder)
+        if manifest.packing not in ("concat", "best_fit"):
+            raise ValueError(
+                f"{self.folder} holds {manifest.packing}, expected prepared text; name a text as data.source, or "
+                f"choose data={manifest.settings.get('format', manifest.packing)}"
+            )
         splits = [open_split(self.place, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)]
         super().__init__(splits, manifest, reading, seed=seed, mesh=mesh)
 
@@ -181,9 +189,12 @@ class SyntheticDataModule(SequenceDataModule):
         super().__init__(splits, synthetic_manifest(config, seed), config, seed=seed, mesh=mesh)
 
 
-def prepared_folder(config: PrepareConfig, known: Lookup | None = None) -> Path | str:
+def prepared_folder(config: SourceConfig, known: Lookup | ExamplesLookup | None = None) -> Path | str:
     """The prepared folder of a config, whole; prepared first where that has not been done."""
-    place = prepare(config, existing=known)
+    if isinstance(config, ExamplesConfig):
+        return prepare_examples(config, existing=known if isinstance(known, ExamplesLookup) else None)
+    assert isinstance(config, PrepareConfig)
+    place = prepare(config, existing=known if isinstance(known, Lookup) else None)
     if place is None:
         raise ValueError(
             f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "
@@ -193,9 +204,13 @@ def prepared_folder(config: PrepareConfig, known: Lookup | None = None) -> Path 
 
 
 def build_data_module(
-    config: PrepareConfig | SyntheticConfig, *, seed: int, mesh: Mesh | None = None, place: Path | str | None = None
-) -> TokenDataModule | SyntheticDataModule:
+    config: SourceConfig | SyntheticConfig, *, seed: int, mesh: Mesh | None = None, place: Path | str | None = None
+) -> SequenceDataModule:
     """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been."""
     if isinstance(config, SyntheticConfig):
         return SyntheticDataModule(config, seed=seed, mesh=mesh)
+    if isinstance(config, ExamplesConfig):
+        from litespark.data.examples.stream import ExampleDataModule  # is a SequenceDataModule
+
+        return ExampleDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)
     return TokenDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)

@@ -9,15 +9,16 @@ import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from litespark.data.config import ReadingConfig
 from litespark.data.manifest import Manifest
 from litespark.data.stream.cache import ChunkCache
 from litespark.data.stream.order import Interleaving
-from litespark.data.stream.synthetic import SyntheticSequences
 from litespark.data.stream.token_chunks import TokenChunks
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,13 @@ class ChunkSequences:
         return self.chunks.read(number * self.stride, self.seq_len + 1)
 
 
-Sequences = ChunkSequences | SyntheticSequences
+class Sequences(Protocol):
+    """Sequences of one domain, numbered from 0."""
+
+    @property
+    def count(self) -> int: ...
+
+    def sequence(self, number: int) -> Any: ...
 
 
 class DomainSequences:
@@ -69,6 +76,10 @@ class DomainSequences:
         parts = [self._parts[place] for place in places]
         numbered = zip(sequences, parts, strict=True)
         return np.stack([part.sequence(int(number) - start) for number, (start, part) in numbered])
+
+    def served(self, sequences: NDArray[np.int64]) -> Any:
+        """What a loader hands over of the sequences asked for: (n, S+1) int64 ids as a tensor."""
+        return torch.from_numpy(self.read(sequences))
 
     def spread(self, limit: int | None) -> dict[str, NDArray[np.int64]]:
         """The numbers of `limit` sequences (None: all) of each domain: in proportion over domains, evenly in each."""

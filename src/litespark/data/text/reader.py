@@ -180,7 +180,13 @@ def _plain_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple[
 
 
 def _json_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
-    for place, record in json_records(path, name, config.max_line_bytes):
+    for place, row in json_rows(path, name, config.max_line_bytes):
+        yield place, row if row.fault else _json_row(row.record, row.text, config)
+
+
+def json_rows(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, Row]]:
+    """(place, row) of every record of a file of JSON: its bytes, and all that it holds or its fault."""
+    for place, record in json_records(path, name, most_bytes):
         if isinstance(record, Overlong):
             yield place, Row(record.beginning, fault="overlong", size=record.size)
             continue
@@ -190,10 +196,10 @@ def _json_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple[i
             fault = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "malformed_json"
             yield place, Row(record, fault=fault)
             continue
-        yield place, _json_row(content, record, config)
+        yield place, Row(record, record=content)
 
 
-def _json_row(entry: object, record: bytes, config: PrepareConfig) -> Row:
+def _json_row(entry: object, record: str | bytes, config: PrepareConfig) -> Row:
     text = entry if isinstance(entry, str) else field_value(entry, config.text_field)
     domain = field_value(entry, config.domain_field) if config.domain_field else None
     if text is None and isinstance(entry, dict) and config.text_field in entry:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from litespark.data.config import PrepareConfig
+from litespark.data.config import SourceConfig
 from litespark.data.local_files import path_from
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.archives import BEGINNING_BYTES
@@ -63,7 +63,7 @@ class Corpus:
 class ListedSource:
     """What the settings name, listed once; no file is opened before `corpus` is asked for."""
 
-    config: PrepareConfig
+    config: SourceConfig
     fingerprint: list[Any]
     """Changes with the address, and with the name, size and version of any file, as JSON."""
     _look: Callable[[], Corpus]
@@ -81,11 +81,11 @@ class ListedSource:
         return replace(corpus, training=training, validation=validation)
 
 
-def corpus(config: PrepareConfig) -> Corpus:
+def corpus(config: SourceConfig) -> Corpus:
     return list_source(config).corpus()
 
 
-def list_source(config: PrepareConfig) -> ListedSource:
+def list_source(config: SourceConfig) -> ListedSource:
     """The files that the settings name; ValueError: nothing there, or an address that cannot be asked."""
     if config.source == INSTALLED_PACKAGES:
         sides = installed_packages(config.validation_fraction)
@@ -116,26 +116,26 @@ def list_source(config: PrepareConfig) -> ListedSource:
 
 
 @contextmanager
-def _naming(config: PrepareConfig) -> Iterator[None]:
+def _naming(config: SourceConfig) -> Iterator[None]:
     try:
         yield
     except StorageError as error:
         raise StorageError(f"data.source={config.source}: {error}") from error
 
 
-def _advice(config: PrepareConfig) -> str:
+def _advice(config: SourceConfig) -> str:
     return f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
 
 
 def _listed(
-    config: PrepareConfig, storage: Storage, files: list[Listed], name: str, *, named: bool = False
+    config: SourceConfig, storage: Storage, files: list[Listed], name: str, *, named: bool = False
 ) -> ListedSource:
     """What a listing gives; `named`: its files are named themselves, or by a glob."""
     fingerprint = [storage.address, *((file.name, file.size, file.version) for file in files)]
     return ListedSource(config, fingerprint, lambda: _look(config, storage, files, name, named))
 
 
-def _standard_library(config: PrepareConfig) -> ListedSource:
+def _standard_library(config: SourceConfig) -> ListedSource:
     storage = Storage(sysconfig.get_path("stdlib"))
     # folder by folder: what is installed below it may be a hundred times as many files
     folders = sorted({path.name for path in storage.local.iterdir() if path.is_dir()} - _NOT_IN_STANDARD_LIBRARY)
@@ -148,7 +148,7 @@ def _standard_library(config: PrepareConfig) -> ListedSource:
     return _listed(config, storage, listed, STANDARD_LIBRARY)
 
 
-def _below_address(config: PrepareConfig, address: str, *, attempts: int | None = None) -> ListedSource:
+def _below_address(config: SourceConfig, address: str, *, attempts: int | None = None) -> ListedSource:
     storage = Storage(address, attempts=attempts)
     folder, _, name = storage.address.rpartition("/")
     # a file is listed as what is below itself
@@ -160,7 +160,7 @@ def _below_address(config: PrepareConfig, address: str, *, attempts: int | None 
     return _listed(config, storage, below or storage.files(), name)
 
 
-def _matching(config: PrepareConfig, address: str) -> ListedSource:
+def _matching(config: SourceConfig, address: str) -> ListedSource:
     """Files that a glob names, or that lie below a folder that it names."""
     parts = address.split("/")
     fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
@@ -172,7 +172,7 @@ def _matching(config: PrepareConfig, address: str) -> ListedSource:
     return _listed(config, storage, listed, storage.address.rpartition("/")[2], named=True)
 
 
-def _look(config: PrepareConfig, storage: Storage, listed: list[Listed], name: str, named: bool) -> Corpus:
+def _look(config: SourceConfig, storage: Storage, listed: list[Listed], name: str, named: bool) -> Corpus:
     alone = named and len(listed) == 1
     passed_over: dict[str, str] = {}
     files: dict[str, SourceFile] = {}
@@ -198,14 +198,14 @@ def _look(config: PrepareConfig, storage: Storage, listed: list[Listed], name: s
     return Corpus(plain or "text", training, validation, listing)
 
 
-def _content(config: PrepareConfig, storage: Storage, file: Listed, alone: bool) -> Content:
+def _content(config: SourceConfig, storage: Storage, file: Listed, alone: bool) -> Content:
     reason = reason_by_name(file.name)
     if reason and not (alone and reason != NOT_UTF8_NAME):
         return Content(None, reason)
     if format_of(file.name) is not None:
         return Content(None)
     head = storage.head(file.name, BEGINNING_BYTES) if file.size else b""
-    content = content_of(head, file.name, config.text_field)
+    content = content_of(head, file.name, config.record_field)
     if alone and "; " not in content.reason:  # else what to do with it is known
         return Content(content.format or TEXT)
     return content
@@ -227,7 +227,7 @@ def _listing(layout: Layout, passed_over: dict[str, str]) -> Listing:
     return Listing(splits, dict(sorted({**passed_over, **layout.left_out}.items())), layout.taken_anyway)
 
 
-def _nothing(config: PrepareConfig, listing: Listing, *, splits: bool) -> ValueError:
+def _nothing(config: SourceConfig, listing: Listing, *, splits: bool) -> ValueError:
     what = "holds no training text" if splits else f"holds no file that can be read, expected {READABLE}"
     there = f" ({in_words(listing.passed_over)})" if listing.passed_over else ""
     own = " A file or folder of a split that is named itself is taken: data.source=FOLDER/FILE." if splits else ""

@@ -43,6 +43,16 @@ def parquet_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple
                 yield place, Row(text or "", domain, fault, record=columns)
 
 
+def parquet_records(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place, record) of a parquet file with all its columns, as plain values."""
+    place = 0
+    with _parquet(path, name) as file:
+        for batch in file.iter_batches(batch_size=_ROWS, use_threads=False):
+            for record in batch.to_pylist():
+                place += 1
+                yield place, record
+
+
 def csv_rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
     """(line, row) of a table whose first line names its columns.
 
