@@ -29,7 +29,7 @@ def instantiate(node):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_file_instantiates_and_states_every_setting(name):
-    node = data_config(name, *(["data.source=mine"] if name == "text" else []))
+    node = data_config(name, *(["data.source=mine"] if name in ("text", "examples") else []))
     built = instantiate(node)
     assert isinstance(built, SyntheticConfig if name == "synthetic" else SourceConfig)
     assert set(node.data) - {KIND} == {field.name for field in fields(built)}

@@ -8,14 +8,13 @@ prefix of the whole: a template that rewrites earlier turns is refused.
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import commonprefix
 from typing import Any
 
 import numpy as np
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from numpy.typing import NDArray
 
-from litespark.data.examples.messages import ASSISTANT, BadExampleError, Message
+from litespark.data.examples.messages import ASSISTANT, BadExampleError, Message, shared
 from litespark.data.libraries import library
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizers_model import TokenizersModel
@@ -116,7 +115,7 @@ class ChatTemplate:
         after = whole if last else self._render(messages[: number + 1], tools)
         for earlier in (before.text, after.text):
             if not whole.text.startswith(earlier):
-                place = len(commonprefix([earlier, whole.text]))
+                place = shared(earlier, whole.text)
                 raise self.refused(
                     f"it has no {{% generation %}} marks and rewrites earlier turns ({earlier[place:][:60]!r} becomes "
                     f"{whole.text[place:][:60]!r}), so that what the assistant wrote cannot be told",

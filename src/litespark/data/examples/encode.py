@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from litespark.data.examples.chat import ChatTemplate
 from litespark.data.examples.config import ExamplesConfig
 from litespark.data.examples.example import Example
-from litespark.data.examples.messages import ASSISTANT, BadExampleError, Message, messages_in, tools_in, weights_of
+from litespark.data.examples.messages import (
+    ASSISTANT,
+    BadExampleError,
+    Message,
+    messages_in,
+    shared,
+    tools_in,
+    weights_of,
+)
 from litespark.data.examples.templates import template_of
 from litespark.data.tokenizer import Tokenizer
 
@@ -139,7 +147,7 @@ class ExampleEncoder:
     def _shared_text(self, chosen: str, rejected: str) -> list[Sequence]:
         """Two whole texts, whose prompt is what their ids begin with alike."""
         first, second = ([*self._text_ids(text), self.tokenizer.eos_id] for text in (chosen, rejected))
-        same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
+        same = shared(first, second)
         if same <= len(self.tokenizer.begin_ids):
             raise BadExampleError("empty_prompt", "chosen and rejected: got no prompt that they share, expected one")
         return [_weighted(ids, same) for ids in (first, second)]
@@ -178,8 +186,7 @@ def split_key(record: Record) -> str:
         if (value := record.get(column)) is None:
             continue
         if column == "chosen" and isinstance(value, str) and isinstance(record.get("rejected"), str):
-            pairs = zip(value, record["rejected"], strict=False)
-            return value[: next((i for i, (a, b) in enumerate(pairs) if a != b), 0)]
+            return value[: shared(value, record["rejected"])]
         if isinstance(value, list):
             roles = [message.get("role") if isinstance(message, dict) else None for message in value]
             value = value[: roles.index(ASSISTANT)] if ASSISTANT in roles else value
@@ -217,8 +224,7 @@ def _role(messages: list[Any]) -> Any:
 
 def _shared_messages(chosen: list[Any], rejected: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """(prompt, chosen, rejected): the messages that both begin with, and what is left of each."""
-    pairs = enumerate(zip(chosen, rejected, strict=False))
-    same = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    same = shared(chosen, rejected)
     return chosen[:same], chosen[same:], rejected[same:]
 
 

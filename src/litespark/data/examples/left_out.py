@@ -49,8 +49,8 @@ class LeftOut:
             )
         return ValueError(
             f"data.source={self.config.source}: got no example for {split} (left out: {self._reasons() or 'none'}), "
-            f"expected one at least, with {EXPECTED[self.config.format]}. Name a source with more, or raise "
-            "data.validation_fraction or data.seq_len"
+            f"expected examples of two prompts at least, since one is held out, with {EXPECTED[self.config.format]}. "
+            "Name a source with more, or raise data.validation_fraction or data.seq_len"
         )
 
     @property

@@ -4,6 +4,7 @@ A fault of one example is a `BadExampleError`, which costs that example; a fault
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -34,8 +35,9 @@ def _message(entry: Any, column: str) -> Message:
         raise BadExampleError("unknown_role", f"{column}: got role {role!r:.80}, expected {', '.join(ROLES)}")
     content = message.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
-        content = "".join(texts) if all(isinstance(text, str) for text in texts) else content
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        texts = [text for text in parts if isinstance(text, str)]
+        content = "".join(texts) if len(texts) == len(parts) else content
     if content is None and message.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
@@ -52,6 +54,12 @@ def weights_of(messages: list[Message], first: int = 0) -> list[float]:
         float(message.get("weight", 1)) if message["role"] == ASSISTANT and number >= first else 0.0
         for number, message in enumerate(messages)
     ]
+
+
+def shared(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """How many items two sequences begin with alike."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def tools_in(value: Any) -> list[dict[str, Any]] | None:

@@ -36,8 +36,8 @@ def read_records(files: Iterable[SourceFile], config: ExamplesConfig, scratch: P
         with on_this_machine(file, scratch) as path:
             if config.source in _OF_FUNCTIONS:
                 module = file.name.split("/")[0].removesuffix(".py")
-                content = path.read_text(encoding="utf-8", errors="replace")
-                for place, record in enumerate(records_in(content, config.format), start=1):
+                source = path.read_text(encoding="utf-8", errors="replace")
+                for place, record in enumerate(records_in(source, config.format), start=1):
                     yield Record(file.name, place, record, group=module)
             elif file.format == JSON:
                 for place, row in json_rows(path, file.where, config.max_line_bytes):

@@ -135,17 +135,10 @@ def _dealt(config: ExamplesConfig, corpus: Corpus, scratch: Path) -> Iterator[tu
     records = read_records(corpus.training, config, scratch)
     first = list(islice(records, _LOOKED_AT))
     groups = [_group(record) for record in first if not record.fault]
-    if not groups:
-        yield from ((TRAIN, record) for record in first)
-        return
-    rule = SplitRule.fit(groups, config.validation_fraction)
-    if rule.divided is not None:
-        raise ValueError(
-            f"data.source={config.source}: all of its examples have one prompt, expected two at least, since one is "
-            "held out. Name a source with more, or with splits of its own"
-        )
+    # one prompt alone is all in training, and the other split empty
+    cut = SplitRule.fit(groups, config.validation_fraction).cut if groups else 0.0
     for record in chain(first, records):
-        yield (VALIDATION if not record.fault and share_of(_group(record)) <= rule.cut else TRAIN), record
+        yield (VALIDATION if not record.fault and share_of(_group(record)) <= cut else TRAIN), record
 
 
 def _group(record: Record) -> str:
