@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
+from litespark.config.settings import fields_of
+from litespark.data.examples.config import ExamplesConfig
 from litespark.data.manifest import Manifest
 from litespark.data.prepare import prepare as preparing
 from litespark.data.prepare.prepare import prepare
@@ -107,6 +109,6 @@ def test_data_that_is_gone_is_named_or_prepared_again(resume):
 
 
 def test_every_setting_is_either_of_the_preparation_or_of_the_reading():
-    known = set(asdict(config("x", "y")))
+    known = {*asdict(config("x", "y")), *fields_of(ExamplesConfig)}
     assert {"source", "root", "tokenizer", "selection"} <= run_data.PREPARATION < known
     assert not {"seq_len", "shuffle", "mixture"} & run_data.PREPARATION
