@@ -34,7 +34,8 @@ def config(source: Path | str, root: Path, **changes: object) -> ExamplesConfig:
 
 
 def encoder(tokenizer: Path, **changes: object) -> ExampleEncoder:
-    return ExampleEncoder(config("unread", tokenizer, tokenizer=str(tokenizer), **changes), OurTokenizer.load(tokenizer))
+    settings = config("unread", tokenizer, tokenizer=str(tokenizer), **changes)
+    return ExampleEncoder(settings, OurTokenizer.load(tokenizer))
 
 
 def write_lines(path: Path, records: list[dict]) -> Path:

@@ -95,7 +95,7 @@ def test_the_template_is_the_tokenizers_where_none_is_named_and_goes_with_it(tmp
     assert ids_and_weights(made, {"messages": TURNS})[1]
     named = encoder(tmp_path, chat_template="plain")
     assert named.tokenizer.chat_template == NAMED["plain"]
-    with pytest.raises(ValueError, match="a tokenizer without a template, .*data.chat_template=plain"):
+    with pytest.raises(ValueError, match=r"a tokenizer without a template, .*data.chat_template=plain"):
         encoder(write_tokenizer(tmp_path / "none")).example({"messages": TURNS})
-    with pytest.raises(ValueError, match="got no template .*chatml, llama3, plain, or a file of Jinja"):
+    with pytest.raises(ValueError, match=r"got no template .*chatml, llama3, plain, or a file of Jinja"):
         encoder(tmp_path, chat_template="chatlm")

@@ -97,7 +97,7 @@ TALK = {"messages": [user("q"), assistant("a")]}
         ("conversations", {"prompt": "x", "completion": " \n"}, "empty_completion", "expected text"),
         ("conversations", {"prompt": "x", "completion": 5}, "no_text", "completion: got 5, expected text or messages"),
         ("conversations", {"messages": "hello"}, "no_messages", "messages: got 'hello', expected a list"),
-        ("conversations", {"messages": [{"role": "owl", "content": "x"}]}, "unknown_role", "got role 'owl', expected s"),
+        ("conversations", {"messages": [{"role": "owl", "content": "x"}]}, "unknown_role", "got role 'owl', exp"),
         ("conversations", {"messages": [user("q")]}, "empty_completion", "empty or missing"),
         ("conversations", {"messages": [user("q"), assistant("")]}, "empty_completion", "empty or missing"),
         ("conversations", {"messages": [user("q"), assistant("a", weight=0)]}, "empty_completion", "missing"),

@@ -100,14 +100,14 @@ def test_a_data_set_that_cannot_be_is_refused(settings, tmp_path, records, chang
 
 def test_text_is_refused_for_examples_and_examples_for_text(settings, tmp_path):
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(ValueError, match="a.txt: got plain text, expected JSON lines or parquet"):
+    with pytest.raises(ValueError, match=r"a.txt: got plain text, expected JSON lines or parquet"):
         prepare(settings(source=tmp_path / "a.txt"))
     folder = prepare(settings())
-    with pytest.raises(ValueError, match=r"prepared for data.seq_len=64, expected 32, data.format=conv.* expected pairs"):
+    with pytest.raises(ValueError, match=r"prepared for data.seq_len=64, expected 32, data.format=co.* expected pairs"):
         build_data_module(settings(source=folder, seq_len=32, format="pairs"), seed=1)
     from tests.data.corpus import config as text_config
 
-    with pytest.raises(ValueError, match="holds examples, expected prepared text; .*choose data=conversations"):
+    with pytest.raises(ValueError, match=r"holds examples, expected prepared text; .*choose data=conversations"):
         build_data_module(text_config(folder, tmp_path), seed=1)
 
 
