@@ -69,8 +69,8 @@ def test_the_manifest_counts_what_is_kept_and_what_is_left_out(settings, tmp_pat
     assert Tokenizer.load(folder).hash == manifest.tokenizer_hash
     assert "generation" in str(Tokenizer.load(folder).chat_template)
     module = build_data_module(settings(source=folder, chat_template="chatml"), seed=1)
-    for split, counts in manifest.splits.items():
-        batches = list(module.in_order(split))
+    for split, loader in (("train", module.training_once()), ("validation", module.validation_once())):
+        counts, batches = manifest.splits[split], list(loader)
         assert sum(batch.example_count for batch in batches) == counts.documents
         assert sum(batch.token_count for batch in batches) == counts.tokens
         rows = sum(int((batch.sequence_of >= 0).any(dim=1).sum()) for batch in batches)

@@ -22,7 +22,7 @@ from litespark.data.examples.rows import rows_of
 from litespark.data.examples.store import FILE, ExampleFile
 from litespark.data.examples.write import COLUMNS, PACKING
 from litespark.data.manifest import Manifest
-from litespark.data.stream.loader import MakeBatch, TokenLoader, ValidationBatches
+from litespark.data.stream.loader import MakeBatch
 from litespark.data.stream.modules import SequenceDataModule
 from litespark.data.stream.sequences import DomainSequences
 from litespark.data.text.document import ONLY_DOMAIN
@@ -78,13 +78,6 @@ class ExampleDataModule(SequenceDataModule):
     def examples(self, split: str) -> ExampleFile:
         """The examples of a split by their number."""
         return ExampleFile(self.folder / split / ONLY_DOMAIN / FILE)
-
-    def in_order(self, split: str) -> TokenLoader:
-        """All packed sequences of a split once, as a validation reads them: for what is computed of every example."""
-        sequences = self._training if split == TRAIN else self._validation
-        rank, world = self.mesh.data_rank, self.mesh.roles.data
-        batches = ValidationBatches(sequences, sequences.spread(None), self.micro_batch_size, rank, world)
-        return TokenLoader(batches, self._make_batch(), workers=self.reading.workers)
 
     def _make_batch(self) -> MakeBatch:
         eos_id = self.manifest.eos_id
