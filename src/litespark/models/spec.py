@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from litespark.models.cache import Cache
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
@@ -154,11 +155,13 @@ class HasHuggingFace(Protocol):
 
 @runtime_checkable
 class Generates(Protocol):
-    """A model that continues sequences: `model(tokens, cache=cache)` gives logits, (B, S, V)."""
+    """A model that continues sequences: `model(tokens, cache=cache)` gives logits, (B, S or 1, V)."""
 
     @property
     def config(self) -> ModelSpec: ...
 
-    def new_cache(self, capacity: int) -> Any:
+    def new_cache(self, capacity: int) -> Cache | None:
         """What the model keeps of the tokens it has read, `capacity` of each sequence at most; None: nothing."""
         ...
+
+    def __call__(self, tokens: Tensor, *, cache: Any) -> Any: ...

@@ -58,6 +58,7 @@ class CausalLM(nn.Module):
             enable = getattr(self.causal_lm, "activation_checkpointing_enable", None)
             (enable or self.causal_lm.gradient_checkpointing_enable)({"use_reentrant": False})
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
+        self._keeps_logits = "logits_to_keep" in names
 
     @property
     def layers(self) -> Sequence[nn.Module]:
@@ -79,10 +80,10 @@ class CausalLM(nn.Module):
         return self
 
     def new_cache(self, capacity: int) -> Any:
-        """See `Generates`; it grows as it is filled."""
-        from transformers import DynamicCache
+        """See `Generates`; a `TransformersCache`."""
+        from litespark.models.huggingface.cache import TransformersCache
 
-        return DynamicCache(config=self.config.transformers)
+        return TransformersCache(self.config.transformers, capacity)
 
     def forward(
         self,
@@ -101,7 +102,11 @@ class CausalLM(nn.Module):
         """
         # without use_cache=False transformers lets documents see each other
         options: dict[str, Any] = {"input_ids": tokens, "position_ids": positions, "use_cache": cache is not None}
-        options |= {} if cache is None else {self._cache_argument: cache}
+        if cache is not None:
+            options[self._cache_argument] = cache.held
+            options |= {"logits_to_keep": 1} if cache.only_last and self._keeps_logits else {}
+            if (visible := cache.visible(tokens.shape[1])) is not None:
+                options |= {"attention_mask": visible, "position_ids": cache.positions(tokens.shape[1], tokens.device)}
         with ExitStack() as stack:
             if documents is not None and self.causal_lm.config._attn_implementation.startswith(PREFIX):
                 within = Documents(documents, cu_seqlens)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from litespark.models.cache import KeyValueCache
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import Recompute
+from litespark.ops.attention.cached import attention_to_visible
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
 from litespark.ops.custom_op import traced
@@ -81,6 +82,8 @@ class Context:
     sin: Tensor
     documents: Documents | None = None
     cache: KeyValueCache | None = None
+    # (B, T), where a new token of each sequence does not see all that is cached
+    visible: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -105,6 +108,8 @@ class Attention(nn.Module):
         query, key, value = self.ops.rope(heads, context.cos, context.sin, self.num_kv_heads)
         if context.cache is not None:
             key, value = context.cache.extend(self.layer, key, value)
+            if context.visible is not None:
+                return attention_to_visible(query, key, value, context.visible).flatten(-2)
         return self.ops.attention(query, key, value, context.documents).flatten(-2)
 
     def matrices(self) -> dict[Tensor, tuple[int, ...]]:
@@ -250,7 +255,7 @@ class Llama(nn.Module):
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
     ) -> Tensor | TokenLosses:
-        """Logits (B, S, V) in fp32, or, with labels, the loss (so that FSDP has gathered the head's weight for it).
+        """Logits (B, S or 1, V) in fp32, or, with labels, the loss (so that FSDP has gathered the head for it).
 
         Args:
             tokens: (B, S) integer ids below V. The range is not checked here: that would wait for the device.
@@ -259,7 +264,8 @@ class Llama(nn.Module):
             documents: (B, S) integers; tokens of a sequence see each other only within one number. None: all do.
             cu_seqlens: of `documents`, as a `TokenBatch` has them; without them some attention backends wait for the
                 device to count.
-            cache: keys and values of earlier tokens, extended by this call; not together with `documents`.
+            cache: keys and values of earlier tokens, extended by this call; not together with `documents`. It may say
+                that sequences begin with padding, which is read together with what follows it.
             reduction: "sum" gives the nats of the labels that count (an fp32 scalar), "none" `TokenLosses`.
 
         Raises:
@@ -269,14 +275,20 @@ class Llama(nn.Module):
         self._check(tokens, past, {"labels": labels, "positions": positions, "documents": documents})
         if cache is not None and documents is not None:
             raise ValueError("documents cannot be combined with a key/value cache; generate from single documents")
-        if positions is None:
-            positions = torch.arange(past, past + tokens.shape[1], device=tokens.device).unsqueeze(0)
+        count = tokens.shape[1]
+        if positions is None and cache is not None:
+            positions = cache.positions(count, tokens.device)
+        elif positions is None:
+            positions = torch.arange(count, device=tokens.device).unsqueeze(0)
+        visible = None if cache is None else cache.visible(count)
+        if visible is not None and past == 0:
+            documents, visible = visible.to(torch.int32), None  # padding sees padding, and nobody else does
 
         cos, sin = self.rotary(positions)
         within = None if documents is None else Documents(documents, cu_seqlens)
         if within is not None:
             within.prepare()
-        context = Context(cos, sin, within, cache)
+        context = Context(cos, sin, within, cache, visible)
         x, update = self.embedding(tokens).to(self.residual_dtype), None
         recompute = self.recompute == "full" and self.training and torch.is_grad_enabled() and cache is None
         for block in self.blocks:
@@ -286,9 +298,11 @@ class Llama(nn.Module):
                 x, update = checkpoint(block, x, None, context, use_reentrant=False)
             else:
                 x, update = block(x, update, context)
-        _, x = self.norm(x, update)
         if cache is not None:
-            cache.length += tokens.shape[1]
+            cache.length += count
+            if cache.only_last:
+                x, update = x[:, -1:], None if update is None else update[:, -1:]
+        _, x = self.norm(x, update)
 
         if labels is None:
             logits = nn.functional.linear(x, self.head_weight)
