@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # arithmetic: a reader of records needs no torch for it
+    from litespark.models.adapters.counts import AdapterCounts
     from litespark.models.spec import ModelSpec, Recompute
 
 
@@ -21,14 +22,23 @@ def causal_mean_keys(seq_len: int) -> float:
     return (seq_len + 1) / 2
 
 
-def model_flops_per_token(config: ModelSpec, mean_keys: float) -> float:
-    """Operations of one token in training: 6 · (matmul parameters, the head's included) + those of attention."""
-    return 6 * config.matmul_parameter_count() + config.attention_flops(mean_keys)
+def model_flops_per_token(config: ModelSpec, mean_keys: float, adapter: AdapterCounts | None = None) -> float:
+    """Operations of one token in training: 6 · (matmul parameters, the head's included) + those of attention.
+
+    With an `adapter` 4 · (matmul parameters), since their gradients are not made, and what `AdapterCounts` has.
+    """
+    matmul_parameters = config.matmul_parameter_count()
+    whole = 6 * matmul_parameters + config.attention_flops(mean_keys)
+    return whole if adapter is None else whole - adapter.saved_flops(matmul_parameters)
 
 
-def hardware_flops_per_token(config: ModelSpec, mean_keys: float, recompute: Recompute) -> float:
+def hardware_flops_per_token(
+    config: ModelSpec, mean_keys: float, recompute: Recompute, adapter: AdapterCounts | None = None
+) -> float:
     """`model_flops_per_token` and what recomputation runs a second time."""
-    return model_flops_per_token(config, mean_keys) + config.recomputed_flops(mean_keys, recompute)
+    again = config.recomputed_flops(mean_keys, recompute)
+    again += 0.0 if adapter is None else adapter.recomputed_flops(recompute)
+    return model_flops_per_token(config, mean_keys, adapter) + again
 
 
 def flops_of_keys(causal: float, full: float, seq_len: int, mean_keys: float) -> float:

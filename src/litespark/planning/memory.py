@@ -11,6 +11,7 @@ from litespark.training.optim import MuonConfig, OptimizerConfig
 
 # fp32 master weight, fp32 gradient, two fp32 moments of AdamW
 STATE_BYTES_PER_PARAMETER = 16
+_WEIGHT_BYTES = 4
 # Muon has one moment and no second
 _MOMENT_BYTES = 4
 # beside its master a weight of a block is held in bf16; in fp8 twice, one byte each, for the product forward and for
@@ -25,13 +26,17 @@ def training_state_bytes(
     fp8: Fp8Config | None = None,
     *,
     keeps_casts: bool = False,
+    trained: int | None = None,
 ) -> int:
     """Bytes of weights, gradients and optimizer states on each of `shards` devices; activations come on top.
 
     `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied;
-    `keeps_casts`: those of all others are kept in bf16.
+    `keeps_casts`: those of all others are kept in bf16. `trained`: the parameters of an adapter, beside which the
+    model is frozen.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
+    if trained is not None:
+        whole = config.parameter_count() * _WEIGHT_BYTES + trained * STATE_BYTES_PER_PARAMETER
     if isinstance(optimizer, MuonConfig):
         from litespark.training.optim.muon import block_matrices  # only where it is chosen
 

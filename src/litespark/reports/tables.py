@@ -59,12 +59,25 @@ def _headline(record: RunRecord) -> list[Fact]:
         Fact("HFU (C)", speed.hfu_causal, percent, "recomputed activations counted too", without),
         Fact("MFU (C) of the measured peak", speed.mfu_measured_peak, percent, measured_peak, probe),
         Fact("peak memory", speed.peak_memory_gib, partial(plain, unit="GiB"), "on the fullest device", no_memory),
+        *_of_adapter(record),
         Fact("energy per token", energy.joules_per_token_train, IN_JOULES, f"{energy.label}, training steps only",
              unread),
         Fact("all-in energy per token", energy.joules_per_token_all_in, IN_JOULES, f"{energy.label}, all phases",
              unread),
         Fact("skipped steps", quality.skipped_steps, count, "loss or gradient was not finite"),
     ]  # fmt: skip
+
+
+def _of_adapter(record: RunRecord) -> list[Fact]:
+    adapter = record.adapter
+    if adapter is None:
+        return []
+    full = f"weights, gradients and optimizer states; {scaled(adapter.full_state_bytes, 'B')} if all were trained"
+    what = f"of {count(record.model.parameters)}: {adapter.kind} of rank {adapter.rank}"
+    return [
+        Fact("trained parameters", adapter.trained_parameters, count, what),
+        Fact("memory of the training state", adapter.state_bytes, partial(scaled, unit="B"), full),
+    ]
 
 
 def beaten_by(record: RunRecord) -> str:

@@ -234,7 +234,8 @@ def _progress(
 ) -> ProgressBar:
     peak, meter = throughput.mfu.measured_peak, energy.meter
     many = f"{machine.ranks.world_size} processes on " if machine.ranks.world_size > 1 else ""
-    notes = []
+    notes, adapter = [], parts.adapter_counts
+    trained = "" if adapter is None else f", {count(adapter.trained)} trained"
     if throughput.mfu.rates.peak is None and peak is not None:
         notes.append(f"MFU: relative to {scaled(peak, 'FLOP/s')}, the rate of a matmul on this machine")
     if not meter.method:
@@ -242,7 +243,7 @@ def _progress(
     return ProgressBar(
         metrics,
         phases=throughput.phases,
-        model=f"{parts.model.name}: {count(parts.model.parameter_count())} parameters",
+        model=f"{parts.model.name}: {count(parts.model.parameter_count())} parameters{trained}",
         place=f"{many}{device_of(machine.device).name}, {machine.precision}",
         notes=notes,
     )

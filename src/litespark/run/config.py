@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, 
 from litespark.config.settings import SettingsError, fields_of, together
 from litespark.launch import Ranks
 from litespark.models.adapters.config import LoraAdapter
+from litespark.models.adapters.counts import AdapterCounts, adapter_counts
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
@@ -75,6 +76,11 @@ class Parts:
     weights: "ModelFolder | None"
     logs: Path
     resolved: dict[str, Any]
+
+    @cached_property
+    def adapter_counts(self) -> AdapterCounts | None:
+        """What training the adapter costs; None: all of the model is trained."""
+        return None if self.adapter is None else adapter_counts(self.model, self.adapter)
 
     @property
     def from_folder(self) -> bool:

@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 def build_mfu(parts: Parts, machine: Machine) -> MfuMeter:
     """MFU of this device, by its table, the settings and a probe in the precision of the run."""
-    device, model, settings = machine.device, parts.model, parts.metrics
+    device, model, settings, adapter = machine.device, parts.model, parts.metrics, parts.adapter_counts
 
     def flops(mean_keys: float) -> FlopsPerToken:
         return FlopsPerToken(
-            model_flops_per_token(model, mean_keys),
-            model_flops_per_token(model, parts.data.seq_len),
-            hardware_flops_per_token(model, mean_keys, parts.recompute),
+            model_flops_per_token(model, mean_keys, adapter),
+            model_flops_per_token(model, parts.data.seq_len, adapter),
+            hardware_flops_per_token(model, mean_keys, parts.recompute, adapter),
         )
 
     dtype = activation_dtype(machine.precision, device)

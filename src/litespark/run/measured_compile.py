@@ -107,7 +107,7 @@ def _seconds(layers: TimedLayers, parts: Parts, machine: Machine, steps: int, mi
     """An estimate of the training time of a run, from that of its layers by model FLOPs."""
 
     def flops(parts: Parts) -> float:
-        return model_flops_per_token(parts.model, causal_mean_keys(parts.data.seq_len))
+        return model_flops_per_token(parts.model, causal_mean_keys(parts.data.seq_len), parts.adapter_counts)
 
     tokens = parts.data.micro_batch_size * parts.data.seq_len * machine.accumulate * steps
     return milliseconds / 1e3 * tokens / layers.shapes.tokens * flops(parts) / flops(layers.cut)

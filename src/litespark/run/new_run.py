@@ -19,14 +19,14 @@ from litespark.metrics.energy_by_phase import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.base import RecordError, as_record_error
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, utc_now
-from litespark.models.spec import ModelSpec
 from litespark.ops.measuring import source_hash
 from litespark.override_text import override
 from litespark.planning.flops import causal_mean_keys, model_flops_per_token
+from litespark.planning.memory import training_state_bytes
 from litespark.run import folder as run_folder
 from litespark.run.config import ConfigError, Parts, config_hash
 from litespark.run.preflight import Machine
-from litespark.run.record import DataRecord, ModelRecord, RunRecord, SegmentRecord
+from litespark.run.record import AdapterRecord, DataRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.run.variant import legible
 from litespark.training.checkpoint.folder import finished
 
@@ -134,7 +134,6 @@ def new_record(
     parts: Parts, machine: Machine, folder: Path, manifest: Manifest, meter: EnergyMeter, overrides: Sequence[str]
 ) -> RunRecord:
     """The record of a run that is about to start; a collective, as `provenance`."""
-    model, length = parts.model, parts.data.seq_len
     splits, of_text = manifest.splits, parts.task.measures_text
     return RunRecord(
         provenance(parts, machine, meter, ["python", "train.py", *overrides], overrides),
@@ -143,7 +142,8 @@ def new_record(
         choices=list(machine.choices),
         loss_unit=parts.task.loss_unit,
         seed=parts.seed,
-        model=_model_record(model, length, parts.initial_weights),
+        model=_model_record(parts),
+        adapter=_adapter_record(parts),
         data=DataRecord(
             name=manifest.name,
             manifest_hash=manifest.hash,
@@ -164,17 +164,31 @@ def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
     return replace(mine, devices=[device for devices in by_rank for device in devices])
 
 
-def _model_record(model: ModelSpec, length: int, initial_weights: str) -> ModelRecord:
+def _adapter_record(parts: Parts) -> AdapterRecord | None:
+    adapter, counts = parts.adapter, parts.adapter_counts
+    if adapter is None or counts is None:
+        return None
+    return AdapterRecord(
+        kind="dora" if adapter.dora else "lora",
+        rank=adapter.rank,
+        trained_parameters=counts.trained,
+        state_bytes=training_state_bytes(parts.model, optimizer=parts.optim, trained=counts.trained),
+        full_state_bytes=training_state_bytes(parts.model, optimizer=parts.optim),
+    )
+
+
+def _model_record(parts: Parts) -> ModelRecord:
+    model, length, adapter = parts.model, parts.data.seq_len, parts.adapter_counts
     try:
         with as_record_error():
             return ModelRecord(
                 name=model.name,
                 parameters=model.parameter_count(),
                 matmul_parameters=model.matmul_parameter_count(),
-                flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length)),
-                flops_per_token_full=model_flops_per_token(model, length),
+                flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length), adapter),
+                flops_per_token_full=model_flops_per_token(model, length, adapter),
                 seq_len=length,
-                initial_weights=initial_weights,
+                initial_weights=parts.initial_weights,
             )
     except RecordError as error:
         raise ConfigError(

@@ -74,8 +74,10 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"recompute={parts.recompute}: got model={parts.model.name}, expected one of its modes: "
             f"{', '.join(parts.model.recompute_modes)}"
         )
-    problems += why_no_adapter(parts, precision)
-    if not waits_for_accelerator(parts, device):  # said already; the host in its place is not what counts
+    problems += (against_adapter := why_no_adapter(parts, precision))
+    if (
+        not waits_for_accelerator(parts, device) and not against_adapter
+    ):  # said already; the host in its place is not what counts
         _check_memory(parts, ranks, device, precision, problems)
         problems += why_no_graph(parts, device, precision)
         if computes_with_ops(parts):
@@ -169,7 +171,8 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     keeps_casts = parts.ops.compile == "none" and parts.strategy.name != "fsdp"
     keeps_casts = keeps_casts and activation_dtype(precision, device) == torch.bfloat16
     fp8 = parts.fp8 if precision == "fp8" else None
-    needed = training_state_bytes(parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts)
+    trained = None if parts.adapter_counts is None else parts.adapter_counts.trained
+    needed = training_state_bytes(parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts, trained=trained)
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return

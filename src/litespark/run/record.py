@@ -37,6 +37,18 @@ class ModelRecord:
 
 
 @part
+class AdapterRecord:
+    """What is trained of a frozen model; bytes are of weights, gradients and optimizer states, of all devices together,
+    and `full_state_bytes` what they would be if all of the model were trained."""
+
+    kind: Literal["lora", "dora"]
+    rank: Count
+    trained_parameters: Count
+    state_bytes: Count
+    full_state_bytes: Count
+
+
+@part
 class DataRecord:
     """The prepared data set; entropy in nats per token, which a model must beat to have learned context."""
 
@@ -194,6 +206,7 @@ class RunRecord(Record):
     quality: QualityRecord = field(default_factory=QualityRecord)
     task_metrics: list[TaskMetric] = field(default_factory=list)
     target: TargetRecord | None = None
+    adapter: AdapterRecord | None = None
     fp8: Fp8Record | None = None
     ops: list[OpRecord] = field(default_factory=list)
     choices: list[ChoiceRecord] = field(default_factory=list)
