@@ -69,7 +69,7 @@ def about_base(weights: ModelFolder | None) -> dict[str, str]:
     """What a checkpoint notes of the base of its adapter: where it lies, and a hash of its weights."""
     assert weights is not None
     place = Path(weights.path) if weights.checkpoint is None else weights.checkpoint.folder
-    return {"path": str(place.resolve()), "sha256": _hash(place.resolve())}
+    return {"path": str(place.resolve()), "sha256": hashed(place.resolve())}
 
 
 def load_adapted(checkpoint: Checkpoint) -> tuple[nn.Module, LoraAdapter, str]:
@@ -97,7 +97,7 @@ def _base_of(checkpoint: Checkpoint) -> ModelFolder:
         raise CheckpointError(
             f"{checkpoint.folder} holds an adapter, and the model it stands on is not there: {error}; put it back"
         ) from error
-    if _hash(Path(stated["path"])) != stated["sha256"]:
+    if hashed(Path(stated["path"])) != stated["sha256"]:
         raise CheckpointError(
             f"{stated['path']} holds other weights than those that the adapter of {checkpoint.folder} was trained on "
             "(their hash differs); put the old ones back"
@@ -106,7 +106,7 @@ def _base_of(checkpoint: Checkpoint) -> ModelFolder:
 
 
 @cache  # one process asks for it at a start and at a resume
-def _hash(folder: Path) -> str:
+def hashed(folder: Path) -> str:
     """Of the weights in a Hugging Face folder, or of a checkpoint."""
     files = sorted(folder.glob("*.safetensors")) or [folder / "state.ckpt"]
     return ",".join(content_hash(file) for file in files)

@@ -75,9 +75,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"{', '.join(parts.model.recompute_modes)}"
         )
     problems += (against_adapter := why_no_adapter(parts, precision))
-    if (
-        not waits_for_accelerator(parts, device) and not against_adapter
-    ):  # said already; the host in its place is not what counts
+    # said already; the host in its place is not what counts
+    if not waits_for_accelerator(parts, device) and not against_adapter:
         _check_memory(parts, ranks, device, precision, problems)
         problems += why_no_graph(parts, device, precision)
         if computes_with_ops(parts):

@@ -26,6 +26,8 @@ def test_flops_equal_what_is_counted(tmp_path, kind, targets):
     counted = {}
     for recompute in ("none", "full"):
         model = replace(builder, recompute=recompute).build(CPU).train()
+        if kind == "qwen3":  # the counter does not have the other on a CPU
+            model.causal_lm.set_attn_implementation("eager")
         with FlopCounterMode(display=False) as counter:
             model(ids, ids).backward()
         counted[recompute] = counter.get_total_flops() / (SEQUENCES * LENGTH)
@@ -35,4 +37,4 @@ def test_flops_equal_what_is_counted(tmp_path, kind, targets):
     absent = 8 * SIZES["num_attention_heads"] * SIZES["head_dim"] * LENGTH if targets else 0
     assert counted["none"] + absent == model_flops_per_token(found.spec, LENGTH, counts)
     assert counted["full"] + absent == hardware_flops_per_token(found.spec, LENGTH, "full", counts)
-    assert counted["none"] < 0.75 * model_flops_per_token(found.spec, LENGTH)
+    assert counted["none"] < 0.9 * model_flops_per_token(found.spec, LENGTH)

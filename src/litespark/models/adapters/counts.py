@@ -90,7 +90,10 @@ def _watched(model: nn.Module, spec: ModelSpec) -> tuple[int, int, dict[nn.Modul
     adapted = {layer.base_layer: layer for layer in adapted_layers(model).values()}
     hooks = [module.register_forward_pre_hook(watch) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
-        model(torch.zeros(1, 2, dtype=torch.int64, device="meta"))
+        if (run := getattr(model, "run_on_meta", None)) is not None:
+            run()
+        else:
+            model(torch.zeros(1, 2, dtype=torch.int64, device="meta"))
     except _FAILS_WITHOUT_VALUES:
         return 0, 0, last
     finally:

@@ -57,6 +57,8 @@ class CausalLM(nn.Module):
         if recompute == "full":
             enable = getattr(self.causal_lm, "activation_checkpointing_enable", None)
             (enable or self.causal_lm.gradient_checkpointing_enable)({"use_reentrant": False})
+            # which another way of checkpointing needs: below an adapter it would cost a layer's gradients
+            self.causal_lm.disable_input_require_grads()
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
         self._keeps_logits = "logits_to_keep" in names
 
@@ -84,6 +86,11 @@ class CausalLM(nn.Module):
         from litespark.models.huggingface.cache import TransformersCache
 
         return TransformersCache(self.config.transformers, capacity)
+
+    def run_on_meta(self) -> None:
+        """A forward pass of a model without values: with a mask, since what makes one looks at values."""
+        tokens = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+        self.causal_lm(input_ids=tokens, attention_mask=torch.zeros(1, 1, 2, 2, device="meta"), use_cache=False)
 
     def forward(
         self,
