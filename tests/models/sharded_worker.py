@@ -1,11 +1,14 @@
 """One of two processes of test_sharded.py: what it asserts holds on both."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from litespark.models.adapters import lora
+from litespark.models.adapters.config import LoraAdapter
 from litespark.models.huggingface.model import CausalLM
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.init import copy_weights, initialise
@@ -13,6 +16,7 @@ from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
+from litespark.training.model_builder import ModelBuilder
 from litespark.training.strategies import Precision, StrategyConfig, forward_context, shard_model
 from tests.models.small import BIASES, SDPA, gradients, random_ids, small_config, small_model
 from tests.ops.assertions import assert_close
@@ -65,6 +69,26 @@ def _any_causal_lm() -> None:
     _assert_equal(_whole(model.state_dict()), other.state_dict())
 
 
+def _adapted() -> None:
+    """DoRA on a model whose matrices hold several layers: what is drawn, the lengths of rows, loss and gradients."""
+    spec, adapter = small_config(**BIASES), LoraAdapter(rank=3, dora=True)
+    builder = ModelBuilder(spec, resolve(SDPA), 5, adapter=adapter)
+    single = builder.build(torch.device("cpu"))
+    model = replace(builder, strategy=StrategyConfig("fsdp")).build(torch.device("cpu"), init_device_mesh("cpu", (2,)))
+    _assert_equal(_whole(model.state_dict()), single.state_dict())
+    sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
+    for each in (expected := single(*sequences), loss := model(*sequences)):
+        each.backward()
+    assert relative_distance(loss, expected) < 1e-6
+    found, wanted = ({n: p.grad for n, p in each.named_parameters() if p.requires_grad} for each in (model, single))
+    assert all(".lora_" in name for name in wanted)
+    assert_close(_whole(found), wanted)
+    assert all(parameter.grad is None for parameter in model.parameters() if not parameter.requires_grad)
+    with lora.disabled(model), torch.no_grad():
+        plain = replace(builder, adapter=None).build(torch.device("cpu"))
+        assert relative_distance(model(*sequences), plain(*sequences)) < 1e-6
+
+
 def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
@@ -104,4 +128,5 @@ def main(folder: Path) -> None:
         assert relative_distance(mixed_loss, expected) < 2e-2
 
     _any_causal_lm()
+    _adapted()
     torch.distributed.destroy_process_group()

@@ -40,7 +40,8 @@ def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Pa
 
 def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
     values = torch.empty(shape, dtype=torch.float32, device="cpu")
-    draw(spec, name, values, _generator(seed, name))  # PyTorch draws with one thread, without Python's lock
+    # PyTorch draws with one thread, without Python's lock; a base has the same values with and without an adapter
+    draw(spec, name, values, _generator(seed, base_name(name) or name))
     return values
 
 
