@@ -10,9 +10,11 @@ from torch.nn import functional
 from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.linear import kept
 from litespark.ops.tolerance import relative_distance
 from litespark.run.model_folder import ModelFolder
 from litespark.training.model_builder import ModelBuilder
+from litespark.training.optim import AdamWConfig, build_optimizer
 
 transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
 
@@ -83,3 +85,29 @@ def test_loss_gradients_file_and_merged_weights_are_those_of_peft(tmp_path, kind
     lora.merge(model)
     assert relative_distance(model(IDS), logits) < 1e-5
     assert not lora.adapted_layers(model)
+
+
+def test_casts_of_frozen_weights_are_kept_and_their_gradients_not_made(tmp_path, monkeypatch):
+    found = written(tmp_path, "llama")
+    model = built(found, LoraAdapter(rank=3, targets=("q_proj",)), moved=False).train()
+    optimizer = build_optimizer(model, AdamWConfig(lr=1e-2))
+    made: list[torch.Size] = []
+    monkeypatch.setattr(kept, "weight_gradient", lambda *arguments: made.append(arguments[0].shape))
+    casts, losses = [], []
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(IDS, IDS)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        casts.append([(part._cast.data_ptr(), part._cast._version) for part in model.modules() if _is_kept(part)])
+    assert made == []
+    assert casts[0] == casts[2]
+    assert len(casts[0]) == 4 * SIZES["num_hidden_layers"]
+    assert losses[2] != losses[0]
+    states = sum(tensor.numel() for state in optimizer.state.values() for tensor in state.values() if tensor.ndim)
+    assert states == 2 * sum(parameter.numel() for parameter in lora.weights_of(model).values())
+
+
+def _is_kept(part: nn.Module) -> bool:
+    return isinstance(part, kept.KeptLinear)
