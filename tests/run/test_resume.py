@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from litespark.run.folder import CONFIG
 from litespark.run.new_run import make
 from litespark.run.resume import to_continue
 from litespark.run.targets import ConfigError
@@ -48,6 +49,16 @@ def test_a_run_goes_on_at_its_newest_checkpoint_or_the_one_that_is_named_whereve
 def test_what_makes_it_another_run_is_refused(logs, run, override, key):
     with pytest.raises(ConfigError, match=f"(?s)differs from the one.*{key}.*give the same overrides again"):
         to_continue(parts(logs, f"resume={run}", override))
+
+
+def test_a_run_from_before_a_setting_goes_on_where_it_is_left_as_it_is(logs, run):
+    config = run / CONFIG
+    with_it, line = config.read_text(), "  mlp_bias: false\n"
+    assert line in with_it
+    config.write_text(with_it.replace(line, ""))
+    assert to_continue(parts(logs, f"resume={run}")).step == 5
+    with pytest.raises(ConfigError, match=r"model\.mlp_bias: was None, is now True"):
+        to_continue(parts(logs, f"resume={run}", "model.mlp_bias=true"))
 
 
 @pytest.mark.parametrize("override", [*("data.micro_batch_size=4", "optim.lr=0.1", "budget.tokens=5000")])

@@ -303,7 +303,18 @@ def _first_line(error: BaseException) -> str:
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys (dotted) in which two configs differ, with both values; names and folders are not compared."""
+    """The keys (dotted) in which two configs differ, with both values; names and folders are not compared, nor settings
+    that the saved one is too old to have and the current one leaves as they are."""
     old, new = compared(saved), compared(current)
     differing = (key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
-    return {key: (old.get(key), new.get(key)) for key in differing}
+    return {key: (old.get(key), new.get(key)) for key in differing if not _added_since(key, old, new)}
+
+
+def _added_since(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    group, _, name = key.partition(".")
+    kind = f"{group}.{KIND}"
+    if key in old or group not in GROUPS or old.get(kind) != new.get(kind):
+        return False
+    made = classes_of(group).get(new.get(kind, ""))
+    field = None if made is None else fields_of(made).get(name)
+    return field is not None and new[key] == field.default
