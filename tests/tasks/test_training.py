@@ -2,59 +2,19 @@
 
 from dataclasses import replace
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from litespark.callbacks.checkpoint import Checkpointer
-from litespark.callbacks.phases import Phases
-from litespark.callbacks.reference import ReferenceModel
 from litespark.data.examples.batch import pack
 from litespark.run.folder import REFERENCE
-from litespark.run.metric_rows import read_metrics
-from litespark.tasks.preferences.task import Preference
 from litespark.tasks.sft import SFT
-from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.step import OptimizerStep
 from tests.models.small import small_model
+from tests.tasks.small_dpo import dpo_run, weights
 from tests.tasks.toy_examples import VOCABULARY, Examples, random_examples
-from tests.training.small_runs import CPU, small_run, training_module
-
-PAIRS = random_examples(13)
-HELD_OUT = random_examples(5, seed=9)
-
-
-class StopAfter(pl.Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        trainer.should_stop |= pl_module.steps_taken == self.step
-
-
-def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, precision="fp32"):
-    """Four steps of DPO over packed pairs, or the first `stop` of them; the run and its rows."""
-    folder.mkdir(exist_ok=True)
-    data = Examples(PAIRS, HELD_OUT, micro_batch_size=micro_batch_size)
-    module = training_module(steps=4, sequences=4, task=Preference(), vocab_size=VOCABULARY, max_seq_len=48)
-    module.metrics = module.task.metrics(data.manifest)
-    phases = Phases()
-    reference = ReferenceModel(folder, cache or folder / "cache", phases=phases, about={})
-    saver = Checkpointer(folder / "checkpoints", every_steps=2, keep=9, about={}, phases=phases)
-    run = small_run(
-        folder, module, accumulate=4 // micro_batch_size, validate_every=2, phases=phases, precision=precision,
-        callbacks=[reference, saver, StopAfter(stop)],
-    )  # fmt: skip
-    state = checkpoint_folder.find(folder / "checkpoints").state if resume else None
-    run.trainer.fit(module, data, ckpt_path=state, weights_only=True)
-    run.metrics.save()
-    return run, read_metrics(folder)
-
-
-def weights(run):
-    return {name: parameter.detach() for name, parameter in run.module.model.named_parameters()}
+from tests.training.small_runs import CPU
 
 
 def test_dpo_begins_at_the_reference_and_its_numbers_are_over_the_window(tmp_path):
@@ -145,3 +105,9 @@ def test_validation_of_sft_is_by_weight_and_bits_per_byte_by_token():
     size = sum(1 + int(i) % 3 for it in examples for i, w in zip(it.sequences[0], it.weights[0], strict=True) if w)
     bits = sum(of[w > 0].sum() for of, w in nats) / size / np.log(2)
     assert values["bits_per_byte"].item() == pytest.approx(bits.item(), rel=1e-5)
+
+
+def test_under_bf16_the_losses_of_dpo_stay_near_those_of_fp32(tmp_path):
+    (_, rows), (_, mixed) = dpo_run(tmp_path / "a"), dpo_run(tmp_path / "b", precision="bf16-mixed")
+    for row, other in zip(rows, mixed, strict=True):
+        assert other["train/loss"] == pytest.approx(row["train/loss"], rel=2e-2)
