@@ -1,12 +1,14 @@
 """`litespark bench WHAT` and `kernels`: what is handed on, printed and written; exit codes; real processes."""
 
+import importlib
+import json
 import subprocess
 from types import SimpleNamespace
 
 import pytest
 
 from litespark.benchmarks import ablation, kernels
-from litespark.benchmarks.step import begin
+from litespark.benchmarks.step import begin, request
 from litespark.benchmarks.step import session as steps
 from litespark.benchmarks.step.begin import StepSettings
 from litespark.benchmarks.step.variants import HUGGINGFACE
@@ -14,6 +16,7 @@ from litespark.benchmarks.training import session as training
 from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.session import TrainingSettings
 from litespark.benchmarks.training.variants import PARITY, SELECTION, TO_LOSS, Variant
+from litespark.child_process import ask
 from litespark.cli import main
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import RatesRecord, StepRecord
@@ -54,12 +57,29 @@ def rates(monkeypatch):
     monkeypatch.setattr(begin, "measured_rates", lambda *given, **named: RatesRecord(1e11, 1e10, 1e10))
 
 
-def test_two_variants_in_processes_of_their_own_have_trained_alike(tmp_path, rates, capsys):
+@pytest.fixture
+def asked_apart(monkeypatch):
+    """The functions that were asked in processes of their own: the first of them, and the others are called here."""
+    names = []
+
+    def first_apart(program, asked, folder, **named):
+        module, _, name = program[-1].partition(":")
+        if names:
+            return getattr(importlib.import_module(module), name)(json.loads(json.dumps(asked)))
+        names.append(name)
+        return ask(program, asked, folder, **named)
+
+    monkeypatch.setattr(request, "ask", first_apart)
+    return names
+
+
+def test_two_variants_have_trained_alike_one_in_a_process_of_its_own(tmp_path, rates, asked_apart, capsys):
     words = [*tiny(tmp_path), "precision=fp32", "--variant", "standard", "--variant", "litespark"]
     words += ["--rounds", "1", "--steps", "2", "--warmup", "1", "--output", str(tmp_path / "results")]
     status = main(["bench", "step", *words])
     said = capsys.readouterr()
     assert status == 0, said.err
+    assert asked_apart == ["measure"]
     (path,) = (tmp_path / "results").glob("*/*_bench-step_tiny_fp32.json")
     found = StepRecord.read(path)
     assert found.complete
@@ -71,7 +91,8 @@ def test_two_variants_in_processes_of_their_own_have_trained_alike(tmp_path, rat
     assert f"record: {path}" in said.out
 
 
-def test_a_profile_from_the_command_line(tmp_path, rates, capsys):
+def test_a_profile_from_the_command_line(tmp_path, rates, asked_apart, capsys):
+    asked_apart.append("none here, where the process of a step is enough")
     overrides = [each for each in tiny(tmp_path) if not each.startswith(("data.source", "data.vocab_size"))]
     words = ["data=synthetic", *overrides, "precision=fp32", "ops=reference"]
     assert main(["bench", "profile", *words, "--steps", "2", "--output", str(tmp_path / "results")]) == 0

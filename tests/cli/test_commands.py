@@ -11,6 +11,7 @@ import pytest
 from litespark.cli import COMMANDS, main
 from litespark.run.checkout import repository
 from tests.cli.tiny_run import tiny
+from tests.warm_processes import run_ranks, train_py
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -86,8 +87,7 @@ def test_configs_come_from_the_current_folder_before_the_checkout_and_have_to_be
 
 def test_train_makes_the_run_that_train_py_makes(house):
     """The same overrides, in a process of its own."""
-    command = [sys.executable, "train.py", *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=300)
+    run_ranks(1, train_py, *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2))
     runs = house / "logs" / "runs"
     one, other = (json.loads((runs / name / "run.json").read_text())["quality"] for name in ("first", "script"))
     shutil.rmtree(runs / "script")

@@ -73,7 +73,7 @@ def train_apart(*overrides: str, processes: int = 1, timeout: float = 300, expec
 
 
 def train_on_ranks(*overrides: str, processes: int = 2) -> None:
-    """The same in several, of which torchrun is no part."""
+    """The same in processes that are forked, without torchrun."""
     run_ranks(processes, train_py, *overrides)
 
 
