@@ -35,7 +35,7 @@ def _layer(variant, phase="first"):
     return {one.kernel_class: one.layer for one in variant.classes if one.phase == phase}
 
 
-@pytest.mark.parametrize("name", ["qwen2.5", "gemma3"])
+@pytest.mark.parametrize("name", [pytest.param("qwen2.5", marks=pytest.mark.slow), "gemma3"])
 def test_products_are_those_of_the_model_and_ours_moves_less_beside_them(name):
     family = _small(name)
     one, two = (
@@ -63,7 +63,7 @@ def test_the_patch_of_liger_is_counted_and_undone():
     assert modeling_olmo2.Olmo2ForCausalLM.forward is forward
 
 
-@pytest.mark.parametrize("name", ["llama3", "gemma2"])
+@pytest.mark.parametrize("name", [pytest.param("llama3", marks=pytest.mark.slow), "gemma2"])
 def test_a_layer_moves_what_the_shipped_record_holds(name):
     (recorded,) = (variant for variant in _recorded()[name].variants if variant.name == OURS)
     now = count_family(FAMILY_MODELS[name], OURS, RECORD.sequences, RECORD.seq_len)
