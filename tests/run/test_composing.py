@@ -170,7 +170,14 @@ def test_a_setting_of_an_experiment_for_its_own_choice_is_left_out_of_another_wi
         parts("optim=muon", "optim.fused=true")
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.endswith("_baseline")])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(name, marks=() if name in ("quickstart", "llama8b_litespark") else pytest.mark.slow)
+        for name in EXPERIMENTS
+        if not name.endswith("_baseline")
+    ],
+)
 def test_every_choice_of_every_group_composes_with_every_experiment(experiment):
     """The n-th choices of all groups together, so that each pair is composed once; what a `_baseline` sets, its
     `_litespark` sets too."""

@@ -61,9 +61,16 @@ def assert_same(mine, plain):
     assert mine.module.validation == plain.module.validation
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("optimizer", [AdamWConfig(lr=1e-2), MuonConfig(lr=1e-2)], ids=["adamw", "muon"])
+@pytest.mark.parametrize(
+    "optimizer, accumulate, precision",
+    [  # each two of them together once
+        (AdamWConfig(lr=1e-2), 1, "bf16"),
+        (AdamWConfig(lr=1e-2), 3, "fp32"),
+        (MuonConfig(lr=1e-2), 1, "fp32"),
+        (MuonConfig(lr=1e-2), 3, "bf16"),
+    ],
+    ids=lambda given: getattr(given, "kind", given),
+)
 def test_replayed_steps_end_in_the_same_bits(tmp_path, optimizer, accumulate, precision):
     """With validations in between, a write of a callback's, and a step that is skipped."""
     settings = {"optimizer": optimizer, "accumulate": accumulate, "precision": precision, "validate_every": 2}
