@@ -184,9 +184,16 @@ def test_every_choice_of_every_group_composes_with_every_experiment(experiment):
     for index in range(max(map(len, GROUPS.values()))):
         names = {group: choices[index % len(choices)] for group, choices in GROUPS.items()}
         chosen = [f"{group}={name}" for group, name in names.items()]
-        if "data=synthetic" in chosen:  # it has no text to select from
+        if names["data"] in (
+            "synthetic",
+            "conversations",
+            "examples",
+            "pairs",
+            "prompts",
+            "rated",
+        ):  # no text to select
             chosen = [word for word in chosen if not word.startswith("data/")]
-        source = ["data.source=FOLDER"] if "data=text" in chosen else []
+        source = ["data.source=FOLDER"] if names["data"] in ("text", "examples") else []
         made = compose_parts([f"experiment={experiment}", *chosen, *source])
         assert made.model.name == names["model"]
         assert made.strategy.name == names["strategy"]
