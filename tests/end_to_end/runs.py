@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,18 @@ def train_apart(*overrides: str, processes: int = 1, timeout: float = 300, expec
     return done.stdout
 
 
+def train_forked(*overrides: str, timeout: float = 300) -> str:
+    """The same in a process that is forked from one which has imported what a run needs."""
+    with tempfile.NamedTemporaryFile() as file:
+        with started(train_py, *overrides, output=Path(file.name), environment=environment()) as run:
+            run.join(timeout)
+            said = Path(file.name).read_text()
+            assert run.exitcode == 0, f"exit code {run.exitcode}:\n{said}"
+    return said
+
+
 def train_on_ranks(*overrides: str, processes: int = 2) -> None:
-    """The same in processes that are forked, without torchrun."""
+    """The same in several, without torchrun."""
     run_ranks(processes, train_py, *overrides)
 
 

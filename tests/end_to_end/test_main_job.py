@@ -11,7 +11,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litespark.data.contents import PreparedData
-from tests.end_to_end.runs import TINY, train, train_apart, write_text
+from tests.end_to_end.runs import TINY, train, train_apart, train_forked, write_text
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place: Path) -> tuple[Path, str]:
-    printed = train_apart(
+    printed = train_forked(
         *TINY, "callbacks.report=true", "metrics.probe_seconds=0.05", "metrics.peak_flops=1e11", "optim.lr=1e-2",
         "budget.steps=40", "trainer.validate_every=20", "trainer.log_every=5", "callbacks.checkpoint_every=15",
         "metrics.projection.tokens=1000000", f"data.source={place}/documents.jsonl", f"paths.data={place}/data",
