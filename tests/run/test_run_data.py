@@ -13,6 +13,7 @@ from litespark.data.examples.config import ExamplesConfig
 from litespark.data.manifest import Manifest
 from litespark.data.prepare import prepare as preparing
 from litespark.data.prepare.prepare import prepare
+from litespark.data.stream.modules import prepared_folder
 from litespark.run import run_data
 from litespark.run.config import ConfigError
 from litespark.run.folder import CONFIG, read_config
@@ -20,6 +21,8 @@ from litespark.run.new_run import make
 from litespark.run.run_data import data_of_run, record_place
 from litespark.training.checkpoint.folder import Checkpoint
 from tests.data.corpus import config, documents, write_texts
+from tests.data.examples.chats import config as examples
+from tests.data.examples.chats import write_lines, write_tokenizer
 from tests.run.composed import parts
 
 
@@ -106,6 +109,34 @@ def test_data_that_is_gone_is_named_or_prepared_again(resume):
     (resume.source / "0000.txt").write_text("changed")
     with pytest.raises(ConfigError, match="raw is other data than the run was trained on: manifest hash"):
         resume.place("source")
+
+
+def test_examples_are_found_by_their_content_too(tmp_path):
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    records = [{"prompt": f"what is {n}", "completion": "this"} for n in range(9)]
+    source = write_lines(tmp_path / "records.jsonl", records)
+    mine = examples(source, tmp_path / "prepared", tokenizer=str(tokenizer))
+    place = prepared_folder(mine)
+    folder = make(
+        replace(parts(f"paths.logs={tmp_path}/logs", "name=mine"), data=mine),
+        [],
+        place,
+        manifest := Manifest.read(place),
+    )
+    record_place(folder, place)
+
+    def found(*given, **changes):
+        resumed = replace(parts(f"paths.logs={tmp_path}/logs"), data=replace(mine, **changes), resume="mine")
+        return data_of_run(resumed, folder, Checkpoint(folder, 5, {"manifest_hash": manifest.hash}), given)
+
+    source.unlink()
+    assert found() == found("source", "format", "tokenizer") == str(place)
+    with pytest.raises(ConfigError, match=r"data.format: was 'conversations', is now 'rated'"):
+        found("format", format="rated")
+    shutil.rmtree(place)
+    write_lines(source, records)
+    assert Manifest.read(found("source")).hash == manifest.hash
+    assert sorted(path.name for path in (folder / "tokenizer").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
 
 
 def test_every_setting_is_either_of_the_preparation_or_of_the_reading():

@@ -12,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 from litespark.atomic import write_whole
 from litespark.config.groups import compared
 from litespark.config.loop import ProjectionConfig
-from litespark.data.stream.modules import TokenDataModule
+from litespark.data.stream.modules import PreparedDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.metrics import names
 from litespark.metrics.records.base import finite_or_none
@@ -42,7 +42,7 @@ def finish(parts: Parts, run: Run) -> None:
         run.validation.validate(run.trainer, run.module)
     run.quality.train_started(run.trainer, run.module)  # a resume without a step left has not trained
     prompt, sample = parts.callbacks.sample_prompt, None
-    if prompt is not None and isinstance(run.data, TokenDataModule):
+    if prompt is not None and isinstance(run.data, PreparedDataModule):
         sample = _sample(parts, run, prompt, Tokenizer.load(run.data.folder))
     run.energy.note_totals(run.module)  # no checkpoint holds what this took, and the run may be resumed
     projection = parts.metrics.projection

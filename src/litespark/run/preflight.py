@@ -88,6 +88,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             "ops.compile=block"
         )
     _check_target(parts, problems)
+    _check_format(parts, problems)
     data = None
     if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
         try:
@@ -201,6 +202,17 @@ def _check_target(parts: Parts, problems: list[str]) -> None:
         against.append(f"got task={parts.task.name}, which does not measure bits per byte; set budget.target_bpb=null")
     if (target := parts.budget.target_bpb) is not None:
         problems += [f"budget.target_bpb={target}: {reason}" for reason in against]
+
+
+def _check_format(parts: Parts, problems: list[str]) -> None:
+    """A task that states `data_formats` learns from these examples alone."""
+    taken = getattr(parts.task, "data_formats", ())
+    got = parts.data.format if isinstance(parts.data, ExamplesConfig) else "text"
+    if taken and got not in taken:
+        problems.append(
+            f"task={parts.task.name}: got data of {got}, expected {' or '.join(taken)}; choose data={taken[0]}, or "
+            f"data.format={taken[0]} with records that have it"
+        )
 
 
 def find_data(parts: Parts) -> Lookup | ExamplesLookup | None:

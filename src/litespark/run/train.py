@@ -16,10 +16,9 @@ from omegaconf import DictConfig
 
 from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
 from litespark.data.config import SyntheticConfig
-from litespark.data.examples.stream import ExampleDataModule
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
-from litespark.data.stream.modules import SequenceDataModule, TokenDataModule, build_data_module, prepared_folder
+from litespark.data.stream.modules import PreparedDataModule, SequenceDataModule, build_data_module, prepared_folder
 from litespark.device import out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter
@@ -85,7 +84,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         parts = with_base(parts, resumed.checkpoint)
     data = _data(parts, machine, resumed, overrides)
     check_vocabulary(parts, data.manifest)
-    prepared = data.folder if isinstance(data, TokenDataModule) else None
+    prepared = data.folder if isinstance(data, PreparedDataModule) else None
     if prepared is not None:
         check_tokenizer(parts.weights, parts.allow_other_tokenizer, prepared)
     before, steps = None if resumed is None else resumed.record, token_budget(parts, data.manifest).planned_steps()
@@ -185,7 +184,7 @@ def _built(
 
 def _note_start(parts: Parts, run: Run, resumed: Resumed | None) -> None:
     """Note where the data lies and what a resume goes on with."""
-    if isinstance(run.data, TokenDataModule | ExampleDataModule):
+    if isinstance(run.data, PreparedDataModule):
         record_place(run.folder, run.data.place)
     if resumed is None:
         log.info("run in %s", run.folder)

@@ -21,6 +21,7 @@ class SFT:
     """
 
     name = "sft"
+    data_formats = ("conversations",)
     loss_unit = "nats/token"
     measures_text = True
 

@@ -23,7 +23,7 @@ from litespark.data.examples.store import FILE, ExampleFile
 from litespark.data.examples.write import COLUMNS, PACKING
 from litespark.data.manifest import Manifest
 from litespark.data.stream.loader import MakeBatch
-from litespark.data.stream.modules import SequenceDataModule
+from litespark.data.stream.modules import PreparedDataModule
 from litespark.data.stream.sequences import DomainSequences
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
@@ -56,7 +56,7 @@ class ExampleSequences(DomainSequences):
         return [self.rows.sequence(int(number)) for number in sequences]
 
 
-class ExampleDataModule(SequenceDataModule):
+class ExampleDataModule(PreparedDataModule):
     """Packed sequences of a folder that `examples.prepare` wrote, as `ExampleBatch`es.
 
     ValueError: another folder, or one for another sequence length or format; a file that is not as the manifest states.

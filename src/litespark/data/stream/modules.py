@@ -151,11 +151,18 @@ class SequenceDataModule(LightningDataModule):
         }
 
 
-class TokenDataModule(SequenceDataModule):
-    """Sequences of a folder that `prepare` wrote, at the path or address `place`.
+class PreparedDataModule(SequenceDataModule):
+    """Sequences of a prepared folder, at the path or address `place`.
 
-    `folder` is on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
+    `folder` is on this machine, with the manifest and the tokenizer: `place`, or the copy of them in a cache.
     """
+
+    place: str
+    folder: Path
+
+
+class TokenDataModule(PreparedDataModule):
+    """Sequences of the tokens that `prepare` wrote."""
 
     def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int, mesh: Mesh | None = None) -> None:
         storage = Storage(place)

@@ -39,8 +39,7 @@ def functions_in(source: str) -> list[Function]:
     if (tree := _parsed(source)) is None:
         return []
     lines = source.split("\n")
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    made = (_function(node, lines) for node in sorted(nodes, key=lambda node: node.lineno))
+    made = (_function(node, lines) for node in list(_nodes(tree)))
     return [function for function in made if function is not None]
 
 
@@ -65,6 +64,15 @@ def records_in(source: str, kind: str) -> Iterator[dict[str, Any]]:
         else:
             yield record | {"completion": function.code, "label": True}
             yield record | {"completion": worse, "label": False}
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions below a node, outer ones first; expressions, which are most of a tree, hold none."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+        if isinstance(node, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _nodes(node)
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> Function | None:

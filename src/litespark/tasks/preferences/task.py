@@ -38,6 +38,7 @@ class Preference:
     """By how much a chosen sequence should be ahead, times beta; `simpo` alone."""
 
     name = "dpo"
+    data_formats = ("pairs",)
     loss_unit = "nats/pair"
     measures_text = False
     observed = (
