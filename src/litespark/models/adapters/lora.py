@@ -17,7 +17,7 @@ from litespark.models.adapters.config import LoraAdapter, import_peft
 from litespark.models.init import assign
 from litespark.models.spec import ModelSpec, TakesAdapters
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.linear.split import Rows, row_norms
+from litespark.ops.linear.split import Rows, join, row_norms
 
 # how PEFT calls the only adapter of a model, and the parts of one: in a model, and in a file
 _NAME = "default"
@@ -95,6 +95,8 @@ def merge(model: nn.Module) -> None:
                 base.weight.copy_(layer.base_layer.weight)
         parent, _, name = place.rpartition(".")
         setattr(model.get_submodule(parent), name, base)
+    join(model)
+    del model.adapted
     for parameter in model.parameters():
         parameter.requires_grad_(True)
 

@@ -58,6 +58,14 @@ def split(layer: KeptLinear, rows: Mapping[str, int]) -> None:
     layer.rows = tuple(rows.values())  # type: ignore[assignment]
 
 
+def join(model: nn.Module) -> None:
+    """Undo every `split` in a model, in place."""
+    for layer in [module for module in model.modules() if isinstance(module, SplitLinear)]:
+        layer._modules.clear()
+        del layer.rows
+        layer.__class__ = KeptLinear  # type: ignore[assignment]
+
+
 def row_norms(layer: nn.Linear) -> Tensor:
     """(N,): the Euclidean norm of each row of the weight; of `Rows` also where the weight is sharded."""
     if not isinstance(layer, Rows):
