@@ -1,9 +1,11 @@
 """Litespark: train language models with the fewest joules per token, and verify every number."""
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["apply", "remove"]
+_HOMES = {"apply": "apply", "remove": "apply", "kernel_mapping": "kernels"}
+__all__ = list(_HOMES)
 
 
 def __dir__() -> list[str]:
@@ -11,9 +13,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """`litespark.apply` and `litespark.remove`, which import PyTorch."""
-    if name in __all__:
-        from litespark.models.huggingface import apply as module
-
-        return getattr(module, name)
+    """What `__all__` names, which imports PyTorch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"litespark.models.huggingface.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'litespark' has no attribute {name!r}")

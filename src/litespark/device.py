@@ -19,6 +19,7 @@ from torch import Tensor
 
 # words of `trainer.accelerator` and what PyTorch calls them; `auto` is whatever accelerator there is, or the CPU
 ACCELERATORS = {"gpu": "cuda", "mps": "mps", "xpu": "xpu"}
+NVIDIA_AND_AMD = ("cuda", "rocm")  # as the library `kernels` tells them apart
 # PyTorch calls both of them "cuda"
 _IN_FULL = {"gpu": "an NVIDIA or AMD GPU", "mps": "an Apple GPU (Metal)", "xpu": "an Intel GPU"}
 _CYCLES_PER_SECOND = 2e9

@@ -220,7 +220,7 @@ def _query_key_value(
     options = {} if row.pairs == "halves" else {"interleaved": True}
     if rotates and not norms:
         product = joined(x, layers) if product is None else product
-        return rope(product.unflatten(-1, heads), *_tables(position_embeddings, row), kv, **options)
+        return rope(product.unflatten(-1, heads), *tables_of(position_embeddings, row), kv, **options)
     if product is None and len(layers) > 1:
         parts = apart(x, layers)
     else:
@@ -233,12 +233,12 @@ def _query_key_value(
     if norms == "heads":
         query, key = module.q_norm(query), module.k_norm(key)
     if rotates:
-        tables = _tables(position_embeddings, row)
+        tables = tables_of(position_embeddings, row)
         query, key = (rope(x, *tables, 0, **options)[0] for x in (query, key))
     return query, key, value
 
 
-def _tables(position_embeddings: tuple[Tensor, Tensor], row: Attention) -> tuple[Tensor, Tensor]:
+def tables_of(position_embeddings: tuple[Tensor, Tensor], row: Attention) -> tuple[Tensor, Tensor]:
     """cos and sin (1 or B, S, Dr) as transformers makes them, each angle twice -> each once, in fp32."""
     cos, sin = position_embeddings
     if torch.compiler.is_compiling():
