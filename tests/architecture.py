@@ -25,7 +25,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {*"run training tasks data models ops metrics planning launch child_process".split()},
     "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning", *RECORD},
     "training": {"tasks", "models", "ops", "data.batch", "data.examples.batch", "metrics"},
-    "tasks": {"models", "ops", "data.batch", "data.examples.batch", "data.manifest", "metrics"},
+    "tasks": {
+        "models",
+        "ops",
+        "data.batch",
+        "data.examples.batch",
+        "data.examples.example",
+        "data.manifest",
+        "metrics",
+        "parent",
+    },
     "planning": {"models", "ops", "training.optim", "metrics"},
     "reports": {
         "config.groups",

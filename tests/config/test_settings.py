@@ -36,6 +36,7 @@ GIVEN = {
     "LlamaConfig": {"name": "x", "hidden_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 4,
                     "intermediate_size": 64, "vocab_size": 64, "max_seq_len": 64},
     "HuggingFaceConfig": {"path": "folder"},
+    "GRPO": {"rewards": {"parses": 1.0}},
     "PrepareConfig": {"seq_len": 8, "micro_batch_size": 1, "source": "s", "root": "r", "vocab_size": 300},
     "ExamplesConfig": {"seq_len": 8, "micro_batch_size": 1, "source": "s", "root": "r", "vocab_size": 300},
     "SyntheticConfig": {"seq_len": 8, "micro_batch_size": 1, "vocab_size": 300},

@@ -47,7 +47,15 @@ def test_each_phase_gets_the_energy_that_was_used_in_it_and_start_up_is_idle(clo
         clock.now += seconds
     energy.book()
     by_phase = {phase: energy.totals.joules(phase) for phase in PHASES}
-    assert by_phase == {"train": 1050.0, "evaluate": 300.0, "checkpoint": 150.0, "idle": 1050.0, "reference": 0.0}
+    assert by_phase == {
+        "train": 1050.0,
+        "evaluate": 300.0,
+        "checkpoint": 150.0,
+        "idle": 1050.0,
+        "reference": 0.0,
+        "rollout": 0.0,
+        "reward": 0.0,
+    }
     assert (energy.totals.all_in_joules, energy.totals.coverage) == (2550.0, 1.0)
 
 
@@ -165,7 +173,8 @@ def test_the_section_of_the_record_holds_totals_and_averages(clock):
     energy.switch("train")
     pass_by(clock, energy, 10, tokens=400)
     assert energy_section(energy.totals, meter, train_seconds=10.0) == EnergyRecord(
-        "GPU board energy", "fake counter", None, 1.0, 1600.0, 2400.0, PhaseJoules(1600.0, 0.0, 0.0, 800.0, 0.0),
+        "GPU board energy", "fake counter", None, 1.0, 1600.0, 2400.0,
+        PhaseJoules(1600.0, 0.0, 0.0, 800.0, 0.0, 0.0, 0.0),
         joules_per_token_train=4.0, joules_per_token_all_in=6.0, average_power_watts=160.0,
         tokens_per_second_per_watt=400 / 10 / 160,
     )  # fmt: skip

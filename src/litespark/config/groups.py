@@ -25,6 +25,7 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec
 from litespark.ops.backend import OpsConfig
 from litespark.run.folder import flatten
+from litespark.tasks.grpo.settings import GRPO
 from litespark.tasks.preferences.kto import KTO
 from litespark.tasks.preferences.task import Preference
 from litespark.tasks.pretrain import Pretrain
@@ -40,7 +41,7 @@ KIND = "kind"
 GROUPS: dict[str, type | dict[str, type]] = {
     "model": {"llama": LlamaConfig, "huggingface": HuggingFaceConfig},
     "adapter": {"none": NoAdapter, "lora": LoraAdapter},
-    "task": {"pretrain": Pretrain, "sft": SFT, "dpo": Preference, "kto": KTO},
+    "task": {"pretrain": Pretrain, "sft": SFT, "dpo": Preference, "kto": KTO, "grpo": GRPO},
     "data": {"text": PrepareConfig, "synthetic": SyntheticConfig, "examples": ExamplesConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"cosine": CosineSchedule, "wsd": WarmupStableDecaySchedule},

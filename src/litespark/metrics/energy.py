@@ -16,7 +16,7 @@ from litespark.metrics.records.base import parse, part
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["train", "evaluate", "checkpoint", "idle", "reference"]
+Phase = Literal["train", "evaluate", "checkpoint", "idle", "reference", "rollout", "reward"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 ACCOUNTS = (*PHASES, "lost")
 
@@ -64,6 +64,8 @@ class EnergyTotals:
     checkpoint: Account = Account()
     idle: Account = Account()
     reference: Account = Account()
+    rollout: Account = Account()
+    reward: Account = Account()
     lost: Account = Account()
     tokens: int = 0
     dropped_readings: int = 0
@@ -76,7 +78,10 @@ class EnergyTotals:
 
     @property
     def all_in(self) -> Account:
-        return self.train + self.evaluate + self.checkpoint + self.idle + self.reference + self.lost
+        total = Account()
+        for name in ACCOUNTS:
+            total += getattr(self, name)
+        return total
 
     @property
     def coverage(self) -> float | None:

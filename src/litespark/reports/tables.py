@@ -114,6 +114,8 @@ def energy(run: Run) -> Table:
     }
     if phases.reference:
         parts["reference model"] = phases.reference
+    if phases.rollout:
+        parts |= {"rollouts": phases.rollout, "rewards": phases.reward}
     measured = [value for value in parts.values() if value is not None]
     if total and len(measured) == len(parts) and total - math.fsum(measured) > 0.001 * total:
         # steps that a crash threw away are in the all-in sum and in no phase of the surviving run

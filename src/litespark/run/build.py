@@ -44,6 +44,7 @@ from litespark.run.instruments import build_mfu, say_what_is_absent
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
+from litespark.run.rollouts import running_task
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint.state import StateAtHand
@@ -165,6 +166,7 @@ def build_run(
     validation = Validation(parts.trainer.validate_every)
     target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
     quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
+    module.task = running_task(parts, machine, data, throughput.phases)
     reference = []
     if getattr(parts.task, "needs_reference", False):
         about = {"precision": machine.precision, "ops": {op.op: op.used for op in record.ops}}

@@ -84,13 +84,16 @@ class ThroughputRecord:
 
 @part
 class PhaseJoules:
-    """Joules of each phase; idle holds start-up as well, reference is the pass of a reference model before it."""
+    """Joules of each phase; idle holds start-up as well, reference is the pass of a reference model before it,
+    rollout samples completions and reward rates them."""
 
     train: Measured = None
     evaluate: Measured = None
     checkpoint: Measured = None
     idle: Measured = None
     reference: Measured = None
+    rollout: Measured = None
+    reward: Measured = None
 
 
 @part

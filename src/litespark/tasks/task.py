@@ -1,7 +1,9 @@
 """What a run is asked to learn: the loss, what it is divided by, and what a validation measures."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -56,3 +58,32 @@ class Observes(Protocol):
     def observe(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """What `loss` returns, and (K, 2) fp32 without gradient: the sum of each over the batch and what divides it."""
         ...
+
+
+@runtime_checkable
+class RollsOut(Protocol):
+    """A task that learns from what the model itself samples: its batches hold prompts alone."""
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether it compares with the policy as it is before the first step."""
+        ...
+
+    def rolled(
+        self, model: nn.Module, batch: TokenBatch, step: int, place: int, reference: nn.Module | None = None
+    ) -> TokenBatch:
+        """What micro-batch `place` of `step` learns from, on the device of `batch`; called before `loss`.
+
+        `reference` is there where it is kept; None with an adapter: the model below it is that.
+        """
+        ...
+
+    def completions(self, steps: int) -> int:
+        """How many were sampled, over all ranks, for so many steps from the first on."""
+        ...
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """What this rank has to keep for `step`, the next one: tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None: ...

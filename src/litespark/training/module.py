@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,8 @@ from torchmetrics import Metric
 from litespark.data.batch import TokenBatch
 from litespark.mesh import Mesh
 from litespark.metrics import names
-from litespark.tasks.task import Observes, Task
+from litespark.models.adapters.lora import adapted_layers
+from litespark.tasks.task import Observes, RollsOut, Task
 from litespark.training import fp8
 from litespark.training.adapter import check_adapter, without_base
 from litespark.training.budget import TokenBudget
@@ -47,6 +48,7 @@ class TrainingModule(pl.LightningModule):
         stop_requested: set by anybody on this rank to end the run after the step; `stop_agreed`: on some rank it was.
         validation: metrics of the last validation; `validated_at` are the steps taken when it was made.
         reference: what a reference model makes of the examples, for a task that needs one; set before the first step.
+        reference_model: the policy before the first step, for a task that rolls out and compares with it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model: nn.Module | None = None
+        self.reference_model: nn.Module | None = None
         self.builder = builder
         self.task = task
         self.optimizer_config = optimizer
@@ -84,6 +87,7 @@ class TrainingModule(pl.LightningModule):
         self.validated_at: int | None = None
         self.reference: Reference | None = None
         self._host_counts = [0, 0, 0]
+        self._micro_batches = 0  # of this step, rolled out so far
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
 
@@ -101,6 +105,11 @@ class TrainingModule(pl.LightningModule):
     def planned_tokens(self) -> int:
         return self.budget.planned_tokens(self.tokens_seen, self.steps_taken)
 
+    @property
+    def completions(self) -> int | None:
+        """How many were sampled so far, over all ranks; None: the task samples none."""
+        return self.task.completions(self.steps_taken) if isinstance(self.task, RollsOut) else None
+
     def configure_model(self) -> None:
         """Build the model on the device of this rank, once; Lightning calls it before the first step."""
         if self.model is None:
@@ -109,6 +118,10 @@ class TrainingModule(pl.LightningModule):
     def construct(self, device: torch.device) -> None:
         mesh = None if self.device_mesh is None else self.device_mesh["data_parallel"]
         self.model = self.builder.build(device, mesh)
+        if isinstance(self.task, RollsOut) and self.task.keeps_reference and not adapted_layers(self.model):
+            # sharded as the policy is, and saved beside it: a resume finds the weights that it began with
+            builder = replace(self.builder, fp8=None, recompute="none")
+            self.reference_model = builder.build(device, mesh).requires_grad_(False)
 
     def configure_optimizers(self) -> Optimizer:
         assert self.model is not None
@@ -139,6 +152,9 @@ class TrainingModule(pl.LightningModule):
         assert self.model is not None
         if self.reference is not None:
             batch = self.reference.added(batch, "train")
+        if isinstance(self.task, RollsOut):
+            batch = self.task.rolled(self.model, batch, self.steps_taken, self._micro_batches, self.reference_model)
+            self._micro_batches += 1
         loss = self.step.loss(self.model, batch)
         counts = batch.token_count, batch.supervised_count, batch.attention_pairs
         self._host_counts = [before + count for before, count in zip(self._host_counts, counts, strict=True)]
@@ -154,7 +170,7 @@ class TrainingModule(pl.LightningModule):
         longest = torch.maximum(self._skips[2], in_a_row)
         self._skips.copy_(torch.stack([self._skips[0] + result.skipped, in_a_row, longest]))
         tokens, supervised, pairs, stop = self.mesh.sum([*self._host_counts, int(self.stop_requested)])
-        self._host_counts = [0, 0, 0]
+        self._host_counts, self._micro_batches = [0, 0, 0], 0
         self.last_step = (tokens, supervised, pairs)
         self.stop_agreed = stop > 0
         self.learning_rate = self._rate(self.budget, self.tokens_seen + tokens, self.steps_taken + 1)
@@ -245,6 +261,8 @@ class TrainingModule(pl.LightningModule):
             "validation": self.validation,
             "random": self.mesh.gather(random_state(self.device)),
         }
+        if isinstance(self.task, RollsOut):
+            checkpoint["litespark"]["rollouts"] = self.mesh.gather(self.task.state_dict(self.steps_taken))
         if (state := fp8.state_of(self.model)) is not None:
             checkpoint["litespark"]["fp8"] = fp8.saved(state, self.mesh)
 
@@ -268,6 +286,11 @@ class TrainingModule(pl.LightningModule):
                 log.warning("%s", line)
         if "loops" in checkpoint:  # as Lightning takes one without
             _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
+        rollouts = state.get("rollouts", [])
+        if (
+            isinstance(self.task, RollsOut) and len(rollouts) == self.mesh.world_size
+        ):  # else the task says what it lacks
+            self.task.load_state_dict(rollouts[self.mesh.rank], self.device)
         if len(state["random"]) == self.mesh.world_size:
             self._restored_random = state["random"][self.mesh.rank]
 

@@ -1,0 +1,199 @@
+"""`task=grpo` as it runs: it rolls out, keeps what several steps learn from, and computes the loss of it."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from litespark.data.batch import TokenBatch
+from litespark.data.manifest import Manifest
+from litespark.metrics.validation import Means
+from litespark.models.adapters.lora import disabled
+from litespark.tasks.grpo.losses import advantages, clipped_objective, divisor
+from litespark.tasks.grpo.rewards import REASONS, Reward
+from litespark.tasks.grpo.rollout import RolloutBatch, Tools, batch_of, completions_of, scores_of, seen
+from litespark.tasks.grpo.scoring import Scorer
+from litespark.tasks.grpo.settings import GRPO
+from litespark.tasks.sequences import examples_in, token_losses
+
+_STEP_BITS = 32
+"""The number of a prompt in a step, from which its samples are drawn: the step above, the prompt below."""
+_VALIDATION_STEP = 1 << 62
+
+
+class Policy:
+    """A `Task` that `Observes` and `RollsOut`.
+
+    Args:
+        own: rewards that are called in this process, by their name in `settings.rewards`.
+    """
+
+    name = GRPO.name
+    loss_unit = GRPO.loss_unit
+    measures_text = GRPO.measures_text
+
+    def __init__(self, settings: GRPO, tools: Tools, own: Mapping[str, Reward] | None = None) -> None:
+        self.settings = settings
+        self.tools = tools
+        self.scorer = Scorer(settings.rewards, seconds=settings.reward_seconds, own=own)
+        self.observed = settings.observed
+        self._kept: dict[int, RolloutBatch] = {}
+
+    @property
+    def keeps_reference(self) -> bool:
+        return self.settings.beta > 0
+
+    def rolled(
+        self, model: nn.Module, batch: TokenBatch, step: int, place: int, reference: nn.Module | None = None
+    ) -> RolloutBatch:
+        """What micro-batch `place` of `step` learns from: completions of the prompts of `batch`, or of those of the
+        first step of this rollout, whose prompts then stand for these.
+
+        A ValueError where the rollout of an earlier step is not there.
+        """
+        every = self.settings.num_iterations
+        if step % every:
+            if place not in self._kept:
+                raise ValueError(
+                    f"step {step} learns from the rollout of step {step - step % every}, which is not there for its "
+                    f"micro-batch {place}; resume with as many ranks and micro-batches, or from a checkpoint at a "
+                    f"multiple of task.num_iterations={every}"
+                )
+            return self._kept[place]
+        if place == 0:
+            self._kept = {}
+        made = self._roll(model, batch, step)
+        if self.keeps_reference:
+            self._compare(model, reference, made)
+        if every > 1:
+            self._kept[place] = made
+        return made
+
+    def _roll(self, model: nn.Module, batch: TokenBatch, step: int) -> RolloutBatch:
+        numbers = examples_in(batch, self.name).examples.tolist()
+        held = self.tools.examples("train")
+        prompts = [(number, held[number]) for number in numbers]
+        size, device = self.settings.num_generations, batch.tokens.device
+        with self.tools.during("rollout"):
+            ids = [torch.tensor(prompt.sequences[0], dtype=torch.int64, device=device) for _, prompt in prompts]
+            draws = [step << _STEP_BITS | number for number in numbers]
+            completions = completions_of(self.settings, self.tools, model, ids, size, draws)
+        with self.tools.during("reward"):
+            scores = scores_of(self.scorer, self.tools, [prompt for _, prompt in prompts], completions, size)
+        return batch_of(self.settings, self.tools, prompts, completions, scores).to(device)
+
+    @torch.no_grad()
+    def _compare(self, model: nn.Module, reference: nn.Module | None, batch: RolloutBatch) -> None:
+        """Add what the reference model makes of the tokens: the one that is given, or `model` without its adapter."""
+        with self.tools.during("rollout"):
+            if reference is None:
+                with disabled(model):
+                    batch.reference_logs = -token_losses(model, batch).nats
+            else:
+                batch.reference_logs = -token_losses(reference.eval(), batch).nats
+            if self.settings.loss_type == "rloo":
+                batch.old = -token_losses(model, batch).nats
+                kl = batch.sums((batch.old - batch.reference_logs) * batch.weights)
+                # less by this than the others of its group, since the advantage is linear in rewards
+                size = self.settings.num_generations
+                shift = advantages(-self.settings.beta * kl.view(-1, size), "rloo", "none").flatten()
+                batch.advantages += shift * batch.counted
+
+    def completions(self, steps: int) -> int:
+        """How many were sampled, over all ranks, for so many steps from the first on."""
+        settings = self.settings
+        return -(-steps // settings.num_iterations) * self.tools.prompts_per_step * settings.num_generations
+
+    # ---------------------------------------------------------------- the task
+
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
+        """The sum over a micro-batch of rollouts, ()."""
+        return self.observe(model, batch)[0]
+
+    def divisor(self, batch: TokenBatch) -> int:
+        rollout = _rollout(batch)
+        limit = self.settings.max_new_tokens
+        return divisor(self.settings.loss_type, rollout.counted_completions, rollout.counted_tokens, limit)
+
+    def observe(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """See `Observes`. Over tokens: `sampler_gap` is the mean of |log π - log π of the sampler| before a first step,
+        `kl` that of k3, of RLOO of log π - log π of the reference. `reward_std` is that within groups, and
+        `left_out_REASON` a share of groups."""
+        rollout, settings = _rollout(batch), self.settings
+        logs = -token_losses(model, rollout).nats
+        if rollout.old is None and settings.num_iterations > 1:
+            rollout.old = logs.detach()
+        old = logs.detach() if rollout.old is None else rollout.old
+        counted = rollout.weights * rollout.of_tokens(rollout.counted)
+        gap = old - rollout.sampled
+        cap = settings.importance_cap
+        found = clipped_objective(
+            logs,
+            old,
+            rollout.advantages,
+            counted,
+            rollout.lengths,
+            rollout.sums,
+            rollout.of_tokens,
+            loss=settings.loss_type,
+            beta=settings.beta,
+            reference=rollout.reference_logs,
+            epsilon=settings.epsilon,
+            epsilon_high=settings.epsilon if settings.epsilon_high is None else settings.epsilon_high,
+            correction=None if cap is None else gap.exp().clamp(max=cap),
+        )
+        of = counted if found.clipped.ndim == 2 else rollout.counted
+        kl = found.kl
+        if rollout.reference_logs is not None and kl is None:
+            kl = old - rollout.reference_logs
+        tokens = counted.sum()
+        own = [torch.stack([(kl.detach() * counted).sum(), tokens] if kl is not None else [0 * tokens, 0 * tokens])]
+        own.append(torch.stack([found.clipped.sum().float(), of.sum()]))
+        own.append(torch.stack([(gap.abs() * rollout.weights).sum(), rollout.weights.sum()]))
+        return found.loss, torch.cat([rollout.seen, torch.stack(own)])
+
+    def metrics(self, manifest: Manifest) -> Means:
+        return self.settings.metrics(manifest)
+
+    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
+        """Sample one completion of each prompt, the same numbers in each validation; without a time of their own."""
+        numbers = examples_in(batch, self.name).examples.tolist()
+        held = self.tools.examples("validation")
+        # a rank without prompts takes part in what sharded weights need
+        prompts = [held[number] for number in numbers] or [held[0]]
+        ids = [torch.tensor(one.sequences[0], dtype=torch.int64, device=batch.tokens.device) for one in prompts]
+        draws = [_VALIDATION_STEP << _STEP_BITS | number for number in numbers or [0]]
+        completions = completions_of(self.settings, self.tools, model, ids, 1, draws)
+        if numbers:
+            scores = scores_of(self.scorer, self.tools, prompts, completions, 1)
+            lengths = torch.tensor([len(one) for one in completions.ids], dtype=torch.float32)
+            rows = seen(scores, lengths, completions.ended)[: -len(REASONS)]
+            loss = rows[:1] * torch.tensor([[-1.0, 1.0]])
+            metrics.update(torch.cat([loss, rows]))
+
+    # ---------------------------------------------------------------- the state
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """The rollout that `step`, the next one, learns from, on the CPU; nothing where it makes one of its own."""
+        if step % self.settings.num_iterations == 0:
+            return {}
+        kept = {place: batch.to("cpu", non_blocking=False) for place, batch in self._kept.items()}
+        return {
+            str(place): {field.name: getattr(batch, field.name) for field in fields(batch)}
+            for place, batch in kept.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self._kept = {int(place): RolloutBatch(**values).to(device) for place, values in state.items()}
+
+    def close(self) -> None:
+        """End the process of the rewards."""
+        self.scorer.close()
+
+
+def _rollout(batch: TokenBatch) -> RolloutBatch:
+    assert isinstance(batch, RolloutBatch)
+    return batch

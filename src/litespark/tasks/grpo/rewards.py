@@ -1,0 +1,52 @@
+"""Rewards of completions: functions by name, each with a weight and a time limit; what fails is counted.
+
+P prompts, G completions of each, K rewards.
+"""
+
+import ast
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Columns = Mapping[str, Any]
+Reward = Callable[[Sequence[str], Sequence[str], Sequence[Columns]], Sequence[float]]
+"""(prompts, completions, the other columns of the prompts' records), as many of each -> a number for each."""
+
+
+def parses(prompts: Sequence[str], completions: Sequence[str], columns: Sequence[Columns]) -> list[float]:
+    """1 for a completion that is Python and says something, else 0."""
+    return [float(bool(getattr(_tree(text), "body", None))) for text in completions]
+
+
+def keeps_signature(prompts: Sequence[str], completions: Sequence[str], columns: Sequence[Columns]) -> list[float]:
+    """1 for a completion that begins with the `signature` of its record (`def name(arguments):`), spaces aside."""
+    wanted = ["".join(str(of["signature"]).split()) for of in columns]
+    return [float("".join(text.split()).startswith(one)) for text, one in zip(completions, wanted, strict=True)]
+
+
+def length(prompts: Sequence[str], completions: Sequence[str], columns: Sequence[Columns]) -> list[float]:
+    """1 for an empty completion, 0 for one of a thousand characters or more, and linear between them."""
+    return [max(0.0, 1 - len(text) / 1000) for text in completions]
+
+
+REWARDS: dict[str, Reward] = {"parses": parses, "keeps_signature": keeps_signature, "length": length}
+REASONS = ("raised", "hung", "crashed", "not_finite", "wrong_length")
+"""Why a group has no reward: its function raised, took longer than its limit, or ended its process; a number that is
+none; another number of them than of completions."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and its completions, as texts, with the other columns of its record."""
+
+    prompt: str
+    completions: Sequence[str]
+    columns: Columns
+
+
+def _tree(text: str) -> ast.Module | None:
+    try:
+        return ast.parse(textwrap.dedent(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None

@@ -1,0 +1,101 @@
+"""The settings of `task=grpo`."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from litespark.config.settings import MAY_CHANGE, settings
+from litespark.data.batch import TokenBatch
+from litespark.data.manifest import Manifest
+from litespark.metrics.validation import Means
+from litespark.ranges import Count, CountFromZero, NotNegative, Positive, Range
+from litespark.tasks.grpo.losses import Loss, Scale
+from litespark.tasks.grpo.rewards import REASONS, REWARDS
+
+Weight = Annotated[float, Range(at_least=-1e6, at_most=1e6)]
+
+
+@settings("task")
+class GRPO:
+    """Learns from rewards of its own completions of prompts: GRPO, or RLOO, with clipped ratios and no value head."""
+
+    rewards: Annotated[dict[str, Weight], Field(examples=[{"parses": 1.0, "length": 0.1}])]
+    """The weight of each reward: `parses`, `keeps_signature` and `length` are ours, others are functions
+    `mypkg.module.function(prompts, completions, columns)` of an allowed package, which give a number for each."""
+    num_generations: Annotated[int, Range(at_least=2, why="an advantage is within a group")] = 8
+    """Completions of each prompt: the group that they are compared within."""
+    max_new_tokens: Count = 128
+    """At most so many tokens a completion, with its EOS."""
+    loss_type: Loss = "grpo"
+    """How tokens are weighed: `grpo` (a mean over each completion, then over completions), `dr_grpo` (all tokens over
+    completions times max_new_tokens), `dapo` (a mean over all tokens), or `rloo` (whole completions)."""
+    scale_rewards: Scale = "group"
+    """What advantages are divided by: the deviation of rewards in the `group`, in the `batch` (a micro-batch of one
+    rank), or `none`; `rloo` has none."""
+    epsilon: NotNegative = 0.2
+    """By how much a ratio may fall below 1 before it is clipped."""
+    epsilon_high: NotNegative | None = None
+    """By how much it may rise above 1; null: epsilon."""
+    beta: NotNegative = 0.0
+    """How much the KL divergence from the reference model, which is the policy before the first step, adds to the loss,
+    or of `rloo` takes from the reward. Above 0 its weights are in memory and checkpoints too; not with an adapter."""
+    num_iterations: Count = 1
+    """Optimizer steps that learn from one rollout."""
+    importance_cap: Positive | None = None
+    """Weighs each token by how much likelier the trainer finds it than the sampler did, at most by this; null: not."""
+    reward_seconds: Annotated[Positive, MAY_CHANGE] = 10.0
+    """A function that takes longer for a group is ended, and the group is left out."""
+    stop_ids: tuple[CountFromZero, ...] = ()
+    """Ids that end a completion, beside the tokenizer's EOS and those of the model."""
+
+    name = "grpo"
+    data_formats = ("prompts",)
+    loss_unit = "reward"
+    measures_text = False
+
+    def __post_init__(self) -> None:
+        if not self.rewards or not any(self.rewards.values()):
+            raise ValueError(
+                f"task.rewards: got {dict(self.rewards)}, expected one at least with a weight that is not 0; set for "
+                f"instance task.rewards={{parses: 1.0}} ({', '.join(REWARDS)}, or a function of your own)"
+            )
+        names = [name.rpartition(".")[2] for name in self.rewards]
+        if len(set(names)) < len(names):
+            raise ValueError(f"task.rewards: got two of one name ({', '.join(self.rewards)}), expected different ones")
+        if self.loss_type == "rloo" and self.importance_cap is not None:
+            raise ValueError(
+                f"task.importance_cap: got {self.importance_cap:g} with task.loss_type=rloo, expected null: the ratio "
+                "of RLOO is that of whole completions; set it to null, or choose another loss"
+            )
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """See `Observes`."""
+        rewards = [f"reward_{name.rpartition('.')[2]}" for name in self.rewards]
+        left_out = [f"left_out_{reason}" for reason in REASONS]
+        return (
+            *("reward", "reward_std", *rewards, "completion_length", "ended"),
+            *left_out,
+            *("kl", "clip_share", "sampler_gap"),
+        )
+
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
+        raise _not_running()
+
+    def divisor(self, batch: TokenBatch) -> int:
+        raise _not_running()
+
+    def metrics(self, manifest: Manifest) -> Means:
+        """Of held-out prompts, a completion each: the loss is the mean reward below 0."""
+        return Means("loss", *self.observed[: -len(REASONS) - 3])
+
+    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
+        raise _not_running()
+
+
+def _not_running() -> ValueError:
+    return ValueError(
+        "task=grpo samples completions while it trains; run it with `python train.py`, which gives it these"
+    )
