@@ -47,6 +47,8 @@ CEILINGS = {
     "losses_kernel": (64, None, 0),
     "rms_norm_backward_kernel": (104, None, 3),
     "rms_norm_forward_kernel": (40, 20.0, 0),
+    "rms_norm_of_update_backward_kernel": (128, None, 2),
+    "rms_norm_of_update_forward_kernel": (48, 15.0, 0),
     "rope_kernel": (64, 11.0, 0),
     "swiglu_backward_kernel": (64, 25.0, 0),
     "swiglu_forward_kernel": (40, 13.0, 0),
@@ -84,7 +86,10 @@ NARROW = {
     "swiglu_fp8_backward_kernel": 0.5,
     "swiglu_fp8_forward_kernel": 0.5,
 }
-ASYNCHRONOUS = {name for name in CEILINGS if name.startswith("attention")} | {"rms_norm_backward_kernel"}
+ASYNCHRONOUS = {name for name in CEILINGS if name.startswith("attention")} | {
+    "rms_norm_backward_kernel",
+    "rms_norm_of_update_backward_kernel",
+}
 # name of a compilation, target -> loads and stores of local memory in loops that it may have; none where it is not
 # named, but any at the width of 405 billion parameters
 LOCAL_IN_LOOPS_ALLOWED = {

@@ -32,6 +32,21 @@ def _added(op):
     return lambda x, update, weight: op(x, update, weight, EPSILON)
 
 
+def _of_update(op, used="both"):
+    """With a norm of the update, and behind the sum another one or none; `used` are the outputs of the former."""
+
+    def run(x, update, weight, update_weight):
+        stream, y = op(x, update, weight, EPSILON, (update_weight, 2 * EPSILON))
+        of_norm = {"both": (stream, y), "stream": (stream,), "norm": (y,)}[used]
+        return *of_norm, *op(x, update, None, 0.0, (update_weight, EPSILON))
+
+    return run
+
+
+def _with_another_weight(inputs):
+    return inputs | {"update_weight": inputs["weight"].flip(0) - 0.5}
+
+
 def _assert_backend_matches(backend, inputs, dtype):
     assert_op_matches(_alone(load("rms_norm", backend)), _alone(rms_norm_reference), inputs, dtype)
     assert_op_matches(_added(load("add_rms_norm", backend)), _added(add_rms_norm_reference), inputs, dtype)
@@ -61,6 +76,42 @@ def test_the_stream_beside_its_norm_has_the_gradients_of_both(used, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("used", ["both", "stream", "norm"])
+def test_a_norm_of_the_update_stands_before_the_addition(used, dtype):
+    for shape in ((5, 3, 40), (17,)):
+        inputs = _with_another_weight(_inputs(*shape))
+        for backend in ("triton", "torch", "cpu"):
+            op = load("add_rms_norm", backend)
+            assert_op_matches(_of_update(op, used), _of_update(add_rms_norm_reference, used), inputs, dtype)
+
+
+def test_rows_of_an_update_that_do_not_fit_twice_are_normed_by_themselves(monkeypatch):
+    monkeypatch.setattr("litespark.ops.rms_norm.function.WIDEST_OF_UPDATE", 23)
+    monkeypatch.setattr("litespark.ops.rms_norm.function.add_rms_norm_of_update", lambda *_: pytest.fail("together"))
+    inputs = _with_another_weight(_inputs(3, 24))
+    assert_op_matches(_of_update(add_rms_norm), _of_update(add_rms_norm_reference), inputs, torch.float32)
+
+
+def test_under_autocast_a_norm_of_the_update_gives_the_sum_as_products_read_it_too():
+    x, update, weight = (each.requires_grad_() for each in _inputs(4, 24).values())
+    narrow, kept = update.detach().bfloat16().requires_grad_(), []
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
+            stream, y = add_rms_norm(x, narrow, None, 0.0, (weight, EPSILON))
+    assert (stream.dtype, y.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(y, stream.bfloat16())
+    assert_close({"stream": stream}, {"stream": x + rms_norm_reference(narrow.float(), weight, EPSILON)})
+    assert sorted(saved.numel() for saved in kept) == [4, 24, 96]  # and not the sum
+    # where nothing read y, the gradient of x is the one that came
+    incoming = torch.randn_like(stream)
+    of_x, of_update = torch.autograd.grad(stream, (x, narrow), incoming, retain_graph=True)
+    assert of_x.data_ptr() == incoming.data_ptr()
+    twice = torch.autograd.grad((stream, y), (x, narrow), (incoming / 2, (incoming / 2).bfloat16()))
+    assert [each.dtype for each in twice] == [torch.float32, torch.bfloat16]
+    assert_close(dict(enumerate(twice)), {0: of_x, 1: of_update}, 2e-2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [768, 3072, 16384])
 def test_widths_of_real_models(width, dtype):
     _assert_backend_matches("triton", _inputs(2, width), dtype)
@@ -77,6 +128,8 @@ def test_a_program_of_the_backward_pass_walks_many_tiles(monkeypatch):
     inputs = _inputs(700, 16)
     assert kernels.backward_programs(700, kernels.tiling(16, kernels.target_of(DEVICE)), kernels.target_of(DEVICE)) == 2
     _assert_backend_matches("triton", inputs, torch.float32)
+    inputs = _with_another_weight(inputs)
+    assert_op_matches(_of_update(add_rms_norm), _of_update(add_rms_norm_reference), inputs, torch.float32)
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch", "cpu"])

@@ -60,10 +60,14 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
         return _losses(draw, shapes, generator)
     tokens, D, F = (shapes.sequences, shapes.length), shapes.hidden_size, shapes.intermediate_size
     extra: tuple[Any, ...] = ()
+    others: list[Case] = []
     if op in ("rms_norm", "add_rms_norm"):
         names = ("x",) if op == "rms_norm" else ("x", "update")
         inputs = {name: draw(*tokens, D) for name in names} | {"weight": 1 + draw(D) / 4}
         extra, sizes = (EPSILON,), f"{D}"
+        if op == "add_rms_norm":
+            more = inputs | {"update_weight": 1 + draw(D) / 4}
+            others = [_of_normed_update(more, f"{shapes.tokens} tokens x {sizes}")]
     elif op == "rope":
         heads, head_dim = shapes.num_heads + 2 * shapes.num_kv_heads, shapes.head_dim
         positions = torch.arange(shapes.length, device=device).unsqueeze(0)
@@ -80,7 +84,19 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
             inputs["weight"] = draw(D, F, scale=F**-0.5)
             sizes = f"{F} to {D}"
     sizes = f"{shapes.tokens} tokens x {sizes}"
-    return [Case(op, op, inputs, lambda function, *values: function(*values, *extra), sizes, ("x", "weight"))]
+    case = Case(op, op, inputs, lambda function, *values: function(*values, *extra), sizes, ("x", "weight"))
+    return [case, *others]
+
+
+def _of_normed_update(inputs: dict[str, Tensor], sizes: str) -> Case:
+    """As layers have it whose norms stand behind attention and MLP too."""
+
+    def call(function: Callable[..., Any], x: Tensor, update: Tensor, weight: Tensor, update_weight: Tensor) -> Any:
+        return function(x, update, weight, EPSILON, (update_weight, EPSILON))
+
+    return Case(
+        "add_rms_norm", "norm of the update", inputs, call, sizes, not_autocast=("x", "weight", "update_weight")
+    )
 
 
 def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:

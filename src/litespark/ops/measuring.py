@@ -45,7 +45,7 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
         make = block(place)
     else:
         inputs = cases(op, place.shapes, place.device)
-        make = Step(inputs[0] if op == "linear_cross_entropy" else inputs[-1], place).both
+        make = Step(inputs[-1] if op == "attention" else inputs[0], place).both
     runs = those_that_run(backends, lambda name: make(load(op, name)), f"ops.{op}=")
     times = interleaved_milliseconds(runs, place.device, seconds=_SECONDS)
     return {name: statistics.median(repeats) for name, repeats in times.items()}

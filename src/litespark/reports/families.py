@@ -49,9 +49,9 @@ def _mlp(row: Mlp | None) -> str:
 def _layer(row: Layer | None) -> str:
     if row is None:
         return "apart"
-    details = [", norms of what is added"] * (row.after_attention is not None) + [", scaled"] * (
-        row.multiplier is not None
-    )
+    details = [", no norm of the sum"] * (row.norm is None)
+    details += [", norms of what is added"] * (row.after_attention is not None)
+    details += [", scaled"] * (row.multiplier is not None)
     return f"`add_rms_norm`{''.join(details)}"
 
 

@@ -85,8 +85,6 @@ _SMALLEST = {
 _OPS = {"rms_norm", "add_rms_norm", "rope", "swiglu", "attention", "linear_cross_entropy"}
 # family -> ops that have no place in it
 _WITHOUT = {
-    "olmo2": {"add_rms_norm"},
-    "olmo3": {"add_rms_norm"},
     "cohere": {"rms_norm", "add_rms_norm"},
     "starcoder2": {"rms_norm", "add_rms_norm", "swiglu"},
     "gpt_neox": {"rms_norm", "add_rms_norm", "rope", "swiglu"},

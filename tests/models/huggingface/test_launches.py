@@ -47,21 +47,29 @@ def _launches(family, depth, autocast):
     return counted
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    ("family", "autocast"), [("llama", False), ("llama", True), ("qwen3", True), ("olmo2", False), ("olmo2", True)]
+)
 def test_a_layer_launches_its_products_its_ops_and_nothing_else(family, autocast):
     layer = _launches(family, 2, autocast)
     layer.subtract(_launches(family, 1, autocast))
     attention = {name for name in layer if "attention" in name}
-    norms, rotations = (4, 4) if family == "qwen3" else (2, 2)
+    norms, rotations = (2, 2) if family == "llama" else (4, 4)
+    of_updates = 2 if family == "olmo2" else 0
     expected = {
         "aten::mm": 18, "aten::addmm_": 3, "swiglu_forward_kernel": 1, "swiglu_backward_kernel": 1,
-        "rms_norm_forward_kernel": norms, "rms_norm_backward_kernel": norms, "rope_kernel": rotations,
+        "rms_norm_forward_kernel": norms - of_updates, "rms_norm_backward_kernel": norms - of_updates,
+        "rope_kernel": rotations,
         # the gradient of a norm's weight, from its parts
         "aten::sum": norms,
     }  # fmt: skip
+    if of_updates:
+        names = ("rms_norm_of_update_forward_kernel", "rms_norm_of_update_backward_kernel")
+        expected |= dict.fromkeys(names, of_updates)
     if autocast:
         expected["aten::_to_copy"] = 7  # of each weight
+    elif of_updates:
+        expected["aten::add"] = 2  # gradients of the sums, which products read as they are
     got = {name: count for name, count in layer.items() if count and name not in attention}
     assert got == expected
 
@@ -79,6 +87,20 @@ def test_blocks_make_the_norm_that_follows_which_is_not_made_again(family):
         norm.litespark = replace(norm.litespark, ops=without)
     assert model(tokens).logits.equal(expected)
     assert not called
+
+
+def test_a_sum_that_blocks_hand_over_as_products_read_it_is_not_used_where_it_was_changed_on_the_way():
+    model = build("olmo2")
+    litespark.apply(model, {"attention": "reference", "add_rms_norm": "triton"})
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        x, update = torch.randn(4, 48), torch.randn(4, 48).bfloat16()
+        added = layers._sum_and_norm(model.model.layers[0], x, update)
+        stream, read = layers._stream_and_norm(None, added)
+        assert stream is added
+        assert read.equal(added.bfloat16())
+        added = layers._sum_and_norm(model.model.layers[0], x, update)
+        assert added.litespark_normed[2].dtype == torch.bfloat16
+        assert layers._stream_and_norm(None, added.add_(1.0))[1] is added
 
 
 def test_a_norm_is_made_again_where_its_input_was_changed_on_the_way():

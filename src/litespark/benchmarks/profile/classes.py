@@ -26,6 +26,7 @@ CLASSES = (*KERNEL_CLASSES[:-1], OTHER)  # a profile has no idle ones
 # folder of `litespark.ops` -> class
 OP_CLASSES = {
     "rms_norm": "norm",
+    "rms_norm_of_update": "norm",
     "rope": "rope",
     "swiglu": "activation",
     "attention": "attention",

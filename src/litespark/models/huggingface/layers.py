@@ -94,13 +94,13 @@ def _norm(module: Any, hidden_states: Tensor) -> Tensor:
     return normed if normed is not None else module.litespark.ops.rms_norm(hidden_states, *norm_arguments(module))
 
 
-def _normed_before(norm: Any, x: Tensor) -> Tensor | None:
-    """What `_sum_and_norm` made for a norm of `x`, unless somebody wrote into it since."""
+def _normed_before(norm: Any | None, x: Tensor) -> Tensor | None:
+    """What `_sum_and_norm` made of `x` for a norm, or without one for products, unless somebody wrote into it since."""
     kept = None if torch.compiler.is_compiling() else vars(x).pop("litespark_normed", None)
     if kept is None or kept[0] is not norm or kept[1] != x._version:
         return None
     # a wrapper that recomputes the block by reentrant checkpointing makes it without gradients
-    trained = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
+    trained = torch.is_grad_enabled() and (x.requires_grad or (norm is not None and norm.weight.requires_grad))
     return None if trained and not kept[2].requires_grad else kept[2]
 
 
@@ -256,43 +256,64 @@ def _half(x: Tensor, row: Attention) -> Tensor:
 
 def _layer(module: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """(B, S, D) -> (B, S, D)."""
-    row, ops = module.litespark.row, module.litespark.ops
-    norm = getattr(module, row.norm)
+    row = module.litespark.row
+    first, norm = (None if name is None else getattr(module, name) for name in (row.first, row.norm))
     drops = module.training and any(getattr(module, name).p for name in row.dropouts)
-    if args or drops or not is_replaced(norm) or hooked(norm):
+    if args or drops or (norm is not None and (not is_replaced(norm) or hooked(norm))):
         return type(module).replaces.forward(module, hidden_states, *args, **kwargs)
     linears = None if module.litespark.fp8 is None else _linears_in_fp8(module, norm, hidden_states)
     if linears is not None:
-        first, attention = module.input_layernorm, module.self_attn
+        attention = module.self_attn
         inputs, *others = linears
         stream, product = norm_linear(hidden_states, None, *norm_arguments(first), inputs)
         attended, _ = _between_projections(attention, hidden_states, inputs.biased(product), **kwargs)
         halves = BlockLinears(inputs, *others)
         return torch.add(*projection_mlp(stream, attended, *norm_arguments(norm), halves, recompute=False))
-    hidden_states, normed = _stream_and_norm(module.input_layernorm, hidden_states)
+    hidden_states, normed = _stream_and_norm(first, hidden_states)
     attended, _ = module.self_attn(hidden_states=normed, **kwargs)
-    attended = _scaled(module, row, row.after_attention, attended)
-    stream, normed = ops.add_rms_norm(hidden_states, attended, *norm_arguments(norm))
-    return _sum_and_norm(module, stream, _scaled(module, row, row.after_mlp, module.mlp(normed)))
+    stream, normed = _norms_and_sum(module, hidden_states, attended, row.after_attention, norm)
+    return _sum_and_norm(module, stream, module.mlp(normed))
+
+
+def _norms_and_sum(module: Any, stream: Tensor, update: Tensor, own: str | None, norm: Any) -> tuple[Tensor, Tensor]:
+    """The stream with an update, or its `own` norm, added, and what `norm` makes of it; without one itself."""
+    row, ops = module.litespark.row, module.litespark.ops
+    arguments = (None, 0.0) if norm is None else norm_arguments(norm)
+    if own is not None and row.multiplier is None:
+        of_update = getattr(module, own)
+        if is_replaced(of_update) and not hooked(of_update):
+            return ops.add_rms_norm(stream, update, *arguments, norm_arguments(of_update))
+    update = update if own is None else getattr(module, own)(update)
+    update = update if row.multiplier is None else update * getattr(module, row.multiplier)
+    if norm is None:
+        added = stream + update
+        return added, added
+    return ops.add_rms_norm(stream, update, *arguments)
 
 
 def _sum_and_norm(module: Any, stream: Tensor, update: Tensor) -> Tensor:
-    """Their sum, which goes on its way with what the norm of the next block makes of it: both are one op."""
-    norm = module.litespark.following
-    if norm is None or not is_replaced(norm) or norm.litespark.fp8 is not None or not _at_hand(module, norm, stream):
-        return stream + update
-    added, normed = module.litespark.ops.add_rms_norm(stream, update, *norm_arguments(norm))
-    added.litespark_normed = norm, added._version, normed
+    """The sum of the MLP, which goes on its way with what the next block begins with: both are one op."""
+    row, norm = module.litespark.row, module.litespark.following
+    # where a block begins without a norm, its products read the sum
+    able = row.first is None if norm is None else is_replaced(norm) and norm.litespark.fp8 is None
+    ahead = able and _at_hand(module, norm, stream)
+    added, normed = _norms_and_sum(module, stream, update, row.after_mlp, norm if ahead else None)
+    if ahead and normed is not added:
+        added.litespark_normed = norm, added._version, normed  # type: ignore[attr-defined]
     return added
 
 
 def _at_hand(module: Any, norm: Any, stream: Tensor) -> bool:
     """Whether the weight of another block's norm is there now, and what it makes may be kept until it is used."""
-    weight = norm.weight
     recomputed = module.training and getattr(module, "gradient_checkpointing", False)
     # a hook may write into the sum, which the norm keeps for its gradient
     changed = recomputed or hooked(module)
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or changed or not is_plain(weight):
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or changed:
+        return False
+    if norm is None:
+        return True
+    weight = norm.weight
+    if not is_plain(weight):
         return False
     # and not gathered for its block alone
     return weight.shape == stream.shape[-1:] and weight.device == stream.device and weight.untyped_storage().size() > 0
@@ -303,13 +324,18 @@ def link(model: nn.Module) -> None:
     for part in model.modules():
         blocks: list[Any] = list(part) if isinstance(part, nn.ModuleList) else []
         if blocks and all(is_replaced(block) and isinstance(block.litespark.row, Layer) for block in blocks):
-            norms = [*(block.input_layernorm for block in blocks[1:]), getattr(model.base_model, "norm", None)]
+            names = [block.litespark.row.first for block in blocks[1:]]
+            norms = [name and getattr(block, name) for name, block in zip(names, blocks[1:], strict=True)]
+            norms.append(getattr(model.base_model, "norm", None))
             for block, norm in zip(blocks, norms, strict=True):
                 block.litespark = replace(block.litespark, following=norm)
 
 
-def _stream_and_norm(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def _stream_and_norm(norm: Any | None, x: Tensor) -> tuple[Tensor, Tensor]:
     """The residual stream and its norm, of which some backends add the gradients as they make them."""
+    if norm is None:
+        kept = _normed_before(None, x)
+        return x, x if kept is None else kept
     if is_replaced(norm) and not hooked(norm):
         if (normed := _normed_before(norm, x)) is not None:
             return x, normed
@@ -324,7 +350,8 @@ def hand_over_fp8(module: Any, renewal: Renewal) -> bool:
     if not is_replaced(module) or not isinstance(module.litespark.row, Layer):
         return False
     row, attention, mlp = module.litespark.row, module.self_attn, module.mlp
-    if not all(map(is_replaced, (attention, mlp, module.input_layernorm, getattr(module, row.norm)))):
+    norms = [getattr(module, name) for name in (row.first, row.norm) if name is not None]
+    if len(norms) < 2 or not all(map(is_replaced, (attention, mlp, *norms))):
         return False
     linears = [part.litespark.fp8.linears if part.litespark.fp8 is not None else {} for part in (attention, mlp)]
     if any(len(of_part) != 2 for of_part in linears):
@@ -349,13 +376,6 @@ def _linears_in_fp8(module: Any, norm: Any, x: Tensor) -> list[Joined] | None:
     whole = len(linears) == len(places) and not any(map(hooked, (module.input_layernorm, norm, attention, mlp)))
     # as when it was decided that it can
     return linears if whole and activation(getattr(mlp, mlp.litespark.row.activation)) == {} else None
-
-
-def _scaled(module: Any, row: Layer, norm: str | None, update: Tensor) -> Tensor:
-    """What is added to the residual stream."""
-    if norm is not None:
-        update = getattr(module, norm)(update)
-    return update if row.multiplier is None else update * getattr(module, row.multiplier)
 
 
 _FORWARDS: dict[type, Callable[..., Any]] = {

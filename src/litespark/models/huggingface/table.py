@@ -4,7 +4,7 @@ The names are those of transformers 5. What a row says is compared with the laye
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Layer:
-    """A residual block in which the addition of attention is followed by a norm: both are one op."""
+    """A residual block in which a norm follows an addition, or stands before it, or both: all is one op."""
 
-    norm: str = "post_attention_layernorm"  # that follows the addition
+    first: str | None = "input_layernorm"  # norm before attention
+    norm: str | None = "post_attention_layernorm"  # that follows the addition of attention
     after_attention: str | None = None  # norm of what is added
     after_mlp: str | None = None
     multiplier: str | None = None  # attribute with the factor of what is added
@@ -80,7 +81,8 @@ class Family:
 
 
 _OFFSET = Norm(offset=1.0)
-_SANDWICH = Layer("pre_feedforward_layernorm", "post_attention_layernorm", "post_feedforward_layernorm")
+_AFTER: dict[str, Any] = {"after_attention": "post_attention_layernorm", "after_mlp": "post_feedforward_layernorm"}
+_SANDWICH, _POST_NORM = Layer(norm="pre_feedforward_layernorm", **_AFTER), Layer(first=None, norm=None, **_AFTER)
 _CAPPED = Head(softcap="final_logit_softcapping")
 _NEIGHBOURS, _ONE_MATRIX = Attention(pairs="neighbours"), Mlp(("gate_up_proj",), activation="activation_fn")
 _SCALED = Head(multiplier="logit_scale")
@@ -103,9 +105,8 @@ FAMILIES: dict[str, Family] = {
             layer=Layer(dropouts=("resid_attn_dropout", "resid_mlp_dropout")),
         ),
         Family("smollm3", "SmolLM3", attention=Attention(rotates_if="use_rope")),
-        # the norm comes before the addition, so there is nothing to join
-        Family("olmo2", "Olmo2", attention=_NORMS_OF_ALL, layer=None),
-        Family("olmo3", "Olmo3", attention=_NORMS_OF_ALL, layer=None),
+        Family("olmo2", "Olmo2", attention=_NORMS_OF_ALL, layer=_POST_NORM),
+        Family("olmo3", "Olmo3", attention=_NORMS_OF_ALL, layer=_POST_NORM),
         Family(
             "granite", "Granite", layer=Layer(multiplier="residual_multiplier"), head=Head(divisor="logits_scaling")
         ),

@@ -9,7 +9,8 @@ from torch.autograd.function import Function, once_differentiable
 from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import compute_dtype
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
-from litespark.ops.rms_norm.limits import WIDEST
+from litespark.ops.rms_norm.limits import WIDEST, WIDEST_OF_UPDATE
+from litespark.ops.rms_norm_of_update.function import add_rms_norm_of_update
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -32,9 +33,20 @@ def rms_norm_and_stream(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, 
     return _WithStream.apply(x, weight, eps, compute_dtype(x))
 
 
-def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x: Tensor, update: Tensor, weight: Tensor | None, eps: float, update_norm: tuple[Tensor, float] | None = None
+) -> tuple[Tensor, Tensor]:
     """See `litespark.ops.rms_norm.reference.add_rms_norm`; dtypes as in `rms_norm`."""
-    _check("add_rms_norm", x, update, weight)
+    for each in (weight, None if update_norm is None else update_norm[0]):
+        if each is not None:
+            _check("add_rms_norm", x, update, each)
+    if update_norm is not None and x.shape[-1] > WIDEST_OF_UPDATE:
+        update, update_norm = rms_norm(update, *update_norm), None
+    if update_norm is not None:
+        return add_rms_norm_of_update(x, update, update_norm, weight, eps)
+    if weight is None:
+        stream = x + update
+        return stream, stream
     dtype = torch.promote_types(x.dtype, update.dtype)
     if dtype not in (x.dtype, update.dtype):  # bf16 and fp16 meet in fp32
         x = x.to(dtype)

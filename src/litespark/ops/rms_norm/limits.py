@@ -7,6 +7,8 @@ from litespark.ops.shapes import StepShapes
 
 # a row is held in registers
 WIDEST = 16384
+# two rows are where an update's norm is added in the same kernel; wider ones are normed by themselves
+WIDEST_OF_UPDATE = 8192
 
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:

@@ -22,9 +22,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return y
 
 
-def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """See `litespark.ops.rms_norm.reference.add_rms_norm`; dtypes as in `rms_norm`."""
-    if not on_cpu.takes(x, update, weight):
+def add_rms_norm(
+    x: Tensor, update: Tensor, weight: Tensor | None, eps: float, update_norm: tuple[Tensor, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `litespark.ops.rms_norm.reference.add_rms_norm`; dtypes as in `rms_norm`. A norm of the update is a pass."""
+    if update_norm is not None:
+        update = rms_norm(update, *update_norm)
+    if weight is None or not on_cpu.takes(x, update, weight):
         return add_rms_norm_torch(x, update, weight, eps)
     wider = x if x.dtype == torch.promote_types(x.dtype, update.dtype) else update
     stream, y = _RMSNorm.apply(x, update, weight, eps, compute_dtype(wider))

@@ -15,10 +15,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (values * scale * weight.to(wide)).to(x.dtype)
 
 
-def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x: Tensor,
+    update: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    update_norm: tuple[Tensor, float] | None = None,
+) -> tuple[Tensor, Tensor]:
     """The residual stream with an update added, s = x + update, and its RMSNorm y = rms_norm(s).
+
+    With `update_norm`, a weight (D,) and an epsilon, the norm of the update is added, s = x + rms_norm(update). Without
+    a `weight` y is s, as matrix products read it: in the dtype of autocast where a backend is under it.
 
     y is computed from s as it was rounded to the dtype that `x + update` has.
     """
-    stream = x + update
-    return stream, rms_norm(stream, weight, eps)
+    stream = x + (update if update_norm is None else rms_norm(update, *update_norm))
+    return stream, stream if weight is None else rms_norm(stream, weight, eps)

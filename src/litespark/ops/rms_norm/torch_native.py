@@ -20,7 +20,9 @@ def rms_norm_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return functional.rms_norm(x.to(wide), weight.shape, weight.to(wide), eps).to(dtype)
 
 
-def add_rms_norm_torch(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """See `litespark.ops.rms_norm.reference.add_rms_norm`: a plain addition, then `rms_norm_torch`."""
-    stream = x + update
-    return stream, rms_norm_torch(stream, weight, eps)
+def add_rms_norm_torch(
+    x: Tensor, update: Tensor, weight: Tensor | None, eps: float, update_norm: tuple[Tensor, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `litespark.ops.rms_norm.reference.add_rms_norm`: a plain addition between norms of `rms_norm_torch`."""
+    stream = x + (update if update_norm is None else rms_norm_torch(update, *update_norm))
+    return stream, stream if weight is None else rms_norm_torch(stream, weight, eps)
