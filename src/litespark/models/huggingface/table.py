@@ -42,12 +42,12 @@ class Mlp:
 class Layer:
     """A residual block in which a norm follows an addition, or stands before it, or both: all is one op."""
 
-    first: str | None = "input_layernorm"  # norm before attention
     norm: str | None = "post_attention_layernorm"  # that follows the addition of attention
     after_attention: str | None = None  # norm of what is added
     after_mlp: str | None = None
     multiplier: str | None = None  # attribute with the factor of what is added
     dropouts: tuple[str, ...] = ()  # modules that must drop nothing
+    first: str | None = "input_layernorm"  # norm before attention
 
 
 @dataclass(frozen=True)
