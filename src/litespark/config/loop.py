@@ -163,6 +163,8 @@ class RunConfig:
 
     name: Text | None = None
     """Folder of the run under logs/runs; null: date and time, experiment and overrides."""
+    run: Text | None = None
+    """The run, checkpoint or Hugging Face folder that an experiment of a later stage starts from: its model.path."""
     seed: Annotated[Seed, FIXED] = 1234
     """Of initial weights, the order of the data, and samples."""
     resume: Text | None = None

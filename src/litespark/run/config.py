@@ -69,6 +69,7 @@ class Parts:
     callbacks: CallbacksConfig
     logger: LoggerConfig
     task: Task
+    run: str | None
     seed: int
     name: str | None
     resume: str | None

@@ -1,0 +1,30 @@
+"""The stages of a model's life follow one another from the run before."""
+
+import json
+import math
+
+import pytest
+
+from tests.end_to_end.runs import train
+
+
+def logged(run, name):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows if name in row]
+
+
+@pytest.mark.slow
+def test_stages_start_from_the_run_before(tmp_path):
+    short = [f"paths.logs={tmp_path}", f"paths.data={tmp_path}/data", "trainer.validate_every=5"]
+    short += ["data.validation_sequences=8", "data.max_bytes=2_000_000"]
+    train("name=base", "budget.tokens=60_000", *short)
+    runs = tmp_path / "runs"
+    train(
+        "experiment=quickstart_sft", f"run={runs / 'base'}", "name=sft", "budget.steps=15", "budget.tokens=null", *short
+    )
+    losses = logged(runs / "sft", "validation/loss")
+    assert losses[-1] < losses[0]
+    stage = ["experiment=quickstart_dpo", f"run={runs / 'sft'}", "name=dpo", "budget.steps=2", "budget.tokens=null"]
+    train(*stage, *short, "trainer.log_every=1", "precision=fp32")
+    first = logged(runs / "dpo", "train/loss")[0]
+    assert first == pytest.approx(math.log(2), abs=1e-4)  # the policy is its own reference before the first step
