@@ -21,7 +21,7 @@ DPO = {
 }  # fmt: skip
 KTO = {"kto": {"desirable_weight": 1.3, "undesirable_weight": 0.7}, "apo_zero_unpaired": {"beta": 0.4}}
 SIMPO = {"beta": 2.0, "gamma": 0.7}
-CENTRING = 0.05
+CENTRED = {"center_rewards_coefficient": 0.05}
 
 
 def policy():
@@ -30,6 +30,10 @@ def policy():
 
 def reference():
     return small_model(seed=8, **SIZES)
+
+
+def scorer():
+    return small_model(seed=3, num_labels=1, **SIZES)
 
 
 def _ids(generator, count):

@@ -10,6 +10,7 @@ from litespark.data.examples.batch import pack
 from litespark.tasks.preferences.kto import KTO
 from litespark.tasks.preferences.losses import LOSSES, Strength, orpo
 from litespark.tasks.preferences.task import Preference
+from litespark.tasks.reward import Reward
 from litespark.tasks.sequences import log_probabilities
 from litespark.tasks.sft import SFT
 from tests.tasks import oracle_cases as cases
@@ -17,6 +18,7 @@ from tests.tasks import oracle_cases as cases
 TASKS = (
     {"sft": SFT(), "simpo": Preference(loss_type="simpo", **cases.SIMPO)}
     | {name: Preference(loss_type=name, **settings) for name, settings in cases.DPO.items()}
+    | {"reward": Reward(), "reward_margin": Reward(**cases.CENTRED)}
     | {name: KTO(loss_type=name, **settings) for name, settings in cases.KTO.items()}
 )
 
@@ -26,14 +28,17 @@ def golden():
     return json.loads(cases.GOLDEN.read_text())
 
 
-def batch_for(task):
+def batch_for(task, name=""):
     """The cases laid out in two rows of one micro-batch, with what the reference makes of them."""
     examples = cases.rated_examples() if isinstance(task, KTO) else cases.pair_examples()
     if isinstance(task, SFT):
         examples = [cases.example((prompt, completion)) for prompt, completion, _ in cases.rated()]
     numbered = list(enumerate(examples))
-    columns = ["desirable"] if isinstance(task, KTO) else []
-    batch = pack([numbered[:1], numbered[1:]], 64, fill_id=0, columns=columns)
+    columns = ["desirable"] if isinstance(task, KTO) else ["margin"] if name == "reward_margin" else []
+    scores = isinstance(task, Reward)
+    batch = pack([numbered[:1], numbered[1:]], 64, fill_id=0, columns=columns, last_ids=scores)
+    if scores:
+        return batch
     with torch.no_grad():
         return dataclasses.replace(batch, reference=log_probabilities(cases.reference(), batch))
 
@@ -54,8 +59,9 @@ def assert_equal(got, expected):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_and_gradients_are_those_of_trl(golden, name):
-    task, model = TASKS[name], cases.policy()
-    batch = batch_for(task)
+    task = TASKS[name]
+    model = cases.scorer() if isinstance(task, Reward) else cases.policy()
+    batch = batch_for(task, name)
     loss = task.loss(model, batch) / task.divisor(batch)
     loss.backward()
     assert loss.item() == pytest.approx(golden[name]["loss"], rel=1e-5)

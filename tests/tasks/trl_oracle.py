@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from litespark.models.llama.huggingface import export_huggingface
-from tests.tasks.oracle_cases import DPO, GOLDEN, KTO, SIMPO, VOCABULARY, pairs, policy, rated, reference
+from tests.tasks import oracle_cases as cases
+from tests.tasks.oracle_cases import GOLDEN, VOCABULARY, pairs, policy, rated, reference, scorer
 
 
 def golden() -> dict[str, dict[str, object]]:
@@ -22,6 +23,7 @@ def golden() -> dict[str, dict[str, object]]:
         folder = Path(name)
         for which, model in (("policy", policy()), ("reference", reference())):
             export_huggingface(model, folder / which, eos_id=1)
+        export_huggingface(scorer(), folder / "scorer", eos_id=1)
         return dict(_cases(folder))
 
 
@@ -47,14 +49,23 @@ def _cases(folder):
     completions = [{name: record[name] for name in ("prompt", "completion")} for record in single]
     trainer = of(SFTTrainer, SFTConfig(**common), completions)
     yield "sft", _kept(trainer.model, trainer.compute_loss(trainer.model, collated(trainer)))
-    for loss, settings in DPO.items():
+    for loss, settings in cases.DPO.items():
         trainer = of(DPOTrainer, DPOConfig(loss_type=[loss], **settings, **common), paired, ref_model=load("reference"))
         yield loss, _kept(trainer.model, trainer._compute_loss(trainer.model, collated(trainer), False))
-    for loss, settings in KTO.items():
+    for loss, settings in cases.KTO.items():
         config = KTOConfig(loss_type=loss, train_sampling_strategy="sequential", **settings, **common)
         trainer = of(KTOTrainer, config, single, ref_model=load("reference"))
         yield loss, _kept(trainer.model, trainer._compute_loss(trainer.model, collated(trainer), False))
-    config = CPOConfig(loss_type="simpo", cpo_alpha=0, beta=SIMPO["beta"], simpo_gamma=SIMPO["gamma"], **common)
+    scored = [{**record, "margin": margin} for record, margin in zip(paired, cases.MARGINS, strict=True)]
+    for name, records, settings in (("reward", paired, {}), ("reward_margin", scored, cases.CENTRED)):
+        model = LlamaForSequenceClassification.from_pretrained(folder / "scorer", dtype=torch.float32)
+        trainer = RewardTrainer(
+            model, args=RewardConfig(**settings, **common), train_dataset=Dataset.from_list(records),
+            processing_class=words,
+        )  # fmt: skip
+        yield name, _kept(trainer.model, trainer.compute_loss(trainer.model, collated(trainer)))
+    beta, gamma = cases.SIMPO["beta"], cases.SIMPO["gamma"]
+    config = CPOConfig(loss_type="simpo", cpo_alpha=0, beta=beta, simpo_gamma=gamma, **common)
     trainer = of(CPOTrainer, config, paired)
     yield "simpo", _kept(trainer.model, trainer.get_batch_loss_metrics(trainer.model, collated(trainer))[0])
     trainer = of(ORPOTrainer, ORPOConfig(beta=0.25, **common), paired)

@@ -29,6 +29,7 @@ from litespark.tasks.grpo.settings import GRPO
 from litespark.tasks.preferences.kto import KTO
 from litespark.tasks.preferences.task import Preference
 from litespark.tasks.pretrain import Pretrain
+from litespark.tasks.reward import Reward
 from litespark.tasks.sft import SFT
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
@@ -41,7 +42,7 @@ KIND = "kind"
 GROUPS: dict[str, type | dict[str, type]] = {
     "model": {"llama": LlamaConfig, "huggingface": HuggingFaceConfig},
     "adapter": {"none": NoAdapter, "lora": LoraAdapter},
-    "task": {"pretrain": Pretrain, "sft": SFT, "dpo": Preference, "kto": KTO, "grpo": GRPO},
+    "task": {"pretrain": Pretrain, "sft": SFT, "dpo": Preference, "kto": KTO, "grpo": GRPO, "reward": Reward},
     "data": {"text": PrepareConfig, "synthetic": SyntheticConfig, "examples": ExamplesConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"cosine": CosineSchedule, "wsd": WarmupStableDecaySchedule},

@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,13 @@ def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
     return values
 
 
-def copy_weights(source: nn.Module, model: nn.Module) -> None:
+def copy_weights(source: nn.Module, model: nn.Module, *, head: bool = True) -> None:
     """Give `model` the weights of `source`, whole on every rank and of the same sizes, in place; each rank takes its
-    shard, dtype and device. An adapter of `model` stays as it is."""
+    shard, dtype and device. An adapter of `model` stays as it is, and so does, without `head`, its `head_weight`."""
+    kept = None if head else cast("Tensor", model.head_weight)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if (of_base := base_name(name)) is not None:
+            if parameter is not kept and (of_base := base_name(name)) is not None:
                 assign(parameter, source.get_parameter(of_base).detach())
 
 

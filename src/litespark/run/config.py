@@ -31,6 +31,7 @@ from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.composing import OWN_CALLBACKS, OWN_LOGGER, unread  # its import puts our checks into Hydra
+from litespark.run.labels import with_labels
 from litespark.run.targets import ConfigError, check_resolved, check_targets
 from litespark.run.variant import KEY as VARIANT
 from litespark.run.variant import with_variant
@@ -145,6 +146,7 @@ def parts_from(config: DictConfig) -> Parts:
         _checked(partial(_check_own, own, OWN_LOGGER, Logger), faults)
     if faults:
         raise ConfigError(together(list(dict.fromkeys(faults))))
+    made["model"] = with_labels(made["model"], made["task"], made["adapter"])
     values |= to_jsonable_python(dataclasses.asdict(run)) | {
         group: _written(values[group], one) for group, one in made.items()
     }

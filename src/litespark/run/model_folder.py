@@ -73,8 +73,10 @@ class ModelFolder:
             raise ValueError(f"{path} cannot be read: {error.strerror or error}; name another folder") from error
 
     def fill(self, model: nn.Module) -> None:
-        """Give the weights to a model of `spec`, in place."""
-        copy_weights(self.read(resolve(OpsConfig())), model)
+        """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none."""
+        source: Any = self.read(resolve(OpsConfig()))
+        labels: Any = [getattr(of.config, "num_labels", None) for of in (source, model)]
+        copy_weights(source, model, head=labels[0] == labels[1])
 
     def read(self, ops: Ops) -> nn.Module:
         """The model with its weights, in fp32 on the CPU; one of a run has the references."""

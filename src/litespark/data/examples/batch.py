@@ -38,6 +38,8 @@ class ExampleBatch(TokenBatch):
     """Of all weights."""
     about: dict[str, Tensor]
     """Columns of the examples that a task reads, (E,) each."""
+    last_ids: bool = False
+    """Whether the last id of each sequence is an input too, as a reward is read there; it has no label."""
     reference: Tensor | None = None
     """(N,) fp32, the log-probability of each sequence under the reference model; None: the task needs none."""
 
@@ -57,11 +59,17 @@ class ExampleBatch(TokenBatch):
 
 
 def pack(
-    rows: Sequence[Sequence[tuple[int, Example]]], seq_len: int, *, fill_id: int, columns: Sequence[str] = ()
+    rows: Sequence[Sequence[tuple[int, Example]]],
+    seq_len: int,
+    *,
+    fill_id: int,
+    columns: Sequence[str] = (),
+    last_ids: bool = False,
 ) -> ExampleBatch:
     """Lay rows of numbered examples out as packed sequences of `seq_len`; what stays free is filled with `fill_id`.
 
     A ValueError where a row does not fit: nothing is cut. `columns` of `about` become tensors, fp32.
+    With `last_ids` each sequence takes a place more, for its last id.
     """
     shape = (len(rows), seq_len)
     tokens = np.full(shape, fill_id, dtype=np.int64)
@@ -76,15 +84,17 @@ def pack(
     for row, held in enumerate(rows):
         place = document = 0
         for ids, of in ((ids, of) for _, example in held for ids, of in _sequences(example)):
-            end = place + ids.size - 1
+            end = place + ids.size - (not last_ids)
             if end > seq_len:
+                inputs = sum(example.input_count + last_ids * len(example.sequences) for _, example in held)
                 raise ValueError(
-                    f"examples of {sum(example.input_count for _, example in held)} places were laid into a sequence "
+                    f"examples of {inputs} places were laid into a sequence "
                     f"of {seq_len}; leave out or shorten those that do not fit before they are packed"
                 )
             here = (row, slice(place, end))
-            tokens[here], weights[here] = ids[:-1], of[1:]
-            labels[here] = np.where(of[1:] != 0, ids[1:], IGNORE_INDEX)
+            labelled = (row, slice(place, place + ids.size - 1))
+            tokens[here], weights[labelled] = ids[: end - place], of[1:]
+            labels[labelled] = np.where(of[1:] != 0, ids[1:], IGNORE_INDEX)
             positions[here], documents[here] = np.arange(end - place), document
             sequence_of[here] = len(last)
             lengths.append(end - place)
@@ -109,6 +119,7 @@ def pack(
         sequence_of=torch.from_numpy(sequence_of),
         last_places=torch.tensor(last, dtype=torch.int64),
         examples=torch.tensor([number for number, _ in numbered], dtype=torch.int64),
+        last_ids=last_ids,
         weight_sum=float(weights.sum(dtype=np.float64)),
         about={
             name: torch.tensor([float(example.about[name]) for _, example in numbered], dtype=torch.float32)

@@ -1,5 +1,6 @@
 """Hugging Face folders of any causal language model, both ways: `config.json`, safetensors, tokenizer files."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -149,12 +150,32 @@ def export_huggingface(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(folder) as partial:
             with _quiet():
-                causal_lm.save_pretrained(partial)
+                (causal_lm if model.config.num_labels is None else _classifier(model)).save_pretrained(partial)
             for name, content in files.items():
                 (partial / name).write_bytes(content)
     except OSError as error:
         raise ValueError(f"cannot export to {folder}: {error.strerror or error}; choose another folder") from error
     return folder
+
+
+def _classifier(model: CausalLM) -> Any:
+    """The sequence classifier of transformers that a model with a head of labels is, with its weights."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(model.causal_lm.config)
+    config.num_labels = model.config.num_labels
+    body = model.causal_lm.base_model.state_dict()
+    try:
+        with torch.device("meta"):
+            classifier = AutoModelForSequenceClassification.from_config(config)
+        weights = {f"{classifier.base_model_prefix}.{name}": values for name, values in body.items()}
+        classifier.load_state_dict({**weights, "score.weight": model.head_weight}, assign=True)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{config.model_type}: got a family of which transformers has no sequence classifier of this form "
+            f"({str(error).strip()[:200]}), expected one with `score`; its checkpoints can be read by litespark alone"
+        ) from error
+    return classifier
 
 
 @contextmanager

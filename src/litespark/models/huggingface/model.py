@@ -3,6 +3,7 @@
 B batch, S sequence length, D hidden size, V vocabulary.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ class OfTransformers(ModelSpec, Protocol):
 
     @property
     def transformers(self) -> Any: ...
+    @property
+    def num_labels(self) -> int | None: ...
 
 
 class CausalLM(nn.Module):
@@ -43,7 +46,12 @@ class CausalLM(nn.Module):
         self.config = config
         self.causal_lm = causal_lm
         if causal_lm is None:
-            self.causal_lm = AutoModelForCausalLM.from_config(config.transformers, dtype=torch.float32)
+            of_transformers = copy.deepcopy(config.transformers)
+            of_transformers.tie_word_embeddings &= config.num_labels is None  # a head of labels is no embedding
+            self.causal_lm = AutoModelForCausalLM.from_config(of_transformers, dtype=torch.float32)
+        if config.num_labels is not None:
+            head = nn.Linear(config.transformers.hidden_size, config.num_labels, bias=False)
+            self.causal_lm.set_output_embeddings(head)
         names = inspect.signature(self.causal_lm.forward).parameters
         used, self.ops = names_of(ops), ops
         self.applied: list[Module] = []
@@ -61,6 +69,12 @@ class CausalLM(nn.Module):
             self.causal_lm.disable_input_require_grads()
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
         self._keeps_logits = "logits_to_keep" in names
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, D), or as many rows as there are labels."""
+        weight: Tensor = self.causal_lm.get_output_embeddings().weight
+        return weight
 
     @property
     def layers(self) -> Sequence[nn.Module]:
@@ -123,7 +137,10 @@ class CausalLM(nn.Module):
             if labels is not None and self.head is not None:
                 hidden = self.causal_lm.base_model(**options).last_hidden_state
                 return loss_of(self.causal_lm, self.head, self.ops, hidden, labels, reduction=reduction)
-            logits = self.causal_lm(**options).logits
+            if self.config.num_labels is None:
+                logits = self.causal_lm(**options).logits
+            else:  # no cap and no divisor, which are of tokens
+                logits = self.causal_lm.get_output_embeddings()(self.causal_lm.base_model(**options).last_hidden_state)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if labels is None:
             return logits

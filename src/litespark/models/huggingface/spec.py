@@ -15,6 +15,7 @@ from litespark.models.huggingface.sizes import step_shapes_of
 from litespark.models.spec import Recompute
 from litespark.ops.backend import BACKENDS, Ops, OpsConfig, resolve
 from litespark.ops.shapes import StepShapes
+from litespark.ranges import Count
 
 if TYPE_CHECKING:
     from litespark.models.huggingface.counts import Counts
@@ -31,6 +32,8 @@ class HuggingFaceConfig:
     null, and its weights. A plain Llama becomes the native one."""
     random: Switch = False
     """Take the sizes alone, and draw the weights."""
+    num_labels: Count | None = None
+    """Rows of the head where it is no head of the vocabulary: 1 of a reward model, which task=reward sets."""
     config: Mapping[str, Any] | None = None
     """What the folder's config.json says, filled in when a run starts: a resume does not need the folder."""
 
@@ -164,11 +167,17 @@ class HuggingFaceConfig:
 
     def parameter_count(self) -> int:
         """See `ModelSpec`."""
-        return self.counts.parameters
+        return self.counts.parameters + self._more_in_head(tied=bool(self.transformers.tie_word_embeddings))
 
     def matmul_parameter_count(self) -> int:
         """See `ModelSpec`."""
-        return self.counts.matmul_parameters
+        return self.counts.matmul_parameters + self._more_in_head(tied=False)
+
+    def _more_in_head(self, *, tied: bool) -> int:
+        """Parameters that a head of labels has more than that of the vocabulary; where `tied`, that has none."""
+        if self.num_labels is None:
+            return 0
+        return int(self.transformers.hidden_size) * (self.num_labels - (0 if tied else self.vocab_size))
 
     def attention_flops(self, mean_keys: float) -> float:
         """See `ModelSpec`."""

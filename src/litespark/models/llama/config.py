@@ -51,6 +51,8 @@ class LlamaConfig:
     """Added to the mean square in RMSNorm."""
     tie_embeddings: Switch = False
     """Whether the head shares the embedding's weight."""
+    num_labels: Count | None = None
+    """Rows of the head where it is no head of the vocabulary: 1 of a reward model, which task=reward sets."""
     attention_bias: Switch = False
     """Whether query, key, value and output projections have biases, as some Hugging Face folders do."""
     mlp_bias: Switch = False
@@ -140,6 +142,15 @@ class LlamaConfig:
 
         return linear_layers(model)
 
+    @property
+    def head_rows(self) -> int:
+        return self.num_labels or self.vocab_size
+
+    @property
+    def ties_head(self) -> bool:
+        """Whether the head is the embedding: one of labels never is."""
+        return self.tie_embeddings and self.num_labels is None
+
     def block_matmul_parameters(self) -> int:
         """Parameters of one block's matrices: QKV, output, gate, up and down."""
         return sum(outputs * inputs for outputs, inputs in self.linear_shapes().values())
@@ -152,12 +163,12 @@ class LlamaConfig:
 
     def matmul_parameter_count(self) -> int:
         """See `ModelSpec`."""
-        return self.num_layers * self.block_matmul_parameters() + self.vocab_size * self.hidden_size
+        return self.num_layers * self.block_matmul_parameters() + self.head_rows * self.hidden_size
 
     def parameter_count(self) -> int:
         """See `ModelSpec`."""
         norms = (2 * self.num_layers + 1) * self.hidden_size
-        embedding = 0 if self.tie_embeddings else self.vocab_size * self.hidden_size
+        embedding = 0 if self.ties_head else self.vocab_size * self.hidden_size
         return self.matmul_parameter_count() + embedding + norms + self.num_layers * self.block_biases()
 
     def attention_flops(self, mean_keys: float) -> float:

@@ -26,6 +26,7 @@ from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWr
 from litespark.ops.backend import Ops
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_SCORE = "score.weight"  # of a sequence classifier
 
 
 def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
@@ -50,8 +51,8 @@ def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
             ]
             parts[f"{ours}.mlp.down.{kind}"] = [(f"{theirs}.mlp.down_proj.{kind}", config.hidden_size)]
     parts["norm.weight"] = [("model.norm.weight", config.hidden_size)]
-    if not config.tie_embeddings:
-        parts["head.weight"] = [(_HEAD, config.vocab_size)]
+    if not config.ties_head:
+        parts["head.weight"] = [(_HEAD if config.num_labels is None else _SCORE, config.head_rows)]
     return parts
 
 

@@ -179,12 +179,15 @@ def to_huggingface_config(
     numbers = {key: getattr(scaling, field) for field, key in _SCALING.items()} if scaling else {}
     # beyond it, and nowhere else, transformers has other angles
     longest = {"max_position_embeddings": scaling.original_max_seq_len} if scaling and scaling.kind == "dynamic" else {}
+    labels = {str(number): f"LABEL_{number}" for number in range(config.num_labels or 0)}
+    classifies = {"id2label": labels, "label2id": {label: int(number) for number, label in labels.items()}}
     return {
-        "architectures": ["LlamaForCausalLM"],
+        "architectures": ["LlamaForCausalLM" if config.num_labels is None else "LlamaForSequenceClassification"],
         "model_type": "llama",
         "hidden_act": "silu",
         **{key: getattr(config, field) for field, key in _KEYS.items()},
         **longest,
+        **(classifies if labels else {}),
         "rope_theta": config.rope_theta,
         "rope_scaling": {key: value for key, value in numbers.items() if value is not None} or None,
         "eos_token_id": all_eos_ids(config, eos_id),

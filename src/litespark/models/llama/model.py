@@ -233,7 +233,7 @@ class Llama(nn.Module):
         self.rotary = Rotary(config)
         self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps, ops)
-        self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = None if config.ties_head else nn.Linear(config.hidden_size, config.head_rows, bias=False)
 
     def new_cache(self, capacity: int) -> KeyValueCache:
         """See `Generates`."""
@@ -255,7 +255,8 @@ class Llama(nn.Module):
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
     ) -> Tensor | TokenLosses:
-        """Logits (B, S or 1, V) in fp32, or, with labels, the loss (so that FSDP has gathered the head for it).
+        """Logits (B, S or 1, V) in fp32, V the rows of the head, or, with labels, the loss (so that FSDP has gathered the
+        head for it).
 
         Args:
             tokens: (B, S) integer ids below V. The range is not checked here: that would wait for the device.
