@@ -72,6 +72,8 @@ class ExampleEncoder:
         sequences = [self._shortened(sequence) for sequence in sequences]
         # a pair may be scored at its last ids, which then are inputs too
         inputs = sum(ids.size - (len(sequences) == 1) for ids, _ in sequences)
+        if self.config.format == "rated":  # which gets a second sequence of its prompt and one id at least
+            inputs += 2 + int(np.flatnonzero(sequences[0][1])[0])
         if inputs > self.config.seq_len:
             raise BadExampleError(TOO_LONG, f"{inputs} inputs, data.seq_len={self.config.seq_len} has no room for them")
         ids, weights = zip(*sequences, strict=True)

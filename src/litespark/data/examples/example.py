@@ -16,7 +16,7 @@ Weights = NDArray[np.float32]
 @dataclass(frozen=True, eq=False)
 class Example:
     """Sequences of ids that a loss compares or sums: one of a conversation, chosen then rejected of a pair, one of a
-    completion that was rated, and one of a prompt.
+    prompt; of a prompt with a completion that was rated that, then the prompt with another's (`mismatched`).
 
     Attributes:
         sequences: (n,) int32 ids each, two at least.

@@ -4,9 +4,9 @@ A sequence of a split is fixed by the data and the sequence length (`rows`), so 
 (seed, p), and a resume continues with the very next one.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,16 +82,17 @@ class ExampleDataModule(PreparedDataModule):
     def _make_batch(self) -> MakeBatch:
         eos_id = self.manifest.eos_id
         assert eos_id is not None
-        return partial(_packed, seq_len=self.seq_len, fill_id=eos_id, columns=self.columns)
+        of = {"columns": self.columns, "last_ids": self.last_ids}
+        return partial(_packed, seq_len=self.seq_len, fill_id=eos_id, of=of)
 
 
 def _packed(
-    rows: list[Row], *, seq_len: int, fill_id: int, columns: Sequence[str], real_sequences: int | None = None
+    rows: list[Row], *, seq_len: int, fill_id: int, of: dict[str, Any], real_sequences: int | None = None
 ) -> TokenBatch:
     """A batch of the rows, those behind `real_sequences` empty."""
     real = len(rows) if real_sequences is None else real_sequences
     kept = [row if number < real else [] for number, row in enumerate(rows)]
-    return pack(kept, seq_len, fill_id=fill_id, columns=columns)
+    return pack(kept, seq_len, fill_id=fill_id, **of)
 
 
 def _require_prepared_for(manifest: Manifest, config: ExamplesConfig, folder: Path) -> None:

@@ -19,6 +19,7 @@ from litespark.data.examples.encode import DESIRABLE, MARGIN, ExampleEncoder, sp
 from litespark.data.examples.example import Example
 from litespark.data.examples.left_out import LeftOut
 from litespark.data.examples.messages import BadExampleError
+from litespark.data.examples.mismatched import Mismatched
 from litespark.data.examples.records import Record, read_records
 from litespark.data.examples.rows import rows_of
 from litespark.data.examples.store import FILE, ExampleWriter
@@ -45,10 +46,13 @@ class _Split:
 
     path: Path
     frequencies: NDArray[np.int64]
+    token_bytes: NDArray[np.int64]
     lengths: list[list[int]] = field(default_factory=list)
     powers: Counter[int] = field(default_factory=Counter)
     bytes: int = 0
     columns: set[str] | None = None
+    mismatched: Mismatched | None = None
+    """Of rated completions, which get a second sequence."""
     end: int | None = None
     """The last id that the first example trains."""
 
@@ -56,20 +60,28 @@ class _Split:
         self.path.parent.mkdir(parents=True)
         self.file = ExampleWriter(self.path)
 
-    def add(self, example: Example, token_bytes: NDArray[np.int64]) -> None:
+    def add(self, example: Example) -> None:
+        for whole in [example] if self.mismatched is None else self.mismatched.add(example):
+            self._write(whole)
+
+    def _write(self, example: Example) -> None:
         self.file.add(example)
         self.lengths.append([ids.size for ids in example.sequences])
         self.powers[sum(self.lengths[-1]).bit_length() - 1] += 1
         for ids, weights in zip(example.sequences, example.weights, strict=True):
-            self.bytes += int(token_bytes[ids].sum())
+            self.bytes += int(self.token_bytes[ids].sum())
             np.add.at(self.frequencies, ids[weights > 0], 1)
         if self.end is None and example.weights[0].any():
             self.end = int(example.sequences[0][np.flatnonzero(example.weights[0])[-1]])
         mine = {MARGIN, DESIRABLE} & example.about.keys()
         self.columns = mine if self.columns is None else self.columns & mine
 
-    def counts(self, config: ExamplesConfig) -> SplitCounts:
+    def finish(self) -> None:
+        for example in [] if self.mismatched is None else self.mismatched.rest():
+            self._write(example)
         self.file.close()
+
+    def counts(self, config: ExamplesConfig) -> SplitCounts:
         rows = len(rows_of(self.lengths, config.format, config.seq_len))
         chunk = ChunkRecord(FILE, self.path.stat().st_size, content_hash(self.path), rows * config.seq_len)
         powers = [self.powers[power] for power in range(max(self.powers) + 1)]
@@ -85,7 +97,12 @@ def write_folder(name: str, config: ExamplesConfig, corpus: Corpus, encoder: Exa
     scratch.mkdir(parents=True)
     token_bytes = np.array(tokenizer.token_bytes(), dtype=np.int64)
     splits = {
-        split: _Split(folder / split / ONLY_DOMAIN / FILE, np.zeros(tokenizer.vocab_size, dtype=np.int64))
+        split: _Split(
+            folder / split / ONLY_DOMAIN / FILE,
+            np.zeros(tokenizer.vocab_size, dtype=np.int64),
+            token_bytes,
+            mismatched=Mismatched(config.seq_len) if config.format == "rated" else None,
+        )
         for split in (TRAIN, VALIDATION)
     }
     left_out = LeftOut(config)
@@ -98,9 +115,10 @@ def write_folder(name: str, config: ExamplesConfig, corpus: Corpus, encoder: Exa
             left_out.add(split, record, error)
             continue
         left_out.kept += 1
-        splits[split].add(example, token_bytes)
+        splits[split].add(example)
     left_out.require_few()
     for split, held in splits.items():
+        held.finish()
         if not held.lengths:
             raise left_out.nothing_in(split)
     shutil.rmtree(scratch)

@@ -255,8 +255,7 @@ class Llama(nn.Module):
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
     ) -> Tensor | TokenLosses:
-        """Logits (B, S or 1, V) in fp32, V the rows of the head, or, with labels, the loss (so that FSDP has gathered the
-        head for it).
+        """Logits (B, S or 1, V) in fp32, or, with labels, the loss (so that FSDP has gathered the head for it).
 
         Args:
             tokens: (B, S) integer ids below V. The range is not checked here: that would wait for the device.
