@@ -49,6 +49,7 @@ class KTO:
 
     name = "kto"
     loss_unit = "nats/example"
+    format = "rated"
     measures_text = False
     needs_reference = True
     observed = (
