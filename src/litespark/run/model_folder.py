@@ -75,7 +75,7 @@ class ModelFolder:
     def fill(self, model: nn.Module) -> None:
         """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none."""
         source: Any = self.read(resolve(OpsConfig()))
-        labels: Any = [getattr(of.config, "num_labels", None) for of in (source, model)]
+        labels = [getattr(getattr(of, "config", None), "num_labels", None) for of in (source, model)]
         copy_weights(source, model, head=labels[0] == labels[1])
 
     def read(self, ops: Ops) -> nn.Module:
