@@ -29,7 +29,6 @@ TABLE = {
         "ops.attention: got varlen, which cannot run here", "expected one that can: ", "sdpa, reference, or auto"),
     "the whole model compiled under FSDP": (f"{NO_FILES} ops.compile=model strategy=fsdp", "expected ops.compile=bloc"),
     "tokens and steps": ("budget.tokens=9", "got tokens and steps, expected one", "budget.tokens=null"),
-    "text for a task of pairs": (f"{NO_FILES} task=dpo", "task=dpo: got data of text, expected pairs"),
     "adapter of a reward model": (f"{NO_FILES} task=reward adapter=lora", "task=reward: got an adapter", "=none"),
     "missing data": ("data.source={w}/nowhere", "{w}/nowhere does not exist", "Set data.source to"),
     "home of nobody": ('data.source="~nobody_here/text"', "~nobody_here/text does not exist", "Set data.source to"),

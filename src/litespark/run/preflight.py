@@ -75,8 +75,6 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"{', '.join(parts.model.recompute_modes)}"
         )
     problems += (against_adapter := why_no_adapter(parts, precision))
-    if (other_data := _why_other_data(parts)) is not None:
-        problems.append(other_data)
     # said already; the host in its place is not what counts
     if not waits_for_accelerator(parts, device) and not against_adapter:
         _check_memory(parts, ranks, device, precision, problems)
@@ -114,14 +112,6 @@ def why_not_length(parts: Parts) -> str | None:
         f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = {parts.model.max_seq_len}; "
         f"lower the one{'' if parts.from_folder else ' or raise the other'}"
     )
-
-
-def _why_other_data(parts: Parts) -> str | None:
-    """Why the task cannot learn from the data; None: it can."""
-    wanted, got = getattr(parts.task, "format", None), getattr(parts.data, "format", None)
-    if wanted is None or wanted == got:
-        return None
-    return f"task={parts.task.name}: got data of {got or 'text'}, expected {wanted}; choose data={wanted}"
 
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:

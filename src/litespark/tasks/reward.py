@@ -42,7 +42,7 @@ class Reward:
 
     name = "reward"
     loss_unit = "nats/pair"
-    format = "pairs"
+    data_formats = ("pairs",)
     measures_text = False
     num_labels = 1
     observed = ("accuracy", "margin", "chosen_reward", "rejected_reward")

@@ -23,7 +23,6 @@ class SFT:
     name = "sft"
     data_formats = ("conversations",)
     loss_unit = "nats/token"
-    format = "conversations"
     measures_text = True
 
     def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:

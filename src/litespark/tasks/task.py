@@ -18,7 +18,7 @@ class Task(Protocol):
     Attributes:
         name: what records call it. loss_unit: of the loss after the division, such as "nats/token". measures_text:
         whether `bits_per_byte` is among its metrics, and the unigram entropy is what its loss is compared with. One
-        that learns from examples has a `format` too, that of the data; one with `needs_reference` true gets batches
+        that learns from examples has `data_formats` too, those it takes; one with `needs_reference` true gets batches
         with what a reference model makes of them; one with `num_labels` trains a model with such a head.
     """
 

@@ -49,7 +49,7 @@ class KTO:
 
     name = "kto"
     loss_unit = "nats/example"
-    format = "rated"
+    data_formats = ("rated",)
     measures_text = False
     needs_reference = True
     observed = (

@@ -40,7 +40,6 @@ class Preference:
     name = "dpo"
     data_formats = ("pairs",)
     loss_unit = "nats/pair"
-    format = "pairs"
     measures_text = False
     observed = (
         *("accuracy", "margin", "chosen_reward", "rejected_reward"),
