@@ -124,7 +124,7 @@ class OptimizerStep:
         self.sums[1].fill_(self._divisor)
         self.mesh.sum_on_device(self.sums)
         self._finished = True
-        loss, divisor = self.sums[:2]
+        loss, divisor, *_ = self.sums
         ranks, clip = self.mesh.roles.data, self.grad_clip
         make = partial(finish_gradients, optimizer, loss, divisor, ranks=ranks, grad_clip=clip)
         return make() if self._graphs is None else self._graphs.finish(optimizer, make)
@@ -139,7 +139,8 @@ def finish_gradients(
     them. The optimizer then uses `grad · ranks / divisor · min(1, grad_clip / norm)`.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    factor = ranks / torch.where(divisor > 0, divisor, 1.0)  # a sum of weights may be below 1
+    # a sum of weights may be below 1; without any the gradients are 0, and stay so
+    factor = ranks / divisor.clamp(min=1e-30)
     norm = torch.nn.utils.get_total_norm(gradients)
     norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm) * factor
     finite = torch.isfinite(norm) & torch.isfinite(loss)

@@ -193,10 +193,9 @@ def test_quantised_products_are_called():
     [
         # norms whose weight is the distance from one are told from others by what they compute
         ("gemma", {"rms_norm", "attention"}, ""),
-        ("glm4", {"rms_norm", "attention"}, ""),
         ("deepseek_v3", {"rms_norm"}, "attention: its keys and values have different sizes"),
         ("nanochat", {"attention"}, "it has no weight"),
-        ("cohere", {"attention"}, "not in the table"),
+        ("phi", {"attention"}, "not in the table"),
         ("gpt_oss", {"rms_norm"}, "has attention sinks, which our attention has not"),
         # computes with the mask by itself
         ("doge", {"rms_norm"}, "attention: AttributeError"),
