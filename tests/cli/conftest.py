@@ -15,7 +15,10 @@ def house(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("house")
     with as_before():
         for name, seed in (("first", 1), ("second", 2)):
-            assert main(["train", *tiny(folder, name=name, seed=seed, callbacks__checkpoint_every=2)]) == 0
+            assert (
+                main(["train", *tiny(folder, name=name, seed=seed, callbacks__checkpoint_every=2, precision="fp32")])
+                == 0
+            )
     return folder
 
 

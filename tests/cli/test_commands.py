@@ -87,7 +87,7 @@ def test_configs_come_from_the_current_folder_before_the_checkout_and_have_to_be
 
 def test_train_makes_the_run_that_train_py_makes(house):
     """The same overrides, in a process of its own."""
-    run_ranks(1, train_py, *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2))
+    run_ranks(1, train_py, *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2, precision="fp32"))
     runs = house / "logs" / "runs"
     one, other = (json.loads((runs / name / "run.json").read_text())["quality"] for name in ("first", "script"))
     shutil.rmtree(runs / "script")
