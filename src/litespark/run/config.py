@@ -218,7 +218,7 @@ def made_group(group: str, node: Any, faults: list[str], notes: list[str]) -> An
         return _checked(lambda: _own(group, node), faults)
     kinds, settings = classes_of(group), dict(node)
     kind = settings.pop(KIND, None) if isinstance(GROUPS[group], dict) else ""
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         faults.append(f"{group}.{KIND}: got {kind!r:.80}, expected {' or '.join(kinds)}; choose one of {folder}")
         return None
     others = {name for other in kinds.values() for name in fields_of(other)} - fields_of(kinds[kind]).keys()
