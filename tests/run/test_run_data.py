@@ -11,9 +11,9 @@ import yaml
 from litespark.config.settings import fields_of
 from litespark.data.examples.config import ExamplesConfig
 from litespark.data.manifest import Manifest
+from litespark.data.modules import prepared_folder
 from litespark.data.prepare import prepare as preparing
 from litespark.data.prepare.prepare import prepare
-from litespark.data.stream.modules import prepared_folder
 from litespark.run import run_data
 from litespark.run.config import ConfigError
 from litespark.run.folder import CONFIG, read_config

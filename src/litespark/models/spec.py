@@ -16,6 +16,8 @@ from litespark.ops.shapes import StepShapes
 # what the backward pass makes again: nothing, the product of gate and up in the MLP, or all of a block but its input
 Recompute = Literal["none", "swiglu", "full"]
 RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
+# what a model on meta raises that asks for values, where there are none, or that takes no such mask
+FAILS_WITHOUT_VALUES = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError)
 
 
 def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:

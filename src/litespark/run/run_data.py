@@ -20,9 +20,9 @@ from litespark.data.config import PrepareConfig, SourceConfig
 from litespark.data.contents import PreparedData
 from litespark.data.examples.config import ExamplesConfig
 from litespark.data.manifest import Manifest
+from litespark.data.modules import prepared_folder
 from litespark.data.prepare.prepare import already_prepared
 from litespark.data.storage import Storage
-from litespark.data.stream.modules import prepared_folder
 from litespark.data.tokenizer import Tokenizer
 from litespark.run.config import ConfigError, Parts
 from litespark.run.folder import CONFIG, DATA_PLACE, TOKENIZER, read_config

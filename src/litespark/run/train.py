@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import FILE as MANIFEST
+from litespark.data.modules import build_data_module, prepared_folder
 from litespark.data.storage import Storage
-from litespark.data.stream.modules import PreparedDataModule, SequenceDataModule, build_data_module, prepared_folder
+from litespark.data.stream.modules import PreparedDataModule, SequenceDataModule
 from litespark.device import out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter

@@ -13,7 +13,7 @@ from litespark.benchmarks.step.huggingface import HuggingFaceTraining, build_mod
 from litespark.benchmarks.step.process import initial_weights
 from litespark.benchmarks.step.stepping import step_batches
 from litespark.benchmarks.step.variants import SETUPS
-from litespark.data.stream.modules import build_data_module
+from litespark.data.modules import build_data_module
 from litespark.launch import Ranks
 from litespark.run.preflight import preflight
 from litespark.training.optim import parameter_groups

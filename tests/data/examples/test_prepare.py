@@ -10,8 +10,8 @@ import pytest
 from litespark.data.examples import prepare as preparing
 from litespark.data.examples.prepare import prepare
 from litespark.data.manifest import Manifest
+from litespark.data.modules import build_data_module
 from litespark.data.prepare.check import check_prepared
-from litespark.data.stream.modules import build_data_module
 from litespark.data.tokenizer import Tokenizer
 from tests.data.examples.chats import assistant, config, user, write_lines, write_tokenizer
 

@@ -15,9 +15,10 @@ import zstandard
 from litespark.data.config import SyntheticConfig
 from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.manifest import Manifest
+from litespark.data.modules import build_data_module
 from litespark.data.prepare.prepare import prepare
 from litespark.data.stream import modules as streaming
-from litespark.data.stream.modules import SyntheticDataModule, build_data_module
+from litespark.data.stream.modules import SyntheticDataModule
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config
 from tests.data.s3_server import fill

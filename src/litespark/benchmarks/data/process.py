@@ -12,9 +12,9 @@ from typing import Any
 from litespark.data.config import PrepareConfig
 from litespark.data.libraries import library
 from litespark.data.manifest import Manifest
+from litespark.data.modules import build_data_module
 from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
-from litespark.data.stream.modules import build_data_module
 from litespark.data.text.reader import DocumentReader
 from litespark.data.text.sources import corpus
 from litespark.data.tokenizer_files import SUFFIX

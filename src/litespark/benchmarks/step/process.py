@@ -15,7 +15,8 @@ from litespark.benchmarks.step.training import BareTraining, LitesparkTraining
 from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS
 from litespark.data.manifest import Manifest
-from litespark.data.stream.modules import SequenceDataModule, build_data_module
+from litespark.data.modules import build_data_module
+from litespark.data.stream.modules import SequenceDataModule
 from litespark.device import device_of, out_of_memory
 from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter

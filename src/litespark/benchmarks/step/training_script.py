@@ -14,7 +14,7 @@ from typing import Any
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import counted_joules
 from litespark.child_process import PYTHON, run
-from litespark.data.stream.modules import build_data_module
+from litespark.data.modules import build_data_module
 from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.step import RoundRecord

@@ -10,8 +10,9 @@ from litespark.benchmarks.training.corpus import KIND_FIELD, TEXT_FIELD, CorpusS
 from litespark.benchmarks.training.variants import SELECTION, Composed, Variant
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import FILE as MANIFEST_FILE
+from litespark.data.modules import build_data_module
 from litespark.data.select.select import check_selection
-from litespark.data.stream.modules import TokenDataModule, build_data_module
+from litespark.data.stream.modules import TokenDataModule
 from litespark.metrics.records.training import Corpus, Dropped, PreparedCorpus
 from litespark.override_text import hydra_text
 from litespark.run.build import check_vocabulary

@@ -15,7 +15,7 @@ from litespark.benchmarks.training.runs import Training, Turns, train
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
 from litespark.child_process import Ended
 from litespark.config.settings import settings
-from litespark.data.stream.modules import build_data_module
+from litespark.data.modules import build_data_module
 from litespark.device import find
 from litespark.metrics.records.training import Corpus, Stream, TrainedModel, TrainedVariant, TrainingRecord
 from litespark.ranges import InnerShare, Minutes, Seed

@@ -15,12 +15,8 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from litespark.data.batch import batch_from_sequences
-from litespark.data.config import PrepareConfig, ReadingConfig, SourceConfig, SyntheticConfig
-from litespark.data.examples.config import ExamplesConfig
-from litespark.data.examples.prepare import ExamplesLookup
-from litespark.data.examples.prepare import prepare as prepare_examples
+from litespark.data.config import ReadingConfig, SyntheticConfig
 from litespark.data.manifest import Manifest
-from litespark.data.prepare.prepare import Lookup, prepare
 from litespark.data.storage import Storage
 from litespark.data.stream.cache import ChunkCache
 from litespark.data.stream.loader import MakeBatch, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
@@ -198,30 +194,3 @@ class SyntheticDataModule(SequenceDataModule):
         check_number("seed", seed, CountFromZero)
         splits = [DomainSequences({ONLY_DOMAIN: sequences}) for sequences in synthetic_sequences(config, seed)]
         super().__init__(splits, synthetic_manifest(config, seed), config, seed=seed, mesh=mesh)
-
-
-def prepared_folder(config: SourceConfig, known: Lookup | ExamplesLookup | None = None) -> Path | str:
-    """The prepared folder of a config, whole; prepared first where that has not been done."""
-    if isinstance(config, ExamplesConfig):
-        return prepare_examples(config, existing=known if isinstance(known, ExamplesLookup) else None)
-    assert isinstance(config, PrepareConfig)
-    place = prepare(config, existing=known if isinstance(known, Lookup) else None)
-    if place is None:
-        raise ValueError(
-            f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "
-            "whole data set. Start again when `litespark prepare` has ended on all nodes."
-        )
-    return place
-
-
-def build_data_module(
-    config: SourceConfig | SyntheticConfig, *, seed: int, mesh: Mesh | None = None, place: Path | str | None = None
-) -> SequenceDataModule:
-    """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been."""
-    if isinstance(config, SyntheticConfig):
-        return SyntheticDataModule(config, seed=seed, mesh=mesh)
-    if isinstance(config, ExamplesConfig):
-        from litespark.data.examples.stream import ExampleDataModule  # is a SequenceDataModule
-
-        return ExampleDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)
-    return TokenDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)

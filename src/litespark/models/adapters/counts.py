@@ -16,11 +16,8 @@ from torch import Tensor, nn
 
 from litespark.models.adapters.config import LoraAdapter
 from litespark.models.adapters.lora import adapted_layers, put_on
-from litespark.models.spec import ModelSpec, Recompute
+from litespark.models.spec import FAILS_WITHOUT_VALUES, ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig, resolve
-
-# what a model raises that asks for values where there are none
-_FAILS_WITHOUT_VALUES = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def _watched(model: nn.Module, spec: ModelSpec) -> tuple[int, int, dict[nn.Modul
             run()
         else:
             model(torch.zeros(1, 2, dtype=torch.int64, device="meta"))
-    except _FAILS_WITHOUT_VALUES:
+    except FAILS_WITHOUT_VALUES:
         return 0, 0, last
     finally:
         for hook in hooks:

@@ -22,12 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from litespark.models.huggingface.sizes import window_of
-from litespark.models.spec import Recompute
+from litespark.models.spec import FAILS_WITHOUT_VALUES, Recompute
 
 # a multiple of the chunks in which most linear attention computes
 _LENGTH = 64
-# what a model raises that asks for values where there are none, or that takes no such mask
-_FAILS_WITHOUT_VALUES = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError)
 
 
 class AttentionCount(NamedTuple):
@@ -96,7 +94,7 @@ def counts_of(model_or_config: Any) -> Counts:
         unknown = [name for name, rule in rules.items() if counted.get(name, 0) != rule.flops(length)]
         if unknown:
             others = [sum(_forward(model, length * times, masked).values()) for times in (2, 3)]
-    except _FAILS_WITHOUT_VALUES as error:
+    except FAILS_WITHOUT_VALUES as error:
         reason = f"PyTorch cannot count it without values: {type(error).__name__}: {error}".splitlines()[0]
         return Counts(trained, products, _alike(attention), products - _head(model), uncounted=reason)
     if unknown:
@@ -196,7 +194,7 @@ def _forward_either_way(model: nn.Module, length: int, layers: list[_Layer]) -> 
     """`_forward`, with a mask or else without one, and whether there was one."""
     try:
         return _forward(model, length, True, layers), True
-    except _FAILS_WITHOUT_VALUES:
+    except FAILS_WITHOUT_VALUES:
         layers.clear()
         return _forward(model, length, False, layers), False
 
