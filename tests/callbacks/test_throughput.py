@@ -151,3 +151,14 @@ def test_a_validation_within_a_window_is_in_no_step_and_a_checkpoint_holds_what_
     assert loop.logger.latest[names.STEP_MS_P95] == pytest.approx(1000)
     assert loop.logger.latest[names.TOKENS_PER_SECOND] == pytest.approx(48 / 3)
     assert loop.monitor.summary().steps == 3
+
+
+def test_a_step_whose_micro_batches_have_rollouts_between_has_all_the_time_that_it_trains(loop):
+    for _ in range(3):
+        for _ in range(2):
+            loop.clock.now += 0.5  # before a rollout
+            with loop.phases.during("rollout"):
+                loop.clock.now += 100
+        loop.take(1.0)
+    assert loop.logger.latest[names.STEP_MS_MEDIAN] == pytest.approx(2000)
+    assert loop.logger.latest[names.TOKENS_PER_SECOND] == pytest.approx(48 / 6)

@@ -25,6 +25,12 @@ def test_stages_start_from_the_run_before(tmp_path):
     losses = logged(runs / "sft", "validation/loss")
     assert losses[-1] < losses[0]
     stage = ["experiment=quickstart_dpo", f"run={runs / 'sft'}", "name=dpo", "budget.steps=2", "budget.tokens=null"]
-    train(*stage, *short, "trainer.log_every=1", "precision=fp32")
+    train(*stage, *short, "trainer.log_every=1", "precision=fp32", "trainer.validate_every=null")
     first = logged(runs / "dpo", "train/loss")[0]
     assert first == pytest.approx(math.log(2), abs=1e-4)  # the policy is its own reference before the first step
+    # ended between its last step and its last validation: the resume has no step left, and validates
+    record = json.loads((runs / "dpo" / "run.json").read_text())
+    (runs / "dpo" / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    before = len(logged(runs / "dpo", "validation/loss"))
+    train(f"resume={runs / 'dpo'}", *stage[:2], *short, "precision=fp32", "budget.steps=2", "budget.tokens=null")
+    assert len(logged(runs / "dpo", "validation/loss")) > before

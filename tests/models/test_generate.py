@@ -166,3 +166,10 @@ def test_any_model_with_sizes_and_a_cache_generates_and_others_are_refused():
     assert generate(Successor(), torch.tensor([[4]]), 4).tolist() == [[4, 5, 6, 0, 1]]
     with pytest.raises(ValueError, match="got a Linear, expected a model with `config` and `new_cache`"):
         generate(nn.Linear(1, 1), torch.tensor([[4]]), 4)
+
+
+def test_no_two_samples_have_the_same_random_numbers():
+    """Numbers of prompts of other lengths, as those of later steps are, and seeds too."""
+    keys = [(seed, prompt) for seed in (0, 7, 2**32) for prompt in (0, 7, 1 << 32, 1 << 32 | 7, 2 << 32 | 7, 1 << 94)]
+    draws = [tuple(row.tolist()) for seed, prompt in keys for row in uniforms(seed, [prompt], 3, 4)]
+    assert len(set(draws)) == 3 * len(keys)

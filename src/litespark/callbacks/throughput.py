@@ -15,6 +15,7 @@ from litespark.callbacks.phases import Phase, Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.device import device_of
 from litespark.metrics import names
+from litespark.metrics.energy import WITHIN_A_STEP
 from litespark.metrics.mfu import MfuMeter
 from litespark.metrics.throughput import Throughput, ThroughputMeter
 from litespark.training.module import TrainingModule
@@ -33,6 +34,7 @@ class ThroughputMonitor(StepCallback):
         # between steps; of the steps since the last synchronisation their counts and what they waited for data
         self._marks: list[Any] = []
         self._pending: list[tuple[tuple[int, int, int], float]] = []
+        self._begun_seconds = 0.0  # of the step under way, before phases within it
         self._waited = 0.0
         self._before_validation: Phase = "idle"
 
@@ -120,16 +122,25 @@ class ThroughputMonitor(StepCallback):
         self._device.synchronise()
         times: list[float | None] = [None] * len(self._pending)
         if self._device.has_timer:
-            times = [self._device.milliseconds(*pair) / 1e3 for pair in zip(self._marks, self._marks[1:], strict=False)]
+            spans = [self._device.milliseconds(*pair) / 1e3 for pair in zip(self._marks, self._marks[1:], strict=False)]
+            if self._pending:
+                spans[0] += self._begun_seconds
+                self._begun_seconds = 0.0
+            times = [*spans[: len(self._pending)]]
+            self._begun_seconds += sum(spans[len(self._pending) :])
         for ((tokens, _, pairs), waited), seconds in zip(self._pending, times, strict=True):
             self.meter.add_step(tokens, pairs, step_seconds=seconds, wait_seconds=waited)
         self._pending, self._marks = [], self._marks[-1:]
 
     def _phase_changed(self, before: Phase, after: Phase) -> None:
         if before == "train":
+            if after in WITHIN_A_STEP:
+                self._mark()
             self._decide()
             self.meter.pause()
         if after == "train":
+            if before not in WITHIN_A_STEP:
+                self._begun_seconds = 0.0
             self.meter.start()
             self._marks = []
             self._mark()

@@ -17,6 +17,8 @@ from litespark.metrics.records.base import parse, part
 log = logging.getLogger(__name__)
 
 Phase = Literal["train", "evaluate", "checkpoint", "idle", "reference", "rollout", "reward"]
+WITHIN_A_STEP: frozenset[Phase] = frozenset({"rollout", "reward"})
+"""Phases that lie between the micro-batches of a step."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 ACCOUNTS = (*PHASES, "lost")
 

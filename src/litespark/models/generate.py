@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from litespark.device import device_of
 from litespark.models.cache import Cache
 from litespark.models.compilation import uncompiled
+from litespark.models.evaluating import evaluating
 from litespark.models.sampling import Sampling, next_tokens, uniforms
 from litespark.models.spec import Generates, ModelSpec
 
@@ -70,17 +71,12 @@ def complete(
     numbers = range(len(prompts)) if numbers is None else numbers
     size = len(prompts) if at_once is None else max(1, at_once // samples)
     found = Completions([], [], [])
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), uncompiled(model):
-            for begin in range(0, len(prompts), size):
-                here = slice(begin, begin + size)
-                draws = uniforms(sampling.seed, list(numbers[here]), samples, sampling.max_new_tokens)
-                ids, logs = _sequences(model, prompts[here], sampling, samples, draws, eos_ids, vocab_size, any_rank)
-                _add(found, ids, logs, set(eos_ids))
-    finally:
-        model.train(training)
+    with evaluating(model), uncompiled(model):
+        for begin in range(0, len(prompts), size):
+            here = slice(begin, begin + size)
+            draws = uniforms(sampling.seed, list(numbers[here]), samples, sampling.max_new_tokens)
+            ids, logs = _sequences(model, prompts[here], sampling, samples, draws, eos_ids, vocab_size, any_rank)
+            _add(found, ids, logs, set(eos_ids))
     return found
 
 

@@ -35,9 +35,16 @@ def uniforms(seed: int, prompts: list[int], samples: int, count: int) -> Tensor:
 
     They are raw draws, whose streams NumPy promises for all versions, and fewer of them are the first of more.
     """
-    keys = [(seed, prompt, sample) for prompt in prompts for sample in range(samples)]
+    # of as many words each: numbers of other lengths would be laid end to end, and two keys be one
+    keys = [(*_words(seed), *_words(prompt), sample) for prompt in prompts for sample in range(samples)]
     raw = [np.random.PCG64(np.random.SeedSequence(key)).random_raw(count) for key in keys]
     return torch.from_numpy((np.array(raw, dtype=np.uint64).reshape(-1, count) >> np.uint64(11)) * 2.0**-53)
+
+
+def _words(number: int) -> tuple[int, int, int]:
+    """The 96 bits of a number in words of 32, the lowest first."""
+    low = 2**32 - 1
+    return number & low, number >> 32 & low, number >> 64
 
 
 def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:

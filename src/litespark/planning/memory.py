@@ -27,12 +27,13 @@ def training_state_bytes(
     *,
     keeps_casts: bool = False,
     trained: int | None = None,
+    reference: bool = False,
 ) -> int:
     """Bytes of weights, gradients and optimizer states on each of `shards` devices; activations come on top.
 
     `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied;
     `keeps_casts`: those of all others are kept in bf16. `trained`: the parameters of an adapter, beside which the
-    model is frozen.
+    model is frozen. `reference`: the weights of a second model are there, which is never trained.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if trained is not None:
@@ -46,6 +47,8 @@ def training_state_bytes(
     if isinstance(config, TakesFp8) and (keeps_casts or fp8 is not None):
         others = 0 if fp8 is None or keeps_casts else fp8.bf16_first + fp8.bf16_last
         whole += _CAST_BYTES * (config.num_layers - others) * sum(map(math.prod, config.linear_shapes().values()))
+    if reference:
+        whole += config.parameter_count() * _WEIGHT_BYTES
     return -(-whole // shards)
 
 

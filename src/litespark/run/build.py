@@ -65,6 +65,7 @@ class Run:
     data: SequenceDataModule
     recorder: RunRecorder
     energy: EnergyMonitor
+    reference: list[ReferenceModel]
     validation: Validation
     quality: CostOfQuality
     metrics: MetricsLogger
@@ -168,9 +169,11 @@ def build_run(
     target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
     quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
     module.task = running_task(parts, machine, data, throughput.phases)
-    reference = []
+    reference: list[ReferenceModel] = []
     if getattr(parts.task, "needs_reference", False):
-        about = {"precision": machine.precision, "ops": {op.op: op.used for op in record.ops}}
+        # two models may have the same weights and compute something else
+        of_config = {group: parts.resolved.get(group) for group in ("model", "precision", "adapter")}
+        about = {"chosen": machine.precision, "ops": {op.op: op.used for op in record.ops}, **of_config}
         cache = parts.logs / REFERENCES
         reference = [ReferenceModel(folder, cache, phases=throughput.phases, about=about)]
     fp8 = None
@@ -191,7 +194,7 @@ def build_run(
     all_loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, callbacks, all_loggers, state)
     metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
-    return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard)
+    return Run(folder, trainer, module, data, recorder, energy, reference, validation, quality, metrics, tensorboard)
 
 
 def _meters(

@@ -23,6 +23,7 @@ from litespark.run.build import Run
 from litespark.run.config import Parts
 from litespark.run.folder import SAMPLES
 from litespark.run.record import ProjectionRecord, ProjectionSettings, Status
+from litespark.tasks.grpo.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,11 @@ RESULTS = (
 def finish(parts: Parts, run: Run) -> None:
     """Validate, generate a sample, complete the record, write the report; every rank calls it."""
     run.recorder.attach(run.module)
+    for reference in run.reference if run.module.reference is None else []:  # a resume without a step left
+        reference.train_started(run.trainer, run.module)
     if run.module.validated_at != run.module.steps_taken:
         run.validation.validate(run.trainer, run.module)
-    run.quality.train_started(run.trainer, run.module)  # a resume without a step left has not trained
+    run.quality.train_started(run.trainer, run.module)  # nor begun this
     prompt, sample = parts.callbacks.sample_prompt, None
     if prompt is not None and isinstance(run.data, PreparedDataModule):
         sample = _sample(parts, run, prompt, Tokenizer.load(run.data.folder))
@@ -73,6 +76,8 @@ def finish(parts: Parts, run: Run) -> None:
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:
+    if isinstance(run.module.task, Policy):
+        run.module.task.close()
     run.recorder.throughput.phases.enter("idle")
     run.recorder.update(status, error)
     run.metrics.finalize(status)

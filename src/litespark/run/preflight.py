@@ -32,6 +32,7 @@ from litespark.run.cuda_graph import why_no_graph
 from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
+from litespark.tasks.grpo.settings import GRPO
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, residual_dtype
 
@@ -172,7 +173,10 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     keeps_casts = keeps_casts and activation_dtype(precision, device) == torch.bfloat16
     fp8 = parts.fp8 if precision == "fp8" else None
     trained = None if parts.adapter_counts is None else parts.adapter_counts.trained
-    needed = training_state_bytes(parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts, trained=trained)
+    second = isinstance(parts.task, GRPO) and parts.task.keeps_reference and trained is None
+    needed = training_state_bytes(
+        parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts, trained=trained, reference=second
+    )
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return

@@ -62,7 +62,6 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
         seq_len=data.seq_len,
         seed=parts.seed,
         during=during,
-        prompts_per_step=parts.trainer.global_batch_size,
         any_rank=machine.mesh.any if sharded else bool,
     )
     policy = Policy(settings, tools)

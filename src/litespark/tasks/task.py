@@ -80,12 +80,12 @@ class RollsOut(Protocol):
         """
         ...
 
-    def completions(self, steps: int) -> int:
-        """How many were sampled, over all ranks, for so many steps from the first on."""
+    def take_sampled(self) -> int:
+        """How many completions this rank sampled to learn from since the last call."""
         ...
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """What this rank has to keep for `step`, the next one: tensors and plain values."""
+        """What this rank has to keep for `step`, the next one: tensors and plain values by micro-batch, or nothing."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None: ...

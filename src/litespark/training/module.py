@@ -88,6 +88,7 @@ class TrainingModule(pl.LightningModule):
         self.reference: Reference | None = None
         self._host_counts = [0, 0, 0]
         self._micro_batches = 0  # of this step, rolled out so far
+        self._completions = 0
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
 
@@ -108,7 +109,7 @@ class TrainingModule(pl.LightningModule):
     @property
     def completions(self) -> int | None:
         """How many were sampled so far, over all ranks; None: the task samples none."""
-        return self.task.completions(self.steps_taken) if isinstance(self.task, RollsOut) else None
+        return self._completions if isinstance(self.task, RollsOut) else None
 
     def configure_model(self) -> None:
         """Build the model on the device of this rank, once; Lightning calls it before the first step."""
@@ -169,7 +170,11 @@ class TrainingModule(pl.LightningModule):
         in_a_row = (self._skips[1] + 1) * result.skipped
         longest = torch.maximum(self._skips[2], in_a_row)
         self._skips.copy_(torch.stack([self._skips[0] + result.skipped, in_a_row, longest]))
-        tokens, supervised, pairs, stop = self.mesh.sum([*self._host_counts, int(self.stop_requested)])
+        sampled = self.task.take_sampled() if isinstance(self.task, RollsOut) else 0
+        tokens, supervised, pairs, stop, sampled = self.mesh.sum(
+            [*self._host_counts, int(self.stop_requested), sampled]
+        )
+        self._completions += sampled
         self._host_counts, self._micro_batches = [0, 0, 0], 0
         self.last_step = (tokens, supervised, pairs)
         self.stop_agreed = stop > 0
@@ -263,6 +268,7 @@ class TrainingModule(pl.LightningModule):
         }
         if isinstance(self.task, RollsOut):
             checkpoint["litespark"]["rollouts"] = self.mesh.gather(self.task.state_dict(self.steps_taken))
+            checkpoint["litespark"]["completions"] = self._completions
         if (state := fp8.state_of(self.model)) is not None:
             checkpoint["litespark"]["fp8"] = fp8.saved(state, self.mesh)
 
@@ -286,13 +292,25 @@ class TrainingModule(pl.LightningModule):
                 log.warning("%s", line)
         if "loops" in checkpoint:  # as Lightning takes one without
             _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
-        rollouts = state.get("rollouts", [])
-        if (
-            isinstance(self.task, RollsOut) and len(rollouts) == self.mesh.world_size
-        ):  # else the task says what it lacks
-            self.task.load_state_dict(rollouts[self.mesh.rank], self.device)
+        self._completions = state.get("completions", 0)
+        if isinstance(self.task, RollsOut):
+            self._load_rollout(self.task, state.get("rollouts", []))
         if len(state["random"]) == self.mesh.world_size:
             self._restored_random = state["random"][self.mesh.rank]
+
+    def _load_rollout(self, task: RollsOut, by_rank: list[dict[str, Any]]) -> None:
+        """Give a task the rollout that its next step learns from, of as many ranks and micro-batches as made it."""
+        ranks, micro_batches = self.mesh.world_size, self.trainer.accumulate_grad_batches
+        held = {len(of_rank) for of_rank in by_rank}
+        if not any(held):
+            return
+        if (len(by_rank), held) != (ranks, {micro_batches}):
+            raise ValueError(
+                f"the checkpoint is between two steps of one rollout, of {len(by_rank)} processes and {max(held)} "
+                f"micro-batches each; got {ranks} processes and {micro_batches} micro-batches. Resume with as many, or "
+                "from a checkpoint at a multiple of task.num_iterations"
+            )
+        task.load_state_dict(by_rank[self.mesh.rank], self.device)
 
 
 def _count_whole_steps(checkpoint: dict[str, Any], steps: int, accumulate: int) -> None:

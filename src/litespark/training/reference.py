@@ -25,6 +25,7 @@ from litespark.atomic import write_whole
 from litespark.data.batch import TokenBatch
 from litespark.data.examples.batch import ExampleBatch
 from litespark.mesh import Mesh
+from litespark.models.evaluating import evaluating
 from litespark.tasks.sequences import log_probabilities
 
 AnyBatch = TypeVar("AnyBatch", bound=TokenBatch)
@@ -70,7 +71,6 @@ class Reference:
         return replace(batch, reference=self.splits[split][batch.examples].flatten())
 
 
-@torch.no_grad()
 def compute_reference(
     model: nn.Module,
     batches: Mapping[str, Iterable[TokenBatch]],
@@ -81,7 +81,6 @@ def compute_reference(
     forward_context: Callable[[], AbstractContextManager[object]],
 ) -> Reference:
     """The reference of `batches` of each split, which are those of this rank; a collective."""
-    model.eval()
     splits = {}
     for split, of_split in batches.items():
         numbers: list[Tensor] = []
@@ -92,12 +91,11 @@ def compute_reference(
                     f"a reference model needs examples: got batches of text ({type(batch).__name__}), expected data "
                     "of pairs or of rated completions, such as data=pairs"
                 )
-            with forward_context():
+            with evaluating(model), forward_context():
                 sums = log_probabilities(model, batch.to(device))
             numbers.append(batch.examples)
             values.append(sums.view(len(batch.examples), -1) if len(batch.examples) else sums.new_zeros(0, 1))
         splits[split] = _joined(mesh.gather(([each.numpy() for each in numbers], [v.cpu().numpy() for v in values])))
-    model.train()
     return Reference(splits, data)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from litespark.data.batch import TokenBatch
+from litespark.models.evaluating import evaluating
 from litespark.tasks.task import Task
 
 
@@ -21,11 +22,9 @@ def validate(
 ) -> dict[str, float]:
     """What `metrics` of `task` come to over the `batches` of all ranks; a collective."""
     metrics.reset()
-    model.eval()
-    with torch.no_grad(), forward_context():
+    with evaluating(model), forward_context():
         for batch in batches:
             task.evaluate(model, batch.to(device), metrics)
-    model.train()
     values = {name: float(value) for name, value in metrics.compute().items()}
     if "loss" not in values:
         raise ValueError(

@@ -12,8 +12,9 @@ from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
 from litespark.metrics.validation import Means
 from litespark.models.adapters.lora import disabled
+from litespark.models.evaluating import evaluating
 from litespark.tasks.grpo.losses import advantages, clipped_objective, divisor
-from litespark.tasks.grpo.rewards import REASONS, Reward
+from litespark.tasks.grpo.rewards import Reward
 from litespark.tasks.grpo.rollout import RolloutBatch, Tools, batch_of, completions_of, scores_of, seen
 from litespark.tasks.grpo.scoring import Scorer
 from litespark.tasks.grpo.settings import GRPO
@@ -40,11 +41,9 @@ class Policy:
         self.tools = tools
         self.scorer = Scorer(settings.rewards, seconds=settings.reward_seconds, own=own)
         self.observed = settings.observed
+        self.keeps_reference = settings.keeps_reference
         self._kept: dict[int, RolloutBatch] = {}
-
-    @property
-    def keeps_reference(self) -> bool:
-        return self.settings.beta > 0
+        self._sampled = 0
 
     def rolled(
         self, model: nn.Module, batch: TokenBatch, step: int, place: int, reference: nn.Module | None = None
@@ -81,14 +80,14 @@ class Policy:
             ids = [torch.tensor(prompt.sequences[0], dtype=torch.int64, device=device) for _, prompt in prompts]
             draws = [step << _STEP_BITS | number for number in numbers]
             completions = completions_of(self.settings, self.tools, model, ids, size, draws)
+        self._sampled += len(completions.ids)
         with self.tools.during("reward"):
             scores = scores_of(self.scorer, self.tools, [prompt for _, prompt in prompts], completions, size)
         return batch_of(self.settings, self.tools, prompts, completions, scores).to(device)
 
-    @torch.no_grad()
     def _compare(self, model: nn.Module, reference: nn.Module | None, batch: RolloutBatch) -> None:
         """Add what the reference model makes of the tokens: the one that is given, or `model` without its adapter."""
-        with self.tools.during("rollout"):
+        with self.tools.during("rollout"), evaluating(model):
             if reference is None:
                 with disabled(model):
                     batch.reference_logs = -token_losses(model, batch).nats
@@ -102,10 +101,10 @@ class Policy:
                 shift = advantages(-self.settings.beta * kl.view(-1, size), "rloo", "none").flatten()
                 batch.advantages += shift * batch.counted
 
-    def completions(self, steps: int) -> int:
-        """How many were sampled, over all ranks, for so many steps from the first on."""
-        settings = self.settings
-        return -(-steps // settings.num_iterations) * self.tools.prompts_per_step * settings.num_generations
+    def take_sampled(self) -> int:
+        """How many completions this rank sampled to learn from since the last call."""
+        sampled, self._sampled = self._sampled, 0
+        return sampled
 
     # ---------------------------------------------------------------- the task
 
@@ -170,9 +169,9 @@ class Policy:
         if numbers:
             scores = scores_of(self.scorer, self.tools, prompts, completions, 1)
             lengths = torch.tensor([len(one) for one in completions.ids], dtype=torch.float32)
-            rows = seen(scores, lengths, completions.ended)[: -len(REASONS)]
+            rows = seen(scores, lengths, completions.ended)
             loss = rows[:1] * torch.tensor([[-1.0, 1.0]])
-            metrics.update(torch.cat([loss, rows]))
+            metrics.update(torch.cat([loss, rows[:1], rows[2:]]))  # one completion has no deviation
 
     # ---------------------------------------------------------------- the state
 

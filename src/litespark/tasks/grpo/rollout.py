@@ -59,7 +59,7 @@ class Tools:
     Attributes:
         examples: the prompts of a split, "train" or "validation", by their number.
         decode: ids to text. ends: ids that end a completion. vocab_size: of the tokenizer.
-        seq_len: of packed sequences. prompts_per_step: over all ranks.
+        seq_len: of packed sequences.
         during: a context in which the run is in a phase, "rollout" or "reward".
         sample: completions of prompts; None: `models.generate.complete`.
         any_rank: see there.
@@ -73,7 +73,6 @@ class Tools:
     seq_len: int
     seed: int
     during: Callable[[Any], AbstractContextManager[None]]
-    prompts_per_step: int = 0
     any_rank: Callable[[bool], bool] = bool
     sample: Sampler | None = None
 

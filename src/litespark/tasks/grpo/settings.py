@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from litespark.config.settings import MAY_CHANGE, settings
+from litespark.config.settings import settings
 from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
 from litespark.metrics.validation import Means
@@ -42,10 +42,10 @@ class GRPO:
     """How much the KL divergence from the reference model, which is the policy before the first step, adds to the loss,
     or of `rloo` takes from the reward. Above 0 its weights are in memory and checkpoints too; not with an adapter."""
     num_iterations: Count = 1
-    """Optimizer steps that learn from one rollout."""
+    """Optimizer steps that learn from one rollout; the prompts of those behind the first are passed over."""
     importance_cap: Positive | None = None
     """Weighs each token by how much likelier the trainer finds it than the sampler did, at most by this; null: not."""
-    reward_seconds: Annotated[Positive, MAY_CHANGE] = 10.0
+    reward_seconds: Positive = 10.0
     """A function that takes longer for a group is ended, and the group is left out."""
     stop_ids: tuple[CountFromZero, ...] = ()
     """Ids that end a completion, beside the tokenizer's EOS and those of the model."""
@@ -71,6 +71,11 @@ class GRPO:
             )
 
     @property
+    def keeps_reference(self) -> bool:
+        """See `RollsOut`."""
+        return self.beta > 0
+
+    @property
     def observed(self) -> tuple[str, ...]:
         """See `Observes`."""
         rewards = [f"reward_{name.rpartition('.')[2]}" for name in self.rewards]
@@ -88,8 +93,9 @@ class GRPO:
         raise _not_running()
 
     def metrics(self, manifest: Manifest) -> Means:
-        """Of held-out prompts, a completion each: the loss is the mean reward below 0."""
-        return Means("loss", *self.observed[: -len(REASONS) - 3])
+        """Of held-out prompts, a completion each, and the groups that are left out: the loss is the mean reward below
+        0."""
+        return Means("loss", *(name for name in self.observed[:-3] if name != "reward_std"))
 
     def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
         raise _not_running()
