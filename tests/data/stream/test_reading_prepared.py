@@ -12,12 +12,12 @@ import pytest
 import torch
 import zstandard
 
+from litespark.data import modules
 from litespark.data.config import SyntheticConfig
 from litespark.data.loss_mask import IGNORE_INDEX
 from litespark.data.manifest import Manifest
 from litespark.data.modules import build_data_module
 from litespark.data.prepare.prepare import prepare
-from litespark.data.stream import modules as streaming
 from litespark.data.stream.modules import SyntheticDataModule
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config
@@ -114,7 +114,7 @@ def test_a_config_leads_to_all_of_its_domains_and_reading_settings(text, tmp_pat
 
 
 def test_a_node_that_has_to_wait_for_others_does_not_train(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "prepare", lambda config, existing: None)
+    monkeypatch.setattr(modules, "prepare", lambda config, existing: None)
     with pytest.raises(ValueError, match=r"data\.nodes=2: this node has prepared its part .* has ended on all nodes"):
         build_data_module(settings(text, tmp_path, nodes=2), seed=5)
 
