@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from litespark.data.examples.messages import BadExampleError
 from litespark.data.examples.templates import NAMED
 from tests.data.examples.chats import assistant, encoder, user, write_tokenizer
 
@@ -88,6 +89,37 @@ def test_a_template_that_does_not_show_tools_is_refused_and_one_that_does_gets_t
     made = with_template(folder, tmp_path, "{{ tools[0].function.name }}" + NAMED["chatml"])
     ids, _ = ids_and_weights(made, {"messages": TURNS[1:3], "tools": str(tools).replace("'", '"')})
     assert made.tokenizer.decode(ids).startswith("lookup")
+
+
+CALL = "{{ message.tool_calls[0].function.arguments | tojson }}"
+
+
+@pytest.mark.parametrize("template", [CALL, "{{ message.tool_calls[0].function.arguments + '' }}"])
+def test_arguments_of_calls_are_objects_or_json_as_the_template_has_them(folder, tmp_path, template):
+    made = with_template(folder, tmp_path, f"{NAMED['chatml']}{{% set message = messages[1] %}}{template}")
+    for given in ({"x": "é", "y": None}, '{"x": "é"}'):
+        call = {"type": "function", "function": {"name": "f", "arguments": given}}
+        asked = [user("q"), {"role": "assistant", "content": None, "tool_calls": [call]}, *TURNS[1:3]]
+        assert made.tokenizer.decode(ids_and_weights(made, {"messages": asked})[0]).endswith('{"x": "é"}')
+    call["function"]["arguments"] = {"x": "<|im_end|>"}
+    with pytest.raises(BadExampleError, match="holds <.im_end.>, which the template alone may write"):
+        made.example({"messages": asked})
+
+
+def test_a_template_that_writes_the_date_gives_the_same_each_day(folder, tmp_path, caplog):
+    made = with_template(folder, tmp_path, "{{ strftime_now('%d %b %Y') }}" + NAMED["chatml"])
+    assert made.tokenizer.decode(ids_and_weights(made, {"messages": TURNS})[0]).startswith("26 Jul 2024system")
+    assert "writes the date; it is 26 Jul 2024 in all examples" in caplog.text
+
+
+def test_many_turns_are_read_about_once(folder, tmp_path, monkeypatch):
+    made, read = with_template(folder, tmp_path, UNMARKED, seq_len=10**5), []
+    encode = made.chat.model.encode_rendered
+    monkeypatch.setattr(made.chat.model, "encode_rendered", lambda text: read.append(len(text)) or encode(text))
+    turns = [*TURNS[1:3] * 20]
+    expected = ids_and_weights(encoder(folder, chat_template="chatml", seq_len=10**5), {"messages": turns})
+    assert ids_and_weights(made, {"messages": turns}) == expected
+    assert sum(read) < 3 * max(read)
 
 
 def test_the_template_is_the_tokenizers_where_none_is_named_and_goes_with_it(tmp_path):

@@ -104,16 +104,24 @@ TALK = {"messages": [user("q"), assistant("a")]}
         ("conversations", {"messages": [user("q"), assistant("a", weight=-1)]}, "no_weight", "got weight -1"),
         ("conversations", {"messages": [user([{"type": "image"}]), assistant("a")]}, "no_text", "as content of user"),
         ("conversations", {"messages": [user("<|im_start|>"), assistant("a")]}, "special_token", "the template alone"),
+        ("conversations", {"messages": [user("q\ud800"), assistant("a")]}, "lone_surrogate", "half a character"),
         ("conversations", TALK | {"tools": "{"}, "no_tools", "text that is no JSON"),
+        (
+            "conversations",
+            {"instruction": "x", "output": "y"},
+            "missing_column",
+            "make prompt of instruction and input",
+        ),
         ("pairs", {"prompt": "q", "chosen": "a"}, "missing_column", "no rejected beside prompt, chosen, expected"),
         ("pairs", {"prompt": "q", "chosen": "a", "rejected": "a"}, "equal_chosen_and_rejected", "the same"),
         ("pairs", {"prompt": " ", "chosen": "a", "rejected": "b"}, "empty_prompt", "expected text"),
         ("pairs", {"chosen": "a", "rejected": "b"}, "empty_prompt", "no prompt that they share"),
         ("pairs", {"prompt": "q", "chosen": "a", "rejected": ""}, "empty_completion", "expected text"),
-        ("pairs", {"prompt": "q", "chosen": "a", "rejected": "b", "margin": "x"}, "no_margin", "expected a number"),
+        ("pairs", {"prompt": "q", "chosen": "a", "rejected": "b", "margin": float("nan")}, "no_margin", "got nan, exp"),
         ("rated", {"prompt": "q", "completion": "a", "label": "good"}, "no_label", "expected true or false"),
         ("rated", {"prompt": "", "completion": "a", "label": True}, "empty_prompt", "expected text"),
         ("prompts", {"prompt": ""}, "empty_prompt", "expected text"),
+        ("prompts", TALK, "ends_with_assistant", "last message is the assistant's, expected a user's"),
         ("prompts", {"prompt": "q\ud800"}, "lone_surrogate", "half a character"),
     ],
 )
@@ -134,6 +142,11 @@ def test_a_template_that_fails_costs_the_conversation(folder, tmp_path):
 def test_records_of_one_prompt_are_of_one_split():
     pair = {"chosen": "what? this", "rejected": "what? those"}
     assert split_key({"prompt": "x", "completion": "a"}) == split_key({"prompt": "x", "completion": "b"})
-    assert split_key(pair) == split_key({"chosen": "what? thin", "rejected": "what? thou"}) == "what? th"
+    assert split_key(pair) == split_key({"chosen": "what? thin", "rejected": "what? thou"}) == '"what? th"'
+    talk = "Human: q\n\nAssistant:"
+    assert split_key({"chosen": f"{talk} Yes", "rejected": f"{talk} You"}) == split_key(
+        {"chosen": talk, "rejected": talk}
+    )
+    assert split_key({"prompt": "", "completion": "a"}) != split_key({"prompt": "", "completion": "b"})
     assert split_key({"messages": [user("q"), assistant("a")]}) == split_key({"messages": [user("q"), assistant("b")]})
     assert split_key({"messages": [user("q"), assistant("a")]}) != split_key({"messages": [user("r"), assistant("a")]})

@@ -111,14 +111,27 @@ def test_text_is_refused_for_examples_and_examples_for_text(settings, tmp_path):
         build_data_module(text_config(folder, tmp_path), seed=1)
 
 
+def test_nothing_is_read_twice_and_no_prompt_of_validation_is_trained_on(settings, tmp_path, caplog):
+    talks = [{"conversations": [{"from": "human", "value": f"q{n}"}, {"from": "gpt", "value": "a"}]} for n in range(9)]
+    source = tmp_path / "set"
+    for name, rows in (("train-0", talks), ("train-1", talks), ("validation", [*talks[:2], *talks[:1]])):
+        write_lines(source / f"{name}.jsonl", rows)
+    folder = prepare(settings(source=source, chat_template="chatml"))
+    manifest = Manifest.read(folder)
+    assert manifest.dropped.by_rule() == {"reading/duplicate_shard": 9, "split/prompt_in_validation": 2}
+    assert {split: counts.documents for split, counts in manifest.splits.items()} == {"train": 7, "validation": 3}
+    assert "answers end with" not in caplog.text
+    assert check_prepared(folder)[1] == []
+
+
 def test_parquet_is_read_with_all_its_columns_and_its_own_splits(settings, tmp_path):
     talks = [{"messages": [user(f"q{n}"), assistant(f"a{n}", weight=None if n else 2.0)]} for n in range(4)]
-    for split, rows in (("train", talks), ("test", talks[:1]), ("validation", talks[:1])):
+    for split, rows in (("train", talks), ("test", talks[:1]), ("validation", talks[3:])):
         (tmp_path / "set").mkdir(exist_ok=True)
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "set" / f"{split}-0.parquet")
     folder = prepare(settings(source=tmp_path / "set", chat_template="chatml"))
     examples = build_data_module(settings(source=folder, chat_template="chatml"), seed=1).examples("train")
-    assert [example.weights[0].max() for example in map(examples.__getitem__, range(len(examples)))] == [2, 1, 1, 1]
+    assert [example.weights[0].max() for example in map(examples.__getitem__, range(len(examples)))] == [2, 1, 1]
     shutil.rmtree(folder / "validation")
     with pytest.raises(ValueError, match=r"validation/text/examples.arrow has 0 bytes"):
         build_data_module(settings(source=folder, chat_template="chatml"), seed=1)

@@ -5,8 +5,11 @@ count. Else a turn is what the template adds to the conversation before it, read
 prefix of the whole: a template that rewrites earlier turns is refused.
 """
 
+import json
+import logging
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -14,22 +17,33 @@ import numpy as np
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from numpy.typing import NDArray
 
-from litespark.data.examples.messages import ASSISTANT, BadExampleError, Message, shared
+from litespark.data.examples.messages import ASSISTANT, BadExampleError, Message, shared, with_text_arguments
 from litespark.data.libraries import library
+from litespark.data.text.document import encodable
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizers_model import TokenizersModel
 
+log = logging.getLogger(__name__)
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = datetime(2024, 7, 26)
+"""Of templates that write the date: that of Llama 3 where a template has no clock."""
+# rendered data may hold no function, so that the clock is one of the template's own
+_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{- format"
+    + "".join(f" | replace('%{code}', '{_TODAY.strftime('%' + code)}')" for code in "aAbBdmyYjHIMSp")
+    + " -}}{%- endmacro -%}"
+)
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text and ids; `offsets` are the characters of each id, `marks` what the template marks."""
+    """A conversation as text and ids: the first character of each id and the one behind it, and what is marked."""
 
     text: str
     ids: list[int]
-    offsets: list[Span]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     marks: list[Span]
 
 
@@ -44,6 +58,14 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.named = named
         self.marked = _MARKED.search(source) is not None
+        if "strftime_now" in source:
+            log.warning(
+                "data.chat_template (%s) writes the date; it is %s in all examples, so that they are the same each day",
+                named,
+                f"{_TODAY:%d %b %Y}",
+            )
+            source = _CLOCK + source
+        self._source = source
         if not isinstance(tokenizer.model, TokenizersModel):
             raise ValueError(
                 "data.tokenizer: got a sentencepiece model, expected a tokenizer.json for conversations: it states the "
@@ -60,7 +82,9 @@ class ChatTemplate:
 
     def prompt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> NDArray[np.int32]:
         """(n,) ids of a conversation up to where the assistant begins its answer."""
-        return np.array(self._render(messages, tools, ready=True).ids, dtype=np.int32)
+        self._require_shown(messages, tools)
+        text, _ = self._written(messages, tools, ready=True)
+        return np.array(self.model.encode_rendered(text).ids, dtype=np.int32)
 
     def conversation(
         self, messages: list[Message], tools: list[dict[str, Any]] | None, weights: list[float]
@@ -70,7 +94,8 @@ class ChatTemplate:
         BadExampleError: nothing is trained, the template refuses the conversation, or a message holds the text of a
         special token. ValueError: the template leaves out what is trained, its end, or rewrites earlier turns.
         """
-        whole = self._render(messages, tools)
+        self._require_shown(messages, tools)
+        whole = self._rendered(messages, tools)
         trained = np.zeros(len(whole.ids), dtype=np.float32)
         if not any(weights):
             raise BadExampleError("nothing_trained", "got no message of the assistant with a weight, expected one")
@@ -110,10 +135,10 @@ class ChatTemplate:
         """The ids that the template adds for message `number`, down to the token that ends it."""
         if number == 0:
             raise BadExampleError("begins_with_assistant", "the first message is the assistant's, expected a user's")
-        before = self._render(messages[:number], tools, ready=True)
+        before, _ = self._written(messages[:number], tools, ready=True)
         last = number == len(messages) - 1
-        after = whole if last else self._render(messages[: number + 1], tools)
-        for earlier in (before.text, after.text):
+        after = whole.text if last else self._written(messages[: number + 1], tools)[0]
+        for earlier in (before, after):
             if not whole.text.startswith(earlier):
                 place = shared(earlier, whole.text)
                 raise self.refused(
@@ -121,10 +146,11 @@ class ChatTemplate:
                     f"{whole.text[place:][:60]!r}), so that what the assistant wrote cannot be told",
                     "add the marks",
                 )
-        begin = len(before.ids)
-        if whole.ids[:begin] != before.ids:
+        begin, end = (int(np.searchsorted(whole.starts, len(earlier))) for earlier in (before, after))
+        # a special token parts a text: what stands before it does not change the ids behind it
+        same = next((i for i in range(begin - 1, 0, -1) if whole.ids[i] in self.special), 0)
+        if self.model.encode_rendered(before[whole.starts[same] if same else 0 :]).ids != whole.ids[same:begin]:
             raise BadExampleError("joined_tokens", "the answer's first token reaches into the prompt, expected its own")
-        end = next((i for i in range(begin, len(whole.ids)) if whole.offsets[i][0] >= len(after.text)), len(whole.ids))
         # line breaks behind the end of a turn are written by the template, not by the model
         ends = [i for i in range(begin, end) if whole.ids[i] in self.special]
         return begin, (ends[-1] + 1 if ends else end)
@@ -144,24 +170,43 @@ class ChatTemplate:
             "use a template whose tokens the tokenizer has, such as plain",
         )
 
-    def _render(self, messages: list[Message], tools: list[dict[str, Any]] | None, *, ready: bool = False) -> Rendered:
-        self._require_shown(messages, tools)
+    def _rendered(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Rendered:
+        text, marks = self._written(messages, tools)
+        encoding = self.model.encode_rendered(text)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        return Rendered(text, encoding.ids, offsets[:, 0], offsets[:, 1], marks)
+
+    def _written(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None, *, ready: bool = False
+    ) -> tuple[str, list[Span]]:
+        """What the template makes of a conversation, `ready` for an answer, and what it marks of that."""
         shown = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
         try:
-            texts, marks = self._library.render_jinja_template(
-                [shown],
-                tools=tools,
-                chat_template=self.source,
-                return_assistant_tokens_mask=self.marked,
-                add_generation_prompt=ready,
-                **self._names,
-            )
+            try:
+                text, marks = self._by_template(shown, tools, ready)
+            except TypeError:
+                # one that adds the arguments of calls to a text
+                text, marks = self._by_template([with_text_arguments(message) for message in shown], tools, ready)
         except TemplateSyntaxError as error:
             raise self.refused(f"it is not Jinja as transformers has it ({error})", "mend it") from error
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise BadExampleError("template_error", f"the chat template ({self.named}) fails: {error}") from error
-        encoding = self.model.encode_rendered(texts[0])
-        return Rendered(texts[0], encoding.ids, encoding.offsets, marks[0] if marks else [])
+        if not encodable(text):
+            raise BadExampleError("lone_surrogate", "a message has half a character, expected UTF-8")
+        return text, marks
+
+    def _by_template(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None, ready: bool
+    ) -> tuple[str, list[Span]]:
+        texts, marks = self._library.render_jinja_template(
+            [messages],
+            tools=tools,
+            chat_template=self._source,
+            return_assistant_tokens_mask=self.marked,
+            add_generation_prompt=ready,
+            **self._names,
+        )
+        return texts[0], marks[0] if marks else []
 
     def _require_shown(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> None:
         """Refuse what the template would leave out, and text that would become a special token."""
@@ -169,18 +214,19 @@ class ChatTemplate:
         for name, there in (("tools", tools), ("tool_calls", calls)):
             if there and name not in self.source:
                 raise self.refused(f"it does not show {name}, which examples have", "use that of a model with tools")
-        for message in messages:
-            if match := self._special_text.search(message["content"]):
-                raise BadExampleError(
-                    "special_token", f"a message holds {match.group()}, which the template alone may write"
-                )
+        if match := self._special_text.search(json.dumps([messages, tools], ensure_ascii=False)):
+            raise BadExampleError(
+                "special_token", f"a message holds {match.group()}, which the template alone may write"
+            )
 
     @cached_property
     def _special_text(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, sorted(self.special.values(), key=len, reverse=True))))
+        """The special tokens as they stand in JSON."""
+        texts = (json.dumps(text, ensure_ascii=False)[1:-1] for text in self.special.values())
+        return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
 
 
 def _ids_of(whole: Rendered, begin: int, end: int) -> Span:
     """The ids that hold characters begin..end-1."""
-    held = [i for i, (first, behind) in enumerate(whole.offsets) if first < end and behind > begin]
-    return (held[0], held[-1] + 1) if held else (0, 0)
+    first, behind = np.searchsorted(whole.ends, begin, side="right"), np.searchsorted(whole.starts, end)
+    return (int(first), int(behind)) if first < behind else (0, 0)

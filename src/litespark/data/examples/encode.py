@@ -1,6 +1,7 @@
 """Records to examples: which columns a format takes, and how prompts and completions become ids and weights."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -93,8 +94,8 @@ class ExampleEncoder:
             raise BadExampleError("equal_chosen_and_rejected", "chosen and rejected are the same, expected two answers")
         about: Record = {}
         if (margin := record.get(MARGIN)) is not None:
-            if isinstance(margin, bool) or not isinstance(margin, int | float):
-                raise BadExampleError("no_margin", f"margin: got {margin!r:.80}, expected a number")
+            if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
+                raise BadExampleError("no_margin", f"margin: got {margin!r:.80}, expected a finite number")
             about[MARGIN] = float(margin)
         if isinstance(chosen, list) != isinstance(rejected, list):
             raise BadExampleError("no_messages", "chosen and rejected: got text and messages, expected two of a kind")
@@ -183,15 +184,19 @@ class ExampleEncoder:
 
 
 def split_key(record: Record) -> str:
-    """What decides the split of a record, its prompt, so that a prompt is never in both."""
+    """What decides the split of a record, its prompt, so that a prompt is never in both.
+
+    Of two texts it is what both begin with, as `Human: …` and `Assistant:` have it without what two answers share.
+    """
     for column in ("prompt", "messages", "chosen", "completion"):
-        if (value := record.get(column)) is None:
+        if not (value := record.get(column)):
             continue
         if column == "chosen" and isinstance(value, str) and isinstance(record.get("rejected"), str):
-            return value[: shared(value, record["rejected"])]
+            same = value[: shared(value, record["rejected"])]
+            value = same.rpartition("Assistant:")[0] or same
         if isinstance(value, list):
             roles = [message.get("role") if isinstance(message, dict) else None for message in value]
-            value = value[: roles.index(ASSISTANT)] if ASSISTANT in roles else value
+            value = (value[: roles.index(ASSISTANT)] if ASSISTANT in roles else value) or value
         return json.dumps(value, sort_keys=True, default=str)
     return ""
 
@@ -202,8 +207,10 @@ def _has(record: Record, column: str) -> bool:
 
 def _column(record: Record, column: str, wanted: str) -> Any:
     if not _has(record, column):
+        hint = "" if "instruction" not in record else "; make prompt of instruction and input, and completion of output"
         raise BadExampleError(
-            "missing_column", f"got no {column} beside {', '.join(record) or 'nothing'}, expected {EXPECTED[wanted]}"
+            "missing_column",
+            f"got no {column} beside {', '.join(record) or 'nothing'}, expected {EXPECTED[wanted]}{hint}",
         )
     return record[column]
 
@@ -234,6 +241,8 @@ def _require_prompt(prompt: Any) -> None:
     contents: Iterable[Any] = prompt if isinstance(prompt, list) else [{"content": prompt}]
     if not any(isinstance(entry, dict) and str(entry.get("content") or "").strip() for entry in contents):
         raise BadExampleError("empty_prompt", f"prompt: got {prompt!r:.80}, expected text")
+    if isinstance(prompt, list) and _role(prompt[-1:]) == ASSISTANT:
+        raise BadExampleError("ends_with_assistant", "prompt: its last message is the assistant's, expected a user's")
 
 
 def _require_answers(messages: list[Message], first: int) -> None:

@@ -6,16 +6,20 @@ from litespark.data.dropped import DroppedDocuments
 from litespark.data.examples.config import ExamplesConfig
 from litespark.data.examples.encode import EXPECTED, TOO_LONG
 from litespark.data.examples.messages import BadExampleError
-from litespark.data.examples.records import Record
+from litespark.data.examples.records import COPY, Record
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.reader import READING
 
-_LENGTH = f"length/{TOO_LONG}"
+PROMPT_IN_VALIDATION = "prompt_in_validation"
+"""Why a record of the source's training split is left out."""
+_LENGTH, _COPY = f"length/{TOO_LONG}", f"{READING}{COPY}"
+_RULES = {TOO_LONG: _LENGTH, PROMPT_IN_VALIDATION: f"split/{PROMPT_IN_VALIDATION}"}
 _JUDGED_OVER = 10_000
 
 
 class LeftOut:
-    """`dropped` goes into the manifest: `reading/REASON` for what is bad, `length/too_long` for what does not fit."""
+    """`dropped` goes into the manifest: `reading/REASON` for what is bad or in a copied file, `length/too_long` for what
+    does not fit, `split/prompt_in_validation` for what is held out."""
 
     def __init__(self, config: ExamplesConfig) -> None:
         self.config = config
@@ -26,7 +30,7 @@ class LeftOut:
 
     def add(self, split: str, record: Record, error: BadExampleError) -> None:
         """Count one; ValueError: they are too many already."""
-        rule = _LENGTH if error.reason == TOO_LONG else f"{READING}{error.reason}"
+        rule = _RULES.get(error.reason, f"{READING}{error.reason}")
         text = record.excerpt or str(record.content)
         size = record.size or len(text.encode("utf-8", "replace"))
         self.dropped.add(
@@ -55,7 +59,7 @@ class LeftOut:
 
     @property
     def _bad(self) -> int:
-        return self.dropped.documents(READING)
+        return self.dropped.documents(READING) - self.dropped.documents(_COPY)
 
     @property
     def _seen(self) -> int:
@@ -65,7 +69,8 @@ class LeftOut:
         return ", ".join(f"{rule.partition('/')[2]}: {count}" for rule, count in self.dropped.by_rule().items())
 
     def _too_many(self) -> ValueError:
-        reasons = Counter({rule: count for rule, count in self.dropped.by_rule().items() if rule.startswith(READING)})
+        counts = self.dropped.by_rule().items()
+        reasons = Counter({rule: count for rule, count in counts if rule.startswith(READING) and rule != _COPY})
         first = "; ".join(self._first[rule] for rule, _ in reasons.most_common(3))
         share = self.config.max_bad_share
         return ValueError(

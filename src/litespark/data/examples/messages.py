@@ -9,6 +9,7 @@ from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
 ASSISTANT = "assistant"
+_SHARE_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 Message = dict[str, Any]
 
 
@@ -30,7 +31,7 @@ def messages_in(value: Any, column: str) -> list[Message]:
 def _message(entry: Any, column: str) -> Message:
     if not isinstance(entry, dict):
         raise BadExampleError("no_messages", f"{column}: got {entry!r:.80}, expected messages with role and content")
-    message = {key: value for key, value in entry.items() if value is not None}
+    message = _stated(entry)
     if (role := message.get("role")) not in ROLES:
         raise BadExampleError("unknown_role", f"{column}: got role {role!r:.80}, expected {', '.join(ROLES)}")
     content = message.get("content")
@@ -45,7 +46,59 @@ def _message(entry: Any, column: str) -> Message:
     weight = message.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
         raise BadExampleError("no_weight", f"{column}: got weight {weight!r:.80}, expected a number of at least 0")
+    if calls := message.get("tool_calls"):
+        message["tool_calls"] = [_with_arguments(call) for call in calls] if isinstance(calls, list) else calls
     return message | {"content": content}
+
+
+def _stated(value: Any) -> Any:
+    """Without the entries that are null: a table gives each record the names that any record has."""
+    if isinstance(value, dict):
+        return {key: _stated(entry) for key, entry in value.items() if entry is not None}
+    return [_stated(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _with_arguments(call: Any) -> Any:
+    """A call whose arguments are an object, as templates expect them; an API of chats has its JSON."""
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return call
+    function = function | ({"arguments": arguments} if isinstance(arguments, dict) else {})
+    return call | {"function": function} if "function" in call else function
+
+
+def with_text_arguments(message: Message) -> Message:
+    """A message whose calls have their arguments as JSON, for a template that writes them as they are."""
+    calls = []
+    for call in message.get("tool_calls") or []:
+        function = call.get("function", call)
+        text = json.dumps(function.get("arguments"), ensure_ascii=False)
+        calls.append(
+            call | ({"function": function | {"arguments": text}} if "function" in call else {"arguments": text})
+        )
+    return message | {"tool_calls": calls} if calls else message
+
+
+def standard(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose `conversations` of `from` and `value`, as ShareGPT has them, are `messages`."""
+    talk = record.get("conversations")
+    if record.get("messages") is not None or not isinstance(talk, list):
+        return record
+    messages = [_of_share(entry) for entry in talk]
+    if isinstance(system := record.get("system"), str) and system.strip():
+        messages = [{"role": "system", "content": system}, *messages]
+    return {key: value for key, value in record.items() if key != "conversations"} | {"messages": messages}
+
+
+def _of_share(entry: Any) -> Any:
+    if not isinstance(entry, dict) or not {"from", "value"} <= entry.keys():
+        return entry
+    known = {key: value for key, value in entry.items() if key not in ("from", "value")}
+    return {"role": _SHARE_ROLES.get(entry["from"], entry["from"]), "content": entry["value"]} | known
 
 
 def weights_of(messages: list[Message], first: int = 0) -> list[float]:
@@ -73,4 +126,4 @@ def tools_in(value: Any) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise BadExampleError("no_tools", f"tools: got {value!r:.80}, expected a list of JSON schemas")
-    return value
+    return [_stated(tool) for tool in value]

@@ -24,7 +24,7 @@ from litespark.data.text.files import SourceFile
 from litespark.data.text.sources import Corpus, list_source
 from litespark.data.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same records are written differently."""
 
 

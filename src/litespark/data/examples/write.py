@@ -17,7 +17,7 @@ from litespark.data.chunks import ChunkRecord
 from litespark.data.examples.config import ExamplesConfig
 from litespark.data.examples.encode import DESIRABLE, MARGIN, ExampleEncoder, split_key
 from litespark.data.examples.example import Example
-from litespark.data.examples.left_out import LeftOut
+from litespark.data.examples.left_out import PROMPT_IN_VALIDATION, LeftOut
 from litespark.data.examples.messages import BadExampleError
 from litespark.data.examples.mismatched import Mismatched
 from litespark.data.examples.records import Record, read_records
@@ -54,7 +54,7 @@ class _Split:
     mismatched: Mismatched | None = None
     """Of rated completions, which get a second sequence."""
     end: int | None = None
-    """The last id that the first example trains."""
+    """The last special token that the first example trains, or id."""
 
     def __post_init__(self) -> None:
         self.path.parent.mkdir(parents=True)
@@ -72,7 +72,9 @@ class _Split:
             self.bytes += int(self.token_bytes[ids].sum())
             np.add.at(self.frequencies, ids[weights > 0], 1)
         if self.end is None and example.weights[0].any():
-            self.end = int(example.sequences[0][np.flatnonzero(example.weights[0])[-1]])
+            trained = example.sequences[0][example.weights[0] > 0]
+            special = trained[self.token_bytes[trained] == 0]
+            self.end = int((special if special.size else trained)[-1])
         mine = {MARGIN, DESIRABLE} & example.about.keys()
         self.columns = mine if self.columns is None else self.columns & mine
 
@@ -106,10 +108,13 @@ def write_folder(name: str, config: ExamplesConfig, corpus: Corpus, encoder: Exa
         for split in (TRAIN, VALIDATION)
     }
     left_out = LeftOut(config)
+    held_out: set[float] | None = set() if corpus.validation else None
     for split, record in _dealt(config, corpus, scratch):
         try:
             if record.fault:
                 raise BadExampleError(record.fault, record.excerpt)
+            if held_out is not None:
+                _require_apart(held_out, split, record)
             example = encoder.example(record.content)
         except BadExampleError as error:
             left_out.add(split, record, error)
@@ -145,9 +150,12 @@ def write_folder(name: str, config: ExamplesConfig, corpus: Corpus, encoder: Exa
 
 
 def _dealt(config: ExamplesConfig, corpus: Corpus, scratch: Path) -> Iterator[tuple[str, Record]]:
-    """(split, record) of all records: by the splits of the source where it has some, else by their groups."""
+    """(split, record) of all records: by the splits of the source where it has some, else by their groups.
+
+    What validates comes first.
+    """
     if corpus.validation:
-        for split, files in ((TRAIN, corpus.training), (VALIDATION, corpus.validation)):
+        for split, files in ((VALIDATION, corpus.validation), (TRAIN, corpus.training)):
             yield from ((split, record) for record in read_records(files, config, scratch))
         return
     records = read_records(corpus.training, config, scratch)
@@ -161,6 +169,15 @@ def _dealt(config: ExamplesConfig, corpus: Corpus, scratch: Path) -> Iterator[tu
 
 def _group(record: Record) -> str:
     return split_key(record.content) if record.group is None else record.group
+
+
+def _require_apart(held_out: set[float], split: str, record: Record) -> None:
+    """Raise BadExampleError for a training record whose prompt is one of the validation, which `held_out` collects."""
+    prompt = share_of(_group(record))
+    if split == VALIDATION:
+        held_out.add(prompt)
+    elif prompt in held_out:
+        raise BadExampleError(PROMPT_IN_VALIDATION, "its prompt is one of the validation, expected one of its own")
 
 
 def _warn_of_another_end(training: _Split, tokenizer: Tokenizer) -> None:
