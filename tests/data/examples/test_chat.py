@@ -102,7 +102,7 @@ def test_arguments_of_calls_are_objects_or_json_as_the_template_has_them(folder,
         asked = [user("q"), {"role": "assistant", "content": None, "tool_calls": [call]}, *TURNS[1:3]]
         assert made.tokenizer.decode(ids_and_weights(made, {"messages": asked})[0]).endswith('{"x": "é"}')
     call["function"]["arguments"] = {"x": "<|im_end|>"}
-    with pytest.raises(BadExampleError, match="holds <.im_end.>, which the template alone may write"):
+    with pytest.raises(BadExampleError, match=r"holds <\|im_end\|>, which the template alone"):
         made.example({"messages": asked})
 
 
