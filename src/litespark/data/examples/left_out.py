@@ -18,8 +18,8 @@ _JUDGED_OVER = 10_000
 
 
 class LeftOut:
-    """`dropped` goes into the manifest: `reading/REASON` for what is bad or repeated, `length/too_long` for what does not
-    fit, `split/prompt_in_validation` for what is held out."""
+    """`dropped` goes into the manifest: `reading/REASON` for what is bad or repeated, `length/too_long` for what does
+    not fit, `split/prompt_in_validation` for what is held out."""
 
     def __init__(self, config: ExamplesConfig) -> None:
         self.config = config
