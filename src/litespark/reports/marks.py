@@ -17,9 +17,10 @@ from jinja2 import TemplateError, Undefined
 
 from litespark.metrics.records.index import read_entry, read_index
 from litespark.metrics.records.step import StepRecord
+from litespark.metrics.records.tasks import TasksRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_round import Interval
-from litespark.reports import families, quantities, results, step_rows, training
+from litespark.reports import families, quantities, results, step_rows, tasks, training
 from litespark.reports.page import Templates
 from litespark.reports.table import Column
 
@@ -94,6 +95,11 @@ def _values(record: Any) -> dict[str, Any]:
     elif isinstance(record, StepRecord):
         values["rows"] = step_rows.rows(record)
         values["ratios"] = {variant.name: step_rows.ratios(record, variant.name) for variant in record.variants}
+    elif isinstance(record, TasksRecord):
+        values["rows"] = tasks.rows(record)
+        values["ratios"] = {name: {} for name, _ in tasks.compared(record)}
+        for name, other in tasks.compared(record):
+            values["ratios"][name][other] = tasks.ratio(record, name, other)
     return values
 
 

@@ -16,7 +16,7 @@ from litespark.metrics.records.index import AnyRecord, read_record
 from litespark.metrics.records.traffic import FamiliesRecord, FamilyTraffic, TrafficRecord
 from litespark.metrics.records.training import RunFailure
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
-from tests.metrics import ablation_records, data_records, step_records, training_records
+from tests.metrics import ablation_records, data_records, step_records, tasks_records, training_records
 from tests.metrics.records.hand_made import NOON, fp8_record, make_record, ops_record, profile_record
 from tests.properties import given, settings, st
 
@@ -33,6 +33,7 @@ MADE = {
     "equal": training_records.equal_tokens,
     "target": training_records.to_target,
     "corpus": training_records.selecting,
+    "tasks": tasks_records.tasks_record,
 }
 
 
@@ -103,6 +104,12 @@ FAULTS = [
     ("target", "target_bits_per_byte", 2.45, r"2\.4 before the end, expected the run to end"),
     ("target", "target_bits_per_byte", 1.0, "got 1000, expected the 100000 of the budget"),
     ("corpus", "variants.1.prepared.validation_hash", "other", r"variants\.validation_hash: expected the same"),
+    # tasks
+    ("tasks", "variants.1.rounds.0.tokens", 999, r"dpo_trl\.rounds\[0\]\.tokens: got 999, expected 1000"),
+    ("tasks", "variants.2.rounds.1.examples_hash", "other", "examples_hash: got other, expected of sft"),
+    ("tasks", "variants.0.rounds.0.places", 999, "places: got 999 for 1000 tokens"),
+    ("tasks", "variants.0.rounds.0.seconds.1", ..., "seconds: got 1 steps, expected 2"),
+    ("tasks", "variants.0.rounds.0.joules_reason", None, "either joules or a reason"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from litespark.cli.bench.parts import data, ops, profile, traffic
 from litespark.cli.bench.steps import ablation, step
+from litespark.cli.bench.tasks import tasks
 from litespark.cli.bench.training import parity, selection, to_loss
 
-BENCHES = (ablation, data, ops, parity, profile, selection, step, to_loss, traffic)
+BENCHES = (ablation, data, ops, parity, profile, selection, step, tasks, to_loss, traffic)

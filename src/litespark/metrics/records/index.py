@@ -14,6 +14,7 @@ from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.origin import Provenance, Record
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import StepRecord
+from litespark.metrics.records.tasks import TasksRecord
 from litespark.metrics.records.traffic import FamiliesRecord, TrafficRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.run.record import RunRecord
@@ -27,6 +28,7 @@ AnyRecord = Annotated[
     | TrafficRecord
     | FamiliesRecord
     | TrainingRecord
+    | TasksRecord
     | DataRecord,
     Field(discriminator="schema"),
 ]
