@@ -72,7 +72,7 @@ def test_a_folder_is_adapted_resumed_and_exported_for_peft_and_merged(tmp_path, 
     with pytest.raises(ValueError, match="holds other weights than those that the adapter"):
         load_trained(cut)
     shutil.rmtree(theirs)
-    with pytest.raises(ValueError, match=r"the model it stands on is not there: .*; put it back"):
+    with pytest.raises(ValueError, match=r"the model it stands on is not there: .*; put it back, or a link to it"):
         load_trained(cut)
 
 
@@ -100,6 +100,7 @@ def test_what_cannot_be_adapted_is_refused_before_the_run(tmp_path):
         (["adapter.targets=[q_proj,query]"], r"got query, which no linear layer .*expected some of q_proj, k_proj, v_"),
         (["optim=muon"], r"adapter=lora: got optim=muon.*; set optim=adamw"),
         (["adapter.dropout=1.5"], r"adapter.dropout: got 1.5"),
+        ([f"adapter.path={theirs}"], r"adapter_config.json cannot be read .*; name a folder of PEFT"),
     ):
         with pytest.raises(ValueError, match=told):
             train(compose([*start, *changed]))

@@ -58,6 +58,8 @@ def why_no_adapter(parts: Parts, precision: str) -> list[str]:
     try:
         import_peft()
         adapter.chosen(lora.layers_of(parts.model))
+        if adapter.path is not None and parts.resume is None:
+            lora.stated_settings(Path(adapter.path), adapter)
     except ValueError as error:
         reasons.append(str(error))
     return reasons
@@ -102,7 +104,8 @@ def _base_of(checkpoint: Checkpoint) -> ModelFolder:
         found = ModelFolder.find(stated["path"])
     except ValueError as error:
         raise CheckpointError(
-            f"{checkpoint.folder} holds an adapter, and the model it stands on is not there: {error}; put it back"
+            f"{checkpoint.folder} holds an adapter, and the model it stands on is not there: {error}; put it back, "
+            "or a link to it"
         ) from error
     if hashed(Path(stated["path"])) != stated["sha256"]:
         raise CheckpointError(

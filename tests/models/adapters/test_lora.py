@@ -1,5 +1,6 @@
 """LoRA and DoRA on both kinds of model compute what `peft` computes on the model of transformers, and go there."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,30 @@ def test_loss_gradients_file_and_merged_weights_are_those_of_peft(tmp_path, kind
     assert [(name, type(part)) for name, part in model.named_modules()] == [
         (name, type(part)) for name, part in expected.named_modules()
     ]
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ({"alpha_pattern": {"q_proj": 9}}, r'has alpha_pattern=\{"q_proj": 9\}, which is not trained here; merge it'),
+        ({"init_lora_weights": "pissa"}, 'has init_lora_weights="pissa"'),
+        (
+            {"bias": "all", "modules_to_save": ["lm_head"]},
+            r'has modules_to_save=\["lm_head"\], bias="all"|bias="all", mod',
+        ),
+        ({"peft_type": "IA3"}, "is not of a LoRA"),
+    ],
+)
+def test_an_adapter_that_computes_something_else_is_refused(tmp_path, stated, told):
+    adapter = LoraAdapter(rank=3)
+    adapter.of_peft(["q_proj"]).save_pretrained(tmp_path)
+    path = tmp_path / lora.SETTINGS
+    drawn = {"init_lora_weights": "gaussian", "lora_dropout": 0.5, "later": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | drawn))
+    assert lora.stated_settings(tmp_path, adapter)["r"] == 3
+    path.write_text(json.dumps(json.loads(path.read_text()) | stated))
+    with pytest.raises(ValueError, match=told):
+        lora.stated_settings(tmp_path, adapter)
 
 
 def test_casts_of_frozen_weights_are_kept_and_their_gradients_not_made(tmp_path, monkeypatch):

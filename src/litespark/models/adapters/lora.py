@@ -25,6 +25,13 @@ _PARTS = {"lora_A.default.weight": "lora_A.weight", "lora_B.default.weight": "lo
           "lora_magnitude_vector.default.weight": "lora_magnitude_vector"}  # fmt: skip
 _PREFIX = "base_model.model."
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# settings in a file: those that are compared with ours, that the names of the weights show, that compute nothing
+_COMPARED = {"r": "rank", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
+_SHOWN = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+_IDLE = ("base_model_name_or_path", "revision", "auto_mapping", "peft_version", "task_type", "inference_mode",
+         "lora_dropout", "eva_config")  # fmt: skip
+# others than these change the weights of the base too
+_DRAWS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def put_on(model: nn.Module, spec: ModelSpec, config: LoraAdapter) -> None:
@@ -130,12 +137,7 @@ def fill(model: nn.Module, config: LoraAdapter, folder: Path) -> None:
     Raises:
         ValueError: a file is missing or damaged; its settings are not `config`; it is of another model.
     """
-    stated = stated_settings(folder)
-    ours = {"r": config.rank, "lora_alpha": config.alpha, "use_dora": config.dora, "use_rslora": config.rslora}
-    keys = {"r": "rank", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora"}
-    if wrong := [key for key, value in ours.items() if stated.get(key, False) != value]:
-        settings = " ".join(f"adapter.{keys[key]}={json.dumps(stated.get(key, False))}" for key in wrong)
-        raise ValueError(f"adapter.path={folder}: its {SETTINGS} has other settings; set {settings}")
+    stated = stated_settings(folder, config)
     weights = _read(folder)
     wanted = {name: tuple(parameter.shape) for name, parameter in weights_of(model).items()}
     got = {name: tuple(values.shape) for name, values in weights.items()}
@@ -151,15 +153,32 @@ def fill(model: nn.Module, config: LoraAdapter, folder: Path) -> None:
             assign(parameter, weights[name])
 
 
-def stated_settings(folder: Path) -> Mapping[str, Any]:
-    """The `adapter_config.json` of a folder, of a LoRA."""
+def stated_settings(folder: Path, config: LoraAdapter) -> Mapping[str, Any]:
+    """The `adapter_config.json` of a folder; a ValueError where it is not of a LoRA that computes as `config` does."""
     path = folder / SETTINGS
     try:
         stated = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"adapter.path={folder}: {path} cannot be read ({error}); name a folder of PEFT") from error
-    if not isinstance(stated, dict) or stated.get("peft_type") != "LORA" or stated.get("bias", "none") != "none":
-        raise ValueError(f"adapter.path={folder}: {path} is not of a LoRA without biases, which is what is trained")
+    usual = import_peft().LoraConfig().to_dict()
+    if not isinstance(stated, dict) or stated.get("peft_type") != "LORA":
+        raise ValueError(f"adapter.path={folder}: {path} is not of a LoRA; name a folder of PEFT that is")
+    other = {
+        name: value
+        for name, value in stated.items()
+        if name not in (*_COMPARED, *_SHOWN, *_IDLE) and value and value != usual.get(name)
+    }
+    if other.get("init_lora_weights") in _DRAWS:
+        del other["init_lora_weights"]
+    if other:
+        settings = ", ".join(f"{name}={json.dumps(value)}" for name, value in other.items())
+        raise ValueError(
+            f"adapter.path={folder}: its {SETTINGS} has {settings}, which is not trained here; merge it into its model "
+            "with peft (merge_and_unload, save_pretrained), and start from that by model.path=FOLDER"
+        )
+    if wrong := [key for key, ours in _COMPARED.items() if stated.get(key, False) != getattr(config, ours)]:
+        settings = " ".join(f"adapter.{_COMPARED[key]}={json.dumps(stated.get(key, False))}" for key in wrong)
+        raise ValueError(f"adapter.path={folder}: its {SETTINGS} has other settings; set {settings}")
     return stated
 
 
