@@ -85,6 +85,8 @@ def test_the_manifest_counts_what_is_kept_and_what_is_left_out(settings, tmp_pat
         (RECORDS, {"format": "pairs"}, "no chosen beside prompt, completion, expected chosen and rejected"),
         (RECORDS, {"seq_len": 5}, "data.seq_len=5: got 20 examples, all of them longer.*Raise data.seq_len"),
         (RECORDS[:1] * 9, {}, "no example for validation .left out: none., expected examples of two prompts"),
+        ([{"prompt": f"q{n}", "chosen": "a", "rejected": "b"} | ({"margin": n} if n else {}) for n in range(9)],
+            {"format": "pairs"}, "got no margin in 1 of 9 examples, expected it in all or in none"),
         (RECORDS, {"tokenizer": None}, "data.tokenizer: got null.*model=huggingface model.path=FOLDER"),
         (RECORDS, {"vocab_size": 100}, "has 280 ids, and the vocabulary is 100"),
         (RECORDS, {"root": "s3://bucket/x"}, "data.root=s3://bucket/x: examples are prepared on this machine"),

@@ -11,7 +11,7 @@ from torch.nn import functional
 from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.linear import kept
+from litespark.ops.linear import kept, split
 from litespark.ops.tolerance import relative_distance
 from litespark.run.model_folder import ModelFolder
 from litespark.training.model_builder import ModelBuilder
@@ -119,6 +119,8 @@ def test_an_adapter_that_computes_something_else_is_refused(tmp_path, stated, to
 def test_casts_of_frozen_weights_are_kept_and_their_gradients_not_made(tmp_path, monkeypatch):
     found = written(tmp_path, "llama")
     model = built(found, LoraAdapter(rank=3, targets=("q_proj",)), moved=False).train()
+    parted: list[int] = []
+    monkeypatch.setattr(split.Rows, "forward", lambda self, x, product: parted.append(self.out_features) or product)
     optimizer = build_optimizer(model, AdamWConfig(lr=1e-2))
     made: list[torch.Size] = []
     monkeypatch.setattr(kept, "weight_gradient", lambda *arguments: made.append(arguments[0].shape))
@@ -131,6 +133,7 @@ def test_casts_of_frozen_weights_are_kept_and_their_gradients_not_made(tmp_path,
         losses.append(loss.item())
         casts.append([(part._cast.data_ptr(), part._cast._version) for part in model.modules() if _is_kept(part)])
     assert made == []
+    assert parted == [32, 16, 16] * 3 * SIZES["num_hidden_layers"], "what no adapter is put on stays in one piece"
     assert casts[0] == casts[2]
     assert len(casts[0]) == 4 * SIZES["num_hidden_layers"]
     assert losses[2] != losses[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from litespark.data.examples.chat import ChatTemplate
 from litespark.data.examples.config import ExamplesConfig
-from litespark.data.examples.example import Example
+from litespark.data.examples.example import Example, prompt_length
 from litespark.data.examples.messages import (
     ASSISTANT,
     BadExampleError,
@@ -20,6 +20,7 @@ from litespark.data.examples.messages import (
     tools_in,
     weights_of,
 )
+from litespark.data.examples.rows import places_of
 from litespark.data.examples.templates import template_of
 from litespark.data.tokenizer import Tokenizer
 
@@ -71,10 +72,9 @@ class ExampleEncoder:
         }[self.config.format]
         sequences, about = make(record)
         sequences = [self._shortened(sequence) for sequence in sequences]
-        # a pair may be scored at its last ids, which then are inputs too
-        inputs = sum(ids.size - (len(sequences) == 1) for ids, _ in sequences)
+        inputs = places_of([ids.size for ids, _ in sequences])
         if self.config.format == "rated":  # which gets a second sequence of its prompt and one id at least
-            inputs += 2 + int(np.flatnonzero(sequences[0][1])[0])
+            inputs += 2 + prompt_length(sequences[0][1])
         if inputs > self.config.seq_len:
             raise BadExampleError(TOO_LONG, f"{inputs} inputs, data.seq_len={self.config.seq_len} has no room for them")
         ids, weights = zip(*sequences, strict=True)
@@ -173,8 +173,7 @@ class ExampleEncoder:
         ids, weights = sequence
         if ids.size < 2:
             raise BadExampleError("empty_prompt", "got a prompt of one token, expected two at least")
-        most, trained = self.config.max_prompt_length, np.flatnonzero(weights)
-        prompt = int(trained[0]) if trained.size else ids.size
+        most, prompt = self.config.max_prompt_length, prompt_length(weights)
         if most is None or prompt <= most:
             return sequence
         begin = self.tokenizer.begin_ids

@@ -13,6 +13,12 @@ Ids = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
 
+def prompt_length(weights: Weights) -> int:
+    """How many ids of a sequence stand before the first one that is trained; all where none is."""
+    trained = np.flatnonzero(weights)
+    return int(trained[0]) if trained.size else weights.size
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """Sequences of ids that a loss compares or sums: one of a conversation, chosen then rejected of a pair, one of a

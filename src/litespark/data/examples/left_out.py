@@ -57,6 +57,13 @@ class LeftOut:
             "Name a source with more, or raise data.validation_fraction or data.seq_len"
         )
 
+    def partly(self, absent: dict[str, int]) -> ValueError:
+        named = ", ".join(f"no {name} in {count}" for name, count in absent.items())
+        return ValueError(
+            f"data.source={self.config.source}: got {named} of {self.kept} examples, expected it in all or in none. "
+            "Mend or leave out these records, or take it out of the others"
+        )
+
     @property
     def _bad(self) -> int:
         return self.dropped.documents(READING) - self.dropped.documents(_COPY)

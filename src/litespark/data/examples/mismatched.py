@@ -8,12 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from litespark.data.examples.example import Example
-
-
-def prompt_length(example: Example) -> int:
-    """Ids of the first sequence before the first one that is trained."""
-    return int(np.flatnonzero(example.weights[0])[0])
+from litespark.data.examples.example import Example, prompt_length
 
 
 class Mismatched:
@@ -39,7 +34,7 @@ class Mismatched:
 
     def _with(self, example: Example, other: Example) -> Example:
         (ids,), (weights,) = example.sequences, example.weights
-        prompt, begin = prompt_length(example), prompt_length(other)
+        prompt, begin = prompt_length(weights), prompt_length(other.weights[0])
         end = begin + self.seq_len - ids.size - prompt
         mismatched = np.concatenate([ids[:prompt], other.sequences[0][begin:end]])
         of = np.concatenate([weights[:prompt], other.weights[0][begin:end]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +104,3 @@ def _row(column: Any, row: int) -> NDArray[Any]:
     begin, end = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
     values: NDArray[Any] = column.values[begin:end].to_numpy(zero_copy_only=True)
     return values
-
-
-def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    writer = ExampleWriter(path)
-    for example in examples:
-        writer.add(example)
-    writer.close()

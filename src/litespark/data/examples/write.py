@@ -50,7 +50,8 @@ class _Split:
     lengths: list[list[int]] = field(default_factory=list)
     powers: Counter[int] = field(default_factory=Counter)
     bytes: int = 0
-    columns: set[str] | None = None
+    columns: Counter[str] = field(default_factory=Counter)
+    """In how many examples each is."""
     mismatched: Mismatched | None = None
     """Of rated completions, which get a second sequence."""
     end: int | None = None
@@ -75,8 +76,7 @@ class _Split:
             trained = example.sequences[0][example.weights[0] > 0]
             special = trained[self.token_bytes[trained] == 0]
             self.end = int((special if special.size else trained)[-1])
-        mine = {MARGIN, DESIRABLE} & example.about.keys()
-        self.columns = mine if self.columns is None else self.columns & mine
+        self.columns.update({MARGIN, DESIRABLE} & example.about.keys())
 
     def finish(self) -> None:
         for example in [] if self.mismatched is None else self.mismatched.rest():
@@ -130,7 +130,9 @@ def write_folder(name: str, config: ExamplesConfig, corpus: Corpus, encoder: Exa
     _warn_of_another_end(splits[TRAIN], tokenizer)
     tokenizer.save(folder)
     counts = {split: held.counts(config) for split, held in splits.items()}
-    columns = (splits[TRAIN].columns or set()) & (splits[VALIDATION].columns or set())
+    columns = splits[TRAIN].columns + splits[VALIDATION].columns
+    if absent := {name: left_out.kept - count for name, count in columns.items() if count < left_out.kept}:
+        raise left_out.partly(absent)
     Manifest(
         name=name,
         vocab_size=tokenizer.vocab_size,
@@ -173,7 +175,7 @@ def _group(record: Record) -> str:
 
 def _require_apart(held_out: set[float], split: str, record: Record) -> None:
     """Raise BadExampleError for a training record whose prompt is one of the validation, which `held_out` collects."""
-    prompt = share_of(_group(record))
+    prompt = share_of(split_key(record.content))
     if split == VALIDATION:
         held_out.add(prompt)
     elif prompt in held_out:

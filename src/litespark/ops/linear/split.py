@@ -42,7 +42,10 @@ class SplitLinear(KeptLinear):
     rows: tuple[int, ...]
 
     def forward(self, x: Tensor) -> Tensor:
-        products = super().forward(x).split(self.rows, dim=-1)
+        whole = super().forward(x)
+        if all(type(layer) is Rows for layer in self.children()):
+            return whole
+        products = whole.split(self.rows, dim=-1)
         results = [layer(x, product) for layer, product in zip(self.children(), products, strict=True)]
         return torch.cat(results, dim=-1)
 
