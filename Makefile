@@ -28,7 +28,7 @@ PUBLISH ?=
 PUBLISHED := $(if $(PUBLISH),--publish)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train lint test test-slow test-gpu bench bench-gpu notebooks clean
+.PHONY: help setup train lint test test-slow test-gpu lifecycle bench bench-gpu notebooks clean
 .PHONY: bench-gpu-ops bench-gpu-loop bench-gpu-step bench-gpu-fp8 bench-gpu-parity bench-gpu-ablation bench-gpu-profile
 
 help:  ## this list
@@ -58,6 +58,9 @@ test-slow: $(READY)  ## the slow tests
 
 test-gpu: $(READY)  ## the tests that need a CUDA device, and those of the ops on it
 	$(PYTHON) -m pytest -m gpu $(ARGS)
+
+lifecycle: $(READY)  ## pre-train, SFT, DPO, reward model, GRPO, and one page; PUBLISH=1 writes it into results/
+	$(BENCH) lifecycle $(PUBLISHED) $(ARGS)
 
 # sizes at which two CPU cores take minutes
 SMALL := model=tiny data=synthetic data.training_sequences=16 data.seq_len=128 data.micro_batch_size=4 data.document_mask=false \

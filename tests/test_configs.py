@@ -21,7 +21,8 @@ from tests.end_to_end.runs import train
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-LATER_STAGES = {"quickstart_sft", "quickstart_dpo"}
+STAGES = {name for name in EXPERIMENTS if name.endswith(("_sft", "_dpo", "_reward", "_grpo"))}
+"""Whose model is that of the run before."""
 DEBUGS = sorted(path.stem for path in (CONFIGS / "debug").glob("*.yaml"))
 PAIRS = [name.removesuffix("_litespark") for name in EXPERIMENTS if name.endswith("_litespark")]
 
@@ -39,8 +40,9 @@ def test_the_globs_find_the_experiments_and_the_debug_settings():
 
 @pytest.mark.parametrize("overrides", [f"experiment={x}" for x in EXPERIMENTS] + [f"debug={x}" for x in DEBUGS])
 def test_each_experiment_composes_into_its_parts_and_a_model(overrides):
-    later = overrides.removeprefix("experiment=") in LATER_STAGES
-    parts = compose_parts([overrides, *(["model=tiny"] if later else [])])  # their own model is that of the run before
+    name = overrides.removeprefix("experiment=")
+    before = f"model={name.split('_')[0].replace('quickstart', 'tiny')}"
+    parts = compose_parts([overrides, *([before] if name in STAGES else [])])
     ops, _ = decide(parts.ops, place_of(parts, torch.device("cpu"), "fp32"), Mesh(), verifying=False)
     with torch.device("meta"):
         model = Llama(parts.model, ops, parts.recompute)

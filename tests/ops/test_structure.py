@@ -28,8 +28,12 @@ from tests.stand_in_device import stand_in
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = {group: sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")) for group in ("model", "experiment")}
 NAMES["model"].remove("huggingface")  # whose sizes are those of a folder
-OF_A_RUN = {"experiment=quickstart_dpo", "experiment=quickstart_sft"}
-"""Whose model is that of the run before."""
+OF_A_RUN = {
+    f"experiment={name}": f"model={name.split('_')[0].replace('quickstart', 'tiny')}"
+    for name in NAMES["experiment"]
+    if name.endswith(("_sft", "_dpo", "_reward", "_grpo"))
+}
+"""The model of the run before."""
 LONG = "data.seq_len=1024", "data.micro_batch_size=16"
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 R3 = StepShapes(sequences=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128,
@@ -62,7 +66,7 @@ def planted(op: str, function: str) -> Backend:
 )
 def test_every_structural_case_of_what_is_shipped_is_verified(overrides):
     """On a GPU, and at the small sizes of Triton's interpreter."""
-    model = ["model=tiny"] if OF_A_RUN.intersection(overrides) else []
+    model = [OF_A_RUN[one] for one in overrides if one in OF_A_RUN]
     parts = compose_parts([*overrides, *model, "data.document_mask=true"])
     on_gpu = place_of(parts, GPU, "bf16")
     shapes = replace(on_gpu.shapes, documents=True)

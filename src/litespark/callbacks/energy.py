@@ -49,11 +49,10 @@ class EnergyMonitor(StepCallback):
             names.TRAIN_JOULES: self.totals.train_joules,
             names.ALL_IN_JOULES: self.totals.all_in_joules,
         }
-        if module.completions is not None:
-            spent = [self.totals.joules(phase) for phase in ("rollout", "reward", "train")]
-            joules = None if None in spent else sum(filter(None, spent))
-            values[names.JOULES_PER_COMPLETION] = ratio(joules, module.completions)
-            values[names.ROLLOUT_JOULES] = spent[0]
+        if module.examples_seen:
+            values[names.JOULES_PER_EXAMPLE] = ratio(self.totals.learning_joules, module.examples_seen)
+        if module.rolls_out:
+            values[names.ROLLOUT_JOULES] = self.totals.joules("rollout")
         if seconds >= self.by_phase.minimum_window_seconds:
             self.by_phase.begin_window()
             values[names.JOULES_PER_TOKEN] = totals.joules_per_token_train

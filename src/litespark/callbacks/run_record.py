@@ -78,7 +78,8 @@ class RunRecorder(StepCallback):
         if self._module is not None:  # else the steps never began, and what earlier processes measured stands
             record.segments[-1] = replace(record.segments[-1], last_step=self._module.steps_taken, ended=record.ended)
             record.throughput = self._throughput()
-            record.energy = energy_section(self.energy.totals, self.energy.meter, record.throughput.train_seconds)
+            speed = record.throughput
+            record.energy = energy_section(self.energy.totals, self.energy.meter, speed.train_seconds, speed.examples)
             record.quality = self._quality()
             record.task_metrics = self._task_metrics()
             if self.fp8 is not None and self.fp8.record is not None:
@@ -86,11 +87,13 @@ class RunRecorder(StepCallback):
         record.write(self.folder / RECORD)
 
     def _throughput(self) -> ThroughputRecord:
+        assert self._module is not None
         summary, mfu = self.throughput.summary(), self.throughput.mfu
         of_summary = [field.name for field in fields(ThroughputRecord) if hasattr(summary, field.name)]
         shares = mfu.shares(summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices)
         return ThroughputRecord(
             **{name: getattr(summary, name) for name in of_summary},
+            examples=self._module.examples_seen or None,
             mfu_causal=shares.get(names.MFU_CAUSAL),
             mfu_full=shares.get(names.MFU_FULL),
             hfu_causal=shares.get(names.HFU_CAUSAL),

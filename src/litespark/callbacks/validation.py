@@ -10,14 +10,16 @@ from litespark.training.module import TrainingModule
 
 
 class Validation(StepCallback):
-    """Validates at the end of each step that `interval` divides; None: only when asked.
+    """Validates at the end of each step that `interval` divides; None: only when asked. `at_start`: before the first
+    step too.
 
     Comes after what closes windows and before what saves checkpoints: those of a step hold its validation.
     """
 
-    def __init__(self, interval: int | None) -> None:
+    def __init__(self, interval: int | None, *, at_start: bool = False) -> None:
         super().__init__()
         self.interval = interval
+        self.at_start = at_start
         self._batches: Iterable[TokenBatch] | None = None
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
@@ -44,4 +46,6 @@ class Validation(StepCallback):
 
     def _missing(self, module: TrainingModule) -> bool:
         step = module.steps_taken
-        return self.interval is not None and 0 < step != module.validated_at and step % self.interval == 0
+        if step == module.validated_at:
+            return False
+        return self.at_start if step == 0 else self.interval is not None and step % self.interval == 0

@@ -24,6 +24,8 @@ class TrainerConfig:
     """Steps between two lines of metrics."""
     validate_every: Count | None = None
     """Steps between two validations; null validates only at the end."""
+    validate_at_start: Switch = False
+    """Validate before the first step too, so that what a stage changed can be told."""
     deterministic: Switch = False
     """PyTorch's deterministic algorithms, or an error where there is none."""
     profile: Switch = False

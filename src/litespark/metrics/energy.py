@@ -99,6 +99,12 @@ class EnergyTotals:
         return self.joules("train")
 
     @property
+    def learning_joules(self) -> float | None:
+        """Of training steps, and of the rollouts and rewards that they learn from."""
+        spent = [self.joules(phase) for phase in ("train", "rollout", "reward")]
+        return None if None in spent else sum(filter(None, spent))
+
+    @property
     def all_in_joules(self) -> float | None:
         return self.all_in.joules if self.all_in.read_microseconds else None
 

@@ -118,7 +118,9 @@ class EnergyByPhase:
         self.begin_window()
 
 
-def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: float) -> EnergyRecord:
+def energy_section(
+    totals: EnergyTotals, meter: EnergyMeter, train_seconds: float, examples: int | None = None
+) -> EnergyRecord:
     """The energy section of the run record: totals of all ranks, any rank's meter, wall-clock seconds of training."""
     return EnergyRecord(
         label=meter.label,
@@ -130,6 +132,7 @@ def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: floa
         phases=PhaseJoules(**{phase: totals.joules(phase) for phase in PHASES}),
         joules_per_token_train=totals.joules_per_token_train,
         joules_per_token_all_in=totals.joules_per_token_all_in,
+        joules_per_example=ratio(totals.learning_joules, examples or 0),
         average_power_watts=ratio(totals.train_joules, train_seconds),
         tokens_per_second_per_watt=totals.tokens_per_second_per_watt,
         dropped_readings=totals.dropped_readings,

@@ -28,7 +28,7 @@ PEAK_MEMORY_GIB: Final = "memory/peak_gib"  # GiB allocated on the fullest devic
 
 JOULES_PER_TOKEN: Final = "energy/joules_per_token"
 POWER_WATTS: Final = "energy/power_watts"  # mean over the window, all devices together
-JOULES_PER_COMPLETION: Final = "energy/joules_per_completion"  # of rollouts, rewards and steps, since the run began
+JOULES_PER_EXAMPLE: Final = "energy/joules_per_example"  # a pair or completion: steps, rollouts, rewards; of the run
 ROLLOUT_JOULES: Final = "energy/rollout_joules"  # since the run began
 TRAIN_JOULES: Final = "energy/train_joules"  # since the run began, training steps only
 ALL_IN_JOULES: Final = "energy/all_in_joules"  # since the run began, every phase and lost steps included

@@ -7,7 +7,19 @@ from typing import Any
 
 from litespark.metrics.records.index import Entry, read_index
 from litespark.metrics.records.training import TrainingRecord
-from litespark.reports import ablation, data, family_traffic, fp8, op_speeds, profile, step, tasks, traffic, training
+from litespark.reports import (
+    ablation,
+    data,
+    family_traffic,
+    fp8,
+    lifecycle,
+    op_speeds,
+    profile,
+    step,
+    tasks,
+    traffic,
+    training,
+)
 from litespark.reports.page import render
 from litespark.reports.quantities import rate
 from litespark.reports.step_rows import rows
@@ -84,6 +96,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "profile": ("Where the time goes", lambda record: profile.table(record).markdown()),
     "training": ("Quality, and what it takes", _training),
     "tasks": ("Post-training beside TRL", lambda record: markdown(tasks.tables(record))),
+    "lifecycle": ("The life of a model", lambda record: markdown(lifecycle.tables(record))),
     "ops": ("Ops", lambda record: markdown(op_speeds.tables(record))),
     "data": ("Preparing and reading data", lambda record: markdown(data.tables(record))),
     "run": ("Runs", _run),

@@ -64,8 +64,22 @@ def _headline(record: RunRecord) -> list[Fact]:
              unread),
         Fact("all-in energy per token", energy.joules_per_token_all_in, IN_JOULES, f"{energy.label}, all phases",
              unread),
+        *_of_examples(record, unread),
         Fact("skipped steps", quality.skipped_steps, count, "loss or gradient was not finite"),
     ]  # fmt: skip
+
+
+def _of_examples(record: RunRecord, unread: str) -> list[Fact]:
+    seen, noun = record.throughput.examples, record.example
+    if seen is None or noun is None:
+        return []
+    joules = record.energy.joules_per_example
+    whole = f"{record.energy.label}, training steps, rollouts and rewards"
+    rate_of = seen / record.throughput.train_seconds if record.throughput.train_seconds else None
+    return [
+        Fact(f"{noun}s", seen, count, f"{rate(rate_of)} a second of training steps"),
+        Fact(f"energy per {noun}", joules, partial(scaled, unit=f"J/{noun}"), whole, unread),
+    ]
 
 
 def _of_adapter(record: RunRecord) -> list[Fact]:

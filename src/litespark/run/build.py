@@ -165,7 +165,7 @@ def build_run(
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
     own = [made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in parts.callbacks.extra.items()]
     checkpointer = _checkpointer(parts, record, folder, data.manifest, throughput.phases, own, machine.mesh)
-    validation = Validation(parts.trainer.validate_every)
+    validation = Validation(parts.trainer.validate_every, at_start=parts.trainer.validate_at_start)
     target = None if parts.budget.target_bpb is None else TargetRecord(parts.budget.target_bpb)
     quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
     module.task = running_task(parts, machine, data, throughput.phases)

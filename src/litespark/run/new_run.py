@@ -13,6 +13,7 @@ import yaml
 
 from litespark.atomic import write_whole
 from litespark.data.contents import write_run_data
+from litespark.data.examples.config import EXAMPLES, ExamplesConfig
 from litespark.data.manifest import Manifest
 from litespark.device import device_of
 from litespark.metrics.energy_by_phase import EnergyMeter
@@ -141,6 +142,7 @@ def new_record(
         task=parts.task.name,
         choices=list(machine.choices),
         loss_unit=parts.task.loss_unit,
+        example=EXAMPLES[parts.data.format] if isinstance(parts.data, ExamplesConfig) else None,
         seed=parts.seed,
         model=_model_record(parts),
         adapter=_adapter_record(parts),

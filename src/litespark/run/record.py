@@ -63,10 +63,12 @@ class DataRecord:
 
 @part
 class ThroughputRecord:
-    """Speed over the whole run, all ranks together; peaks in FLOP/s per device."""
+    """Speed over the whole run, all ranks together; peaks in FLOP/s per device. Examples are what a task after
+    pre-training learns from: conversations, pairs or completions, as the record's ``example`` says."""
 
     tokens: CountFromZero = 0
     steps: CountFromZero = 0
+    examples: CountFromZero | None = None
     train_seconds: NotNegative = 0.0
     tokens_per_second: Measured = None
     step_ms_median: Measured = None
@@ -98,7 +100,8 @@ class PhaseJoules:
 
 @part
 class EnergyRecord:
-    """Energy of training steps and all-in, how it was read, or the reason why not."""
+    """Energy of training steps and all-in, how it was read, or the reason why not. That of an example is of training
+    steps, rollouts and rewards."""
 
     label: str = "energy"
     method: str | None = None
@@ -109,6 +112,7 @@ class EnergyRecord:
     phases: PhaseJoules = field(default_factory=PhaseJoules)
     joules_per_token_train: Measured = None
     joules_per_token_all_in: Measured = None
+    joules_per_example: Measured = None
     average_power_watts: Measured = None
     tokens_per_second_per_watt: Measured = None
     dropped_readings: CountFromZero = 0
@@ -218,6 +222,7 @@ class RunRecord(Record):
     error: str | None = None
     ended: Time | None = None
     loss_unit: str = "nats/token"
+    example: str | None = None
     schema: Literal["litespark.run/6"] = field(default="litespark.run/6", kw_only=True)
 
     @property

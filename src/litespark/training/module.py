@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from litespark.data.batch import TokenBatch
+from litespark.data.examples.batch import ExampleBatch
 from litespark.mesh import Mesh
 from litespark.metrics import names
 from litespark.models.adapters.lora import adapted_layers
@@ -44,6 +45,7 @@ class TrainingModule(pl.LightningModule):
         tokens_seen, steps_taken: input tokens (padding not counted) over all ranks in finished steps, and their number;
             skipped steps are among them.
         skipped_steps: as of the last window.
+        examples_seen: conversations, pairs or completions that were learnt from, over all ranks.
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; `stop_agreed`: on some rank it was.
         validation: metrics of the last validation; `validated_at` are the steps taken when it was made.
@@ -86,9 +88,9 @@ class TrainingModule(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self.validated_at: int | None = None
         self.reference: Reference | None = None
-        self._host_counts = [0, 0, 0]
+        self._host_counts = [0, 0, 0, 0]
         self._micro_batches = 0  # of this step, rolled out so far
-        self._completions = 0
+        self.examples_seen = 0
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
 
@@ -107,9 +109,9 @@ class TrainingModule(pl.LightningModule):
         return self.budget.planned_tokens(self.tokens_seen, self.steps_taken)
 
     @property
-    def completions(self) -> int | None:
-        """How many were sampled so far, over all ranks; None: the task samples none."""
-        return self._completions if isinstance(self.task, RollsOut) else None
+    def rolls_out(self) -> bool:
+        """Whether the task learns from what the model samples."""
+        return isinstance(self.task, RollsOut)
 
     def configure_model(self) -> None:
         """Build the model on the device of this rank, once; Lightning calls it before the first step."""
@@ -153,11 +155,13 @@ class TrainingModule(pl.LightningModule):
         assert self.model is not None
         if self.reference is not None:
             batch = self.reference.added(batch, "train")
+        examples = batch.example_count if isinstance(batch, ExampleBatch) else 0
         if isinstance(self.task, RollsOut):
             batch = self.task.rolled(self.model, batch, self.steps_taken, self._micro_batches, self.reference_model)
             self._micro_batches += 1
+            examples = self.task.take_sampled()
         loss = self.step.loss(self.model, batch)
-        counts = batch.token_count, batch.supervised_count, batch.attention_pairs
+        counts = batch.token_count, batch.supervised_count, batch.attention_pairs, examples
         self._host_counts = [before + count for before, count in zip(self._host_counts, counts, strict=True)]
         return loss * self.trainer.accumulate_grad_batches
 
@@ -170,12 +174,9 @@ class TrainingModule(pl.LightningModule):
         in_a_row = (self._skips[1] + 1) * result.skipped
         longest = torch.maximum(self._skips[2], in_a_row)
         self._skips.copy_(torch.stack([self._skips[0] + result.skipped, in_a_row, longest]))
-        sampled = self.task.take_sampled() if isinstance(self.task, RollsOut) else 0
-        tokens, supervised, pairs, stop, sampled = self.mesh.sum(
-            [*self._host_counts, int(self.stop_requested), sampled]
-        )
-        self._completions += sampled
-        self._host_counts, self._micro_batches = [0, 0, 0], 0
+        tokens, supervised, pairs, examples, stop = self.mesh.sum([*self._host_counts, int(self.stop_requested)])
+        self.examples_seen += examples
+        self._host_counts, self._micro_batches = [0, 0, 0, 0], 0
         self.last_step = (tokens, supervised, pairs)
         self.stop_agreed = stop > 0
         self.learning_rate = self._rate(self.budget, self.tokens_seen + tokens, self.steps_taken + 1)
@@ -259,6 +260,7 @@ class TrainingModule(pl.LightningModule):
         checkpoint["litespark"] = {
             "tokens_seen": self.tokens_seen,
             "steps_taken": self.steps_taken,
+            "examples_seen": self.examples_seen,
             "skipped_steps": int(self._skips[0].item()),
             "learning_rate": self.learning_rate,
             "budget": asdict(self.budget),
@@ -268,7 +270,6 @@ class TrainingModule(pl.LightningModule):
         }
         if isinstance(self.task, RollsOut):
             checkpoint["litespark"]["rollouts"] = self.mesh.gather(self.task.state_dict(self.steps_taken))
-            checkpoint["litespark"]["completions"] = self._completions
         if (state := fp8.state_of(self.model)) is not None:
             checkpoint["litespark"]["fp8"] = fp8.saved(state, self.mesh)
 
@@ -280,6 +281,7 @@ class TrainingModule(pl.LightningModule):
         fp8.restore(fp8.state_of(self.model), state.get("fp8"), first_rank=self.mesh.is_first)
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
+        self.examples_seen = state.get("examples_seen", 0)
         self.skipped_steps = state["skipped_steps"]
         self.validated_at = state.get("validated_at")
         self.validation = state.get("validation", {})
@@ -292,7 +294,6 @@ class TrainingModule(pl.LightningModule):
                 log.warning("%s", line)
         if "loops" in checkpoint:  # as Lightning takes one without
             _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
-        self._completions = state.get("completions", 0)
         if isinstance(self.task, RollsOut):
             self._load_rollout(self.task, state.get("rollouts", []))
         if len(state["random"]) == self.mesh.world_size:

@@ -3,6 +3,6 @@
 from litespark.cli.bench.parts import data, ops, profile, traffic
 from litespark.cli.bench.steps import ablation, step
 from litespark.cli.bench.tasks import tasks
-from litespark.cli.bench.training import parity, selection, to_loss
+from litespark.cli.bench.training import lifecycle, parity, selection, to_loss
 
-BENCHES = (ablation, data, ops, parity, profile, selection, step, tasks, to_loss, traffic)
+BENCHES = (ablation, data, lifecycle, ops, parity, profile, selection, step, tasks, to_loss, traffic)

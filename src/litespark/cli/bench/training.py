@@ -1,4 +1,4 @@
-"""`litespark bench parity`, `to-loss` and `selection`: three questions to variants that are trained with every seed."""
+"""`litespark bench parity`, `to-loss`, `selection` and `lifecycle`: what is trained to the end with every seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def _variant(usual: str) -> Any:
     return Option(default_factory=list, help=told)
 
 
-Seeds = Annotated[str, Option(metavar="N,N", help="One run of every variant for each")]
+Seeds = Annotated[str, Option(metavar="N,N", help="One run of everything for each")]
 Minutes = Annotated[float | None, Option(help="Stop and save after so many; the same command continues")]
 _BOUND = "Share by which the bits per byte may be above those of the first"
 _TARGET = "Validation bits per byte at which a run ends; also as budget.target_bpb=X"
@@ -56,6 +56,25 @@ def to_loss(
     if target_bpb is not None:
         overrides = [*overrides, f"budget.target_bpb={target_bpb!r}"]
     return _run(TO_LOSS, context, overrides, variant, {"seeds": seeds, "minutes": minutes}, output, publish)
+
+
+def lifecycle(
+    context: Context,
+    overrides: Overrides,
+    *,
+    seeds: Seeds = "1",
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Train every stage of a model's life, and compare its models."""
+    from litespark.benchmarks.lifecycle.session import bench_lifecycle
+    from litespark.reports.lifecycle import tables, write_page
+
+    where = recording(context, output, publish)
+    record, path = bench_lifecycle(overrides, seeds=seeds, script=repository() / "train.py", **where)
+    print(f"page: {write_page(record, path)}")
+    show(publish, tables(record), path)
+    return 0
 
 
 def selection(

@@ -7,6 +7,8 @@ from litespark.data.config import SourceConfig
 from litespark.ranges import Count
 
 Format = Literal["conversations", "pairs", "rated", "prompts"]
+EXAMPLES = {"conversations": "conversation", "pairs": "pair", "rated": "completion", "prompts": "completion"}
+"""What is learnt from: of prompts the completions that are sampled."""
 
 
 @settings("data", kw_only=True, resume=BY_CONTENT)

@@ -10,6 +10,7 @@ from pydantic import Field
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.base import RecordError, read_as
 from litespark.metrics.records.data import DataRecord
+from litespark.metrics.records.lifecycle import LifecycleRecord
 from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.origin import Provenance, Record
 from litespark.metrics.records.profile import ProfileRecord
@@ -29,6 +30,7 @@ AnyRecord = Annotated[
     | FamiliesRecord
     | TrainingRecord
     | TasksRecord
+    | LifecycleRecord
     | DataRecord,
     Field(discriminator="schema"),
 ]

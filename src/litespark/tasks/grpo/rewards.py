@@ -5,8 +5,10 @@ P prompts, G completions of each, K rewards.
 
 import ast
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 Columns = Mapping[str, Any]
@@ -20,9 +22,11 @@ def parses(prompts: Sequence[str], completions: Sequence[str], columns: Sequence
 
 
 def keeps_signature(prompts: Sequence[str], completions: Sequence[str], columns: Sequence[Columns]) -> list[float]:
-    """1 for a completion that begins with the `signature` of its record (`def name(arguments):`), spaces aside."""
+    """The share of the `signature` of its record (`def name(arguments):`) that a completion begins with, spaces aside:
+    1 for all of it, so that a model which has none yet learns by each letter."""
     wanted = ["".join(str(of["signature"]).split()) for of in columns]
-    return [float("".join(text.split()).startswith(one)) for text, one in zip(completions, wanted, strict=True)]
+    begins = ["".join(text.split()) for text in completions]
+    return [_begins_with(begin, one) / len(one) for begin, one in zip(begins, wanted, strict=True)]
 
 
 def length(prompts: Sequence[str], completions: Sequence[str], columns: Sequence[Columns]) -> list[float]:
@@ -45,8 +49,15 @@ class Group:
     columns: Columns
 
 
+def _begins_with(text: str, wanted: str) -> int:
+    """How many letters of `wanted` the text begins with."""
+    return sum(takewhile(bool, (one == other for one, other in zip(text, wanted, strict=False))))
+
+
 def _tree(text: str) -> ast.Module | None:
     try:
-        return ast.parse(textwrap.dedent(text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes and numbers in what is read
+            return ast.parse(textwrap.dedent(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
