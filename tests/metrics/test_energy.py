@@ -172,10 +172,10 @@ def test_the_section_of_the_record_holds_totals_and_averages(clock):
     clock.now += 5
     energy.switch("train")
     pass_by(clock, energy, 10, tokens=400)
-    assert energy_section(energy.totals, meter, train_seconds=10.0) == EnergyRecord(
+    assert energy_section(energy.totals, meter, train_seconds=10.0, examples=64) == EnergyRecord(
         "GPU board energy", "fake counter", None, 1.0, 1600.0, 2400.0,
         PhaseJoules(1600.0, 0.0, 0.0, 800.0, 0.0, 0.0, 0.0),
-        joules_per_token_train=4.0, joules_per_token_all_in=6.0, average_power_watts=160.0,
+        joules_per_token_train=4.0, joules_per_token_all_in=6.0, joules_per_example=25.0, average_power_watts=160.0,
         tokens_per_second_per_watt=400 / 10 / 160,
     )  # fmt: skip
     blind = NullMeter("no driver", "GPU board energy", [MeteredDevice("a", "GPU")])

@@ -25,7 +25,9 @@ class StopAfter(pl.Callback):
         trainer.should_stop |= pl_module.steps_taken == self.step
 
 
-def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, precision="fp32", strategy=None):
+def dpo_run(
+    folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, precision="fp32", strategy=None, callbacks=()
+):
     """Four steps of DPO over packed pairs, or the first `stop` of them; the run and its rows."""
     folder.mkdir(exist_ok=True)
     data = Examples(PAIRS, HELD_OUT, micro_batch_size=micro_batch_size)
@@ -39,7 +41,7 @@ def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, 
     saver = Checkpointer(folder / "checkpoints", every_steps=2, keep=9, about={}, phases=phases)
     run = small_run(
         folder, module, accumulate=4 // micro_batch_size // devices, validate_every=2, strategy=strategy,
-        devices=devices, phases=phases, precision=precision, callbacks=[reference, saver, StopAfter(stop)],
+        devices=devices, phases=phases, precision=precision, callbacks=[reference, *callbacks, saver, StopAfter(stop)],
     )  # fmt: skip
     state = checkpoint_folder.find(folder / "checkpoints").state if resume else None
     run.trainer.fit(module, data, ckpt_path=state, weights_only=True)

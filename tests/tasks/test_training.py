@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from litespark.callbacks.validation import Validation
 from litespark.data.examples.batch import pack
 from litespark.run.folder import REFERENCE
 from litespark.tasks.sft import SFT
@@ -29,6 +30,17 @@ def test_dpo_begins_at_the_reference_and_its_numbers_are_over_the_window(tmp_pat
     assert last["train/accuracy"] > 0.5
     assert 0 < last["validation/loss"] < 0.75
     assert {"validation/accuracy", "validation/margin", "validation/kl"} <= last.keys()
+
+
+def test_held_out_pairs_are_measured_before_the_first_step_and_pairs_are_counted(tmp_path):
+    run, (before, *_) = dpo_run(tmp_path, callbacks=[Validation(None, at_start=True)])
+    assert before["step"] == 0
+    assert before["validation/loss"] == pytest.approx(0.693147, rel=1e-5)
+    resumed, rows = dpo_run(tmp_path, callbacks=[Validation(None, at_start=True)], resume=True)
+    assert [row["step"] for row in rows if "validation/loss" in row] == [0, 2, 4]
+    epochs, rest = divmod(4 * 4, 7)  # rows of two pairs but the last, which has one
+    assert run.module.examples_seen == resumed.module.examples_seen
+    assert 13 * epochs + 2 * rest - 1 <= run.module.examples_seen <= 13 * epochs + 2 * rest
 
 
 def test_micro_batches_change_nothing(tmp_path):

@@ -11,7 +11,7 @@ from litespark.training.optim import MuonConfig, OptimizerConfig
 
 # fp32 master weight, fp32 gradient, two fp32 moments of AdamW
 STATE_BYTES_PER_PARAMETER = 16
-_WEIGHT_BYTES = 4
+WEIGHT_BYTES = 4
 # Muon has one moment and no second
 _MOMENT_BYTES = 4
 # beside its master a weight of a block is held in bf16; in fp8 twice, one byte each, for the product forward and for
@@ -37,7 +37,7 @@ def training_state_bytes(
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if trained is not None:
-        whole = config.parameter_count() * _WEIGHT_BYTES + trained * STATE_BYTES_PER_PARAMETER
+        whole = config.parameter_count() * WEIGHT_BYTES + trained * STATE_BYTES_PER_PARAMETER
     if isinstance(optimizer, MuonConfig):
         from litespark.training.optim.muon import block_matrices  # only where it is chosen
 
@@ -48,7 +48,7 @@ def training_state_bytes(
         others = 0 if fp8 is None or keeps_casts else fp8.bf16_first + fp8.bf16_last
         whole += _CAST_BYTES * (config.num_layers - others) * sum(map(math.prod, config.linear_shapes().values()))
     if reference:
-        whole += config.parameter_count() * _WEIGHT_BYTES
+        whole += config.parameter_count() * WEIGHT_BYTES
     return -(-whole // shards)
 
 

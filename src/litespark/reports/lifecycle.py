@@ -1,7 +1,9 @@
 """The whole life of a model as one page: what each stage did to its own measure, what that took, and its models."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def _stages(record: LifecycleRecord) -> Table:
     for stages in _by_stage(record):
         first = stages[0]
         improved = f"{sum(stage.improved for stage in stages)} of {len(stages)} seeds"
-        before, after = _over(stages, lambda stage: stage.before), _over(stages, lambda stage: stage.after)
+        before, after = _over(stages, attrgetter("before")), _over(stages, attrgetter("after"))
         measure = f"{_MEASURES.get(first.name, first.measure)} ({first.better} is better)"
         rows.append((first.name, first.start or "drawn weights", measure, before, after, improved, first.steps))
     about = [
@@ -71,13 +73,13 @@ def _costs(record: LifecycleRecord) -> Table:
         rows.append(
             (
                 *(first.name, first.tokens, learns),
-                _over(stages, lambda stage: stage.seconds),
-                _over(stages, lambda stage: stage.tokens_per_second),
-                _over(stages, lambda stage: stage.mfu_causal) or Absent("the peak of this device is not in the table"),
-                _over(stages, lambda stage: stage.mfu_measured_peak),
-                _over(stages, lambda stage: stage.joules_per_token) or Absent(first.joules_reason or ""),
-                _over(stages, lambda stage: stage.joules_per_example),
-                _over(stages, lambda stage: stage.rollout_share),
+                _over(stages, attrgetter("seconds")),
+                _over(stages, attrgetter("tokens_per_second")),
+                _over(stages, attrgetter("mfu_causal")) or Absent("the peak of this device is not in the table"),
+                _over(stages, attrgetter("mfu_measured_peak")),
+                _over(stages, attrgetter("joules_per_token")) or Absent(first.joules_reason or ""),
+                _over(stages, attrgetter("joules_per_example")),
+                _over(stages, attrgetter("rollout_share")),
             )
         )
     notes = ["J/example: of a pair, completion or conversation, with the rollouts and rewards that it took"]
@@ -85,19 +87,16 @@ def _costs(record: LifecycleRecord) -> Table:
 
 
 def _models(record: LifecycleRecord) -> Table:
-    columns = [*texts("model after"), Column("bits/byte", plain), Column("nats/token of functions", plain),
-               *(Column(name, percent) for name in ("preference accuracy", "parses", "signature kept")),
-               Column("tokens a completion", partial(plain, digits=3))]  # fmt: skip
-    of: dict[str, Callable[[Scores], float]] = {
-        name: (lambda scores, name=name: getattr(scores, name))
-        for name in ("bits_per_byte", "nats_per_token", "preference_accuracy", "parses", "keeps_signature",
-                     "completion_length")
-    }  # fmt: skip
-    names = [scores.model for scores in record.lives[0].scores]
-    rows = []
-    for place, name in enumerate(names):
-        scores = [life.scores[place] for life in record.lives]
-        rows.append((name, *(_over(scores, figure) for figure in of.values())))
+    columns = [
+        *texts("model after"),
+        Column("bits/byte", plain),
+        Column("nats/token of functions", plain),
+        *(Column(name, percent) for name in ("preference accuracy", "parses", "signature kept")),
+        Column("tokens a completion", partial(plain, digits=3)),
+    ]
+    figures = [field.name for field in fields(Scores)[1:]]
+    by_model = [list(scores) for scores in zip(*(life.scores for life in record.lives), strict=True)]
+    rows = [(scores[0].model, *(_over(scores, attrgetter(name)) for name in figures)) for scores in by_model]
     notes = [
         "preference accuracy: the chosen function of a held-out pair is likelier per token than the rejected one",
         f"parses, signature kept: of completions of {record.prompts} held-out prompts, four of each; the share that is "

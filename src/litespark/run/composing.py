@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 OWN_CALLBACKS, OWN_LOGGER = "callbacks.extra", "logger.own"
 # settings whose keys are the user's own and need no +; the classes have them too, but take seconds to import
-OWN_KEYS = (OWN_CALLBACKS, OWN_LOGGER, "data.mixture", "task.rewards", "hydra.sweeper.params")
+OWN_KEYS = (OWN_CALLBACKS, OWN_LOGGER, "data.mixture", "task.rewards", "task.reward_models", "hydra.sweeper.params")
 
 
 class _Folders(ConfigRepository):

@@ -25,13 +25,14 @@ from litespark.models.spec import ModelSpec, idle_ops, ops_without_a_layer
 from litespark.ops.backend import AUTO, REFERENCE
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
-from litespark.planning.memory import layers_that_fit, training_state_bytes
+from litespark.planning.memory import WEIGHT_BYTES, layers_that_fit, training_state_bytes
 from litespark.run.adapter import why_no_adapter
 from litespark.run.config import ConfigError, Parts
 from litespark.run.cuda_graph import why_no_graph
 from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
+from litespark.run.reward_models import parameters_of
 from litespark.tasks.grpo.settings import GRPO
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, residual_dtype
@@ -177,6 +178,8 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     needed = training_state_bytes(
         parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts, trained=trained, reference=second
     )
+    if isinstance(parts.task, GRPO):  # whole on every rank
+        needed += sum(WEIGHT_BYTES * count for count in parameters_of(parts.task.reward_models).values())
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return

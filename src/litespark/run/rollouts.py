@@ -14,6 +14,7 @@ from litespark.device import device_of
 from litespark.metrics.energy import Phase
 from litespark.run.config import ConfigError, Parts
 from litespark.run.preflight import Machine
+from litespark.run.reward_models import reward_models
 from litespark.run.targets import ALLOWED_VARIABLE, allowed_prefixes
 from litespark.tasks.grpo.policy import Policy
 from litespark.tasks.grpo.rewards import REWARDS
@@ -31,7 +32,9 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
         return settings
     examples = data.examples  # type: ignore[attr-defined]  # of prompts, which the preflight has asked for
     for name in settings.rewards:
-        if name not in REWARDS and (reason := _why_not(name)) is not None:
+        if name in REWARDS or name in settings.reward_models:
+            continue
+        if (reason := _why_not(name)) is not None:
             raise ConfigError(
                 f"task.rewards: got {name}, expected {', '.join(REWARDS)} or a function of your own; {reason}"
             )
@@ -64,7 +67,9 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
         during=during,
         any_rank=machine.mesh.any if sharded else bool,
     )
-    policy = Policy(settings, tools)
+    whole = longest + settings.max_new_tokens + 1  # with an EOS behind it
+    own = reward_models(settings.reward_models, whole, machine.device)
+    policy = Policy(settings, tools, own)
     policy.scorer.check()
     return policy
 

@@ -25,6 +25,7 @@ def test_ours_look_at_the_completion():
     columns = [{"signature": "def f(a, b):"}] * 4
     assert REWARDS["parses"](texts, texts, columns) == [1, 0, 0, 0]
     assert REWARDS["keeps_signature"](texts, texts, columns) == [1, 1, 0, 0]
+    assert REWARDS["keeps_signature"](["p"], ["def  g(a, b):"], columns[:1]) == [0.3]
     assert REWARDS["length"](texts, ["", "x" * 250, "x" * 2000, "x"], columns) == [1, 0.75, 0, 0.999]
 
 

@@ -38,13 +38,18 @@ REWARD = "reward"
 """The stage whose model is no language model; the last one learns from it."""
 
 
+_WEIGHT = 0.1
+"""Of what the reward model says, which is of several units, beside shares."""
+
+
 def overrides_of(stage: StageOf, folders: dict[str, Path], overrides: Sequence[str]) -> tuple[str, ...]:
     """Of its run; `folders` are those of the stages before."""
     made = [f"experiment={stage.experiment}", "trainer.validate_at_start=true"]
     if stage.start is not None:
         made.append(f"run={hydra_text(str(folders[stage.start]))}")
-    if False:
+    if stage.name == "grpo":
         made.append(f"task.reward_models.{REWARD}={hydra_text(str(folders[REWARD]))}")
+        made.append(f"task.rewards.{REWARD}={_WEIGHT}")
     return (*made, *overrides)
 
 

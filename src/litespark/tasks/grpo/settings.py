@@ -1,5 +1,6 @@
 """The settings of `task=grpo`."""
 
+from dataclasses import field
 from typing import Annotated
 
 from pydantic import Field
@@ -23,7 +24,12 @@ class GRPO:
 
     rewards: Annotated[dict[str, Weight], Field(examples=[{"parses": 1.0, "length": 0.1}])]
     """The weight of each reward: `parses`, `keeps_signature` and `length` are ours, others are functions
-    `mypkg.module.function(prompts, completions, columns)` of an allowed package, which give a number for each."""
+    `mypkg.module.function(prompts, completions, columns)` of an allowed package, which give a number for each, or names
+    of `reward_models`."""
+    reward_models: Annotated[dict[str, str], Field(examples=[{"helpful": "logs/runs/NAME"}])] = field(
+        default_factory=dict
+    )
+    """Reward models by a name of `rewards`: the folder of a run with task=reward, or of a Hugging Face classifier."""
     num_generations: Annotated[int, Range(at_least=2, why="an advantage is within a group")] = 8
     """Completions of each prompt: the group that they are compared within."""
     max_new_tokens: Count = 128
@@ -60,6 +66,11 @@ class GRPO:
             raise ValueError(
                 f"task.rewards: got {dict(self.rewards)}, expected one at least with a weight that is not 0; set for "
                 f"instance task.rewards={{parses: 1.0}} ({', '.join(REWARDS)}, or a function of your own)"
+            )
+        if unweighed := [name for name in self.reward_models if name not in self.rewards]:
+            raise ValueError(
+                f"task.reward_models: got {', '.join(unweighed)} without a weight, expected it among task.rewards; set "
+                f"for instance task.rewards.{unweighed[0]}=0.5"
             )
         names = [name.rpartition(".")[2] for name in self.rewards]
         if len(set(names)) < len(names):
