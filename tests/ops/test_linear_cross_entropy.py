@@ -7,6 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.linear_cross_entropy import chunks, rows
+from litespark.ops.linear_cross_entropy import on_cpu as loss_on_cpu
 from litespark.ops.linear_cross_entropy.chunked import linear_cross_entropy_chunked
 from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
 from litespark.ops.linear_cross_entropy.rows import Settings
@@ -91,6 +92,22 @@ def test_matches_the_reference_at_any_size(dtype, tokens, width, vocab_size, nam
 def test_matches_the_reference_with_every_option(op, options, dtype):
     inputs = draw(ignored=(0, 3), ignore_index=options.get("ignore_index", -100))
     assert_op_matches(losses_of(op, **options), losses_of(linear_cross_entropy, **options), inputs, dtype)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_a_cpu_multiplies_the_head_with_no_token_whose_label_is_ignored(reduction, monkeypatch):
+    monkeypatch.setattr(loss_on_cpu, "_GATHERED", 2)
+    inputs = draw(tokens=12, ignored=(0, 3, 4, 11))
+    hidden, _, labels = inputs.values()
+    inputs |= {"hidden": hidden.view(3, 4, -1), "fixed labels": labels.view(3, 4)}
+    sizes = []
+    monkeypatch.setattr(loss_on_cpu, "linear_cross_entropy_chunked", lambda hidden, *rest, **options: (
+        sizes.append(hidden.shape), linear_cross_entropy_chunked(hidden, *rest, **options))[1])  # fmt: skip
+    run = losses_of(loss_on_cpu.linear_cross_entropy_cpu, reduction=reduction)
+    assert_op_matches(run, losses_of(linear_cross_entropy, reduction=reduction), inputs, torch.float32)
+    assert sizes == [(8, 12)]
+    found = loss_on_cpu.linear_cross_entropy_cpu(*inputs.values(), reduction="none")
+    assert torch.equal(found.correct, linear_cross_entropy(*inputs.values(), reduction="none").correct)
 
 
 def test_gradients_against_finite_differences():

@@ -65,12 +65,13 @@ class KeyValueCache(Cache):
         assert end <= self.capacity
         store = self._stores[layer]
         if store is None:
-            shape = (key.shape[0], self.capacity, *key.shape[2:])
+            # what a head reads lies together: a new token reads all of it
+            shape = (key.shape[0], key.shape[2], self.capacity, key.shape[3])
             store = self._stores[layer] = (key.new_empty(shape), value.new_empty(shape))
         with torch.no_grad():
-            store[0][:, self.length : end] = key
-            store[1][:, self.length : end] = value
-        return store[0][:, :end], store[1][:, :end]
+            store[0][:, :, self.length : end] = key.transpose(1, 2)
+            store[1][:, :, self.length : end] = value.transpose(1, 2)
+        return store[0][:, :, :end].transpose(1, 2), store[1][:, :, :end].transpose(1, 2)
 
     def _repeat(self, times: int) -> None:
         for layer, store in enumerate(self._stores):
@@ -79,7 +80,7 @@ class KeyValueCache(Cache):
 
     def _repeated(self, held: Tensor, times: int) -> Tensor:
         store = held.new_empty(held.shape[0] * times, *held.shape[1:])
-        store.unflatten(0, (-1, times))[:, :, : self.length] = held[:, None, : self.length]
+        store.unflatten(0, (-1, times))[:, :, :, : self.length] = held[:, None, :, : self.length]
         return store
 
     def _select(self, rows: Tensor) -> None:
@@ -89,5 +90,5 @@ class KeyValueCache(Cache):
 
     def _selected(self, held: Tensor, rows: Tensor) -> Tensor:
         # in place, from the front: row i comes from row rows[i] >= i, and no second cache is needed
-        held[: len(rows), : self.length] = held[rows, : self.length]
+        held[: len(rows), :, : self.length] = held[rows, :, : self.length]
         return held[: len(rows)]

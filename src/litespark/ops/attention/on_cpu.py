@@ -1,10 +1,12 @@
-"""Attention on a CPU in bf16: products of all heads at once, which the processor's bf16 units take whole.
+"""Attention on a CPU: each document by itself, and in bf16 products of all heads at once.
 
-PyTorch's CPU kernel takes as long in bf16 as in fp32, since its products are small.
+A mask costs the work of a whole sequence, however short its documents are. PyTorch's CPU kernel takes as long in bf16
+as in fp32, since its products are small; those of all heads the processor's bf16 units take whole.
 
 B batch, S sequence length, H query heads, K key/value heads, G = H/K, Dh head dim.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,32 +37,42 @@ def attention_cpu(
     if window is not None or query.shape[1] != key.shape[1] or not on_cpu.takes(query, key, value):
         return attention_sdpa(query, key, value, documents, window, scale)
     check_attention(query, key, value, documents, scale=scale)
-    visible = None if documents is None else documents.visible()
-    output: Tensor = _Attention.apply(query, key, value, visible, query.shape[3] ** -0.5 if scale is None else scale)
+    if documents is not None:
+        return _of_each(query, key, value, documents, scale)
+    if query.dtype == torch.float32:
+        return attention_sdpa(query, key, value, None, None, scale)
+    output: Tensor = _Attention.apply(query, key, value, query.shape[3] ** -0.5 if scale is None else scale)
     return output
+
+
+def _of_each(query: Tensor, key: Tensor, value: Tensor, documents: Documents, scale: float | None) -> Tensor:
+    """One document after the other, as they lie end to end in all sequences."""
+    lengths = [end - begin for begin, end in itertools.pairwise(documents.cu_seqlens().tolist()) if end > begin]
+    pieces = zip(*(x.flatten(0, 1).split(lengths) for x in (query, key, value)), strict=True)
+    outputs = [attention_cpu(q[None], k[None], v[None], scale=scale) for q, k, v in pieces]
+    return torch.cat(outputs, dim=1).view(query.shape)
 
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why `attention_cpu` is not faster there; None where it is."""
-    if dtype != torch.bfloat16:
+    if dtype != torch.bfloat16 and not (shapes is not None and shapes.documents):
         return f"PyTorch's own attention is faster on a CPU in {dtype_name(dtype)}"
     return on_cpu.why_not(device, dtype, shapes)
 
 
 class _Attention(torch.autograd.Function):
-    """`visible` (B, 1, S, S) bool: which keys each query sees; None: all that are not later."""
+    """Each query sees the keys that are not later."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> Tensor:
-        visible = None if visible is None else visible.contiguous()
-        ctx.save_for_backward(query, key, value, visible)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
         ctx.scale = scale
         num_kv_heads = key.shape[2]
         q, k, v = _by_group(query, num_kv_heads), _by_head(key), _by_head(value)
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         by_group = output.unflatten(2, (num_kv_heads, -1)).permute(0, 2, 3, 1, 4)
         for rows, keys in _blocks(query.shape[1]):
-            p = _probabilities(q[:, :, rows].flatten(1, 2), k[:, keys], rows, visible, scale)
+            p = _probabilities(q[:, :, rows].flatten(1, 2), k[:, keys], rows, scale)
             by_group[:, :, :, rows] = torch.bmm(p, v[:, keys]).view_as(by_group[:, :, :, rows])
         return output
 
@@ -69,13 +81,13 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """With P = softmax(scale · Q Kᵀ): dV = Pᵀ dO, dP = dO Vᵀ, dS = scale · P ∘ (dP - rows of Σ P ∘ dP), dQ = dS K,
         dK = dSᵀ Q; a block of queries at a time, over the keys up to its last one."""
-        query, key, value, visible = ctx.saved_tensors
+        query, key, value = ctx.saved_tensors
         shape = query.shape[0], key.shape[2]
         q, g, k, v = (*(_by_group(x, shape[1]) for x in (query, upstream)), _by_head(key), _by_head(value))
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for rows, keys in _blocks(query.shape[1]):
             block, upstream_block = q[:, :, rows].flatten(1, 2), g[:, :, rows].flatten(1, 2)
-            p = _probabilities(block, k[:, keys], rows, visible, ctx.scale)
+            p = _probabilities(block, k[:, keys], rows, ctx.scale)
             dv[:, keys] += torch.bmm(p.transpose(1, 2), upstream_block)
             ds = torch.bmm(upstream_block, v[:, keys].transpose(1, 2))
             on_cpu.run("softmax_backward", *ds.flatten(0, 1).shape, p, ds.data_ptr(), ctx.scale)
@@ -83,7 +95,7 @@ class _Attention(torch.autograd.Function):
             dk[:, keys] += torch.bmm(ds.transpose(1, 2), block)
         dq = dq.unflatten(0, shape).permute(0, 3, 1, 2, 4).reshape(query.shape)
         dk, dv = (x.unflatten(0, shape).transpose(1, 2) for x in (dk, dv))
-        return dq, dk, dv, None, None
+        return dq, dk, dv, None
 
 
 def _by_group(x: Tensor, num_kv_heads: int) -> Tensor:
@@ -103,12 +115,8 @@ def _blocks(length: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, end), slice(0, end)
 
 
-def _probabilities(block: Tensor, keys: Tensor, rows: slice, visible: Tensor | None, scale: float) -> Tensor:
+def _probabilities(block: Tensor, keys: Tensor, rows: slice, scale: float) -> Tensor:
     """P (B·K, G·rows, keys) of a block of queries."""
     scores = torch.bmm(block, keys.transpose(1, 2))
-    heads, length = (1, 0) if visible is None else (len(block) // len(visible), visible.shape[-1])
-    on_cpu.run(
-        "softmax", *scores.flatten(0, 1).shape, scores, scale, rows.stop - rows.start, rows.start,
-        0 if visible is None else visible.data_ptr(), heads * scores.shape[1], length,
-    )  # fmt: skip
+    on_cpu.run("softmax", *scores.flatten(0, 1).shape, scores, scale, rows.stop - rows.start, rows.start, 0, 1, 0)
     return scores
