@@ -3,7 +3,8 @@
     <!-- from results/DEVICE/FILE.json: record.quality.bits_per_byte | plain -->1.930<!-- end -->
 
 An expression is one of jinja2 over `record`, and of a benchmark of steps or of trained variants also over `rows` and
-`ratios`; its filters write numbers as all tables do, and a value that was not measured is an error.
+`ratios`, of tasks over `rows` and the table `compared`; its filters write numbers as all tables do, and a value that
+was not measured is an error.
 `<!-- from results: page -->` stands before the page of all records, and `: families -->` behind the source file of the
 table of families before that table. A mark after a backtick is shown and not rendered.
 """
@@ -97,9 +98,7 @@ def _values(record: Any) -> dict[str, Any]:
         values["ratios"] = {variant.name: step_rows.ratios(record, variant.name) for variant in record.variants}
     elif isinstance(record, TasksRecord):
         values["rows"] = tasks.rows(record)
-        values["ratios"] = {name: {} for name, _ in tasks.compared(record)}
-        for name, other in tasks.compared(record):
-            values["ratios"][name][other] = tasks.ratio(record, name, other)
+        values["compared"] = tasks.ratio_table(record).markdown()
     return values
 
 

@@ -114,7 +114,7 @@ def compared(record: TasksRecord) -> list[tuple[str, str]]:
 
 
 def tables(record: TasksRecord) -> list[Table]:
-    return [_variants(record), _ratios(record)]
+    return [_variants(record), ratio_table(record)]
 
 
 def failures(record: TasksRecord) -> dict[str, str]:
@@ -164,7 +164,7 @@ def _variants(record: TasksRecord) -> Table:
     return Table(columns, cells, about=about, notes=notes)
 
 
-def _ratios(record: TasksRecord) -> Table:
+def ratio_table(record: TasksRecord) -> Table:
     cells: list[tuple[object, ...]] = []
     for name, other in compared(record):
         found = ratio(record, name, other)
