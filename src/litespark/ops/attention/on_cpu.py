@@ -22,6 +22,8 @@ from litespark.ops.shapes import StepShapes
 
 # queries whose scores are in memory at once: B · H · _QUERIES · S values
 _QUERIES = 256
+# sequences in which a call for each document costs less than a mask does
+_SHORTEST = 128
 
 
 def attention_cpu(
@@ -55,7 +57,8 @@ def _of_each(query: Tensor, key: Tensor, value: Tensor, documents: Documents, sc
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why `attention_cpu` is not faster there; None where it is."""
-    if dtype != torch.bfloat16 and not (shapes is not None and shapes.documents):
+    packed = shapes is not None and shapes.documents and shapes.length >= _SHORTEST
+    if dtype != torch.bfloat16 and not packed:
         return f"PyTorch's own attention is faster on a CPU in {dtype_name(dtype)}"
     return on_cpu.why_not(device, dtype, shapes)
 
