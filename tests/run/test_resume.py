@@ -51,12 +51,14 @@ def test_what_makes_it_another_run_is_refused(logs, run, override, key):
         to_continue(parts(logs, f"resume={run}", override))
 
 
-def test_a_run_from_before_a_setting_goes_on_where_it_is_left_as_it_is(logs, run):
+def test_a_run_from_before_a_setting_goes_on_where_it_is_left_as_it_is(logs, run, caplog):
     config = run / CONFIG
-    with_it, line = config.read_text(), "  mlp_bias: false\n"
+    with_it, line, group = config.read_text(), "  mlp_bias: false\n", "adapter:\n  kind: none\n"
     assert line in with_it
-    config.write_text(with_it.replace(line, ""))
+    assert group in with_it
+    config.write_text(with_it.replace(line, "").replace(group, ""))
     assert to_continue(parts(logs, f"resume={run}")).step == 5
+    assert "resuming with" not in caplog.text
     with pytest.raises(ConfigError, match=r"model\.mlp_bias: was None, is now True"):
         to_continue(parts(logs, f"resume={run}", "model.mlp_bias=true"))
 

@@ -1,7 +1,5 @@
 """Log-probabilities of the reference model: read from the run's folder or the cache, or computed, once."""
 
-import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.run.folder import REFERENCE
 from litespark.training.module import TrainingModule
-from litespark.training.reference import Reference, compute_reference, hash_of_weights
+from litespark.training.reference import Reference, compute_reference, hash_of_weights, reference_key
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +55,7 @@ class ReferenceModel(StepCallback):
         assert module.model is not None
         mesh = module.mesh
         depends = {"weights": hash_of_weights(module.model, mesh), **of_data, **self.about}
-        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-        cached = self.cache / f"{key}.npz"
+        cached = self.cache / f"{reference_key(depends)}.npz"
         reference = mesh.from_first(lambda: Reference.read(cached), "the reference's log-probabilities")
         if reference is None:
             log.info("computing the log-probabilities of the reference model, once: the policy as it is now")

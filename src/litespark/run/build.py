@@ -171,9 +171,7 @@ def build_run(
     module.task = running_task(parts, machine, data, throughput.phases)
     reference: list[ReferenceModel] = []
     if getattr(parts.task, "needs_reference", False):
-        # two models may have the same weights and compute something else
-        of_config = {group: parts.resolved.get(group) for group in ("model", "precision", "adapter")}
-        about = {"chosen": machine.precision, "ops": {op.op: op.used for op in record.ops}, **of_config}
+        about = about_reference(parts, machine.precision, {op.op: op.used for op in record.ops})
         cache = parts.logs / REFERENCES
         reference = [ReferenceModel(folder, cache, phases=throughput.phases, about=about)]
     fp8 = None
@@ -195,6 +193,13 @@ def build_run(
     trainer = _trainer(parts, machine, folder, callbacks, all_loggers, state)
     metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
     return Run(folder, trainer, module, data, recorder, energy, reference, validation, quality, metrics, tensorboard)
+
+
+def about_reference(parts: Parts, precision: str, ops: dict[str, str]) -> dict[str, Any]:
+    """What decides the log-probabilities of a reference beside its weights and data: two models may have the same
+    weights, and compute something else."""
+    of_config = {group: parts.resolved.get(group) for group in ("model", "precision", "adapter")}
+    return {"chosen": precision, "ops": ops, **of_config}
 
 
 def _meters(

@@ -316,7 +316,11 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tup
 def _added_since(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     group, _, name = key.partition(".")
     kind = f"{group}.{KIND}"
-    if key in old or group not in GROUPS or old.get(kind) != new.get(kind):
+    if key in old or group not in GROUPS:
+        return False
+    if key == kind and not any(other.startswith(f"{group}.") for other in old):  # a group that was not there yet
+        return new[key] == next(iter(classes_of(group)))
+    if old.get(kind) != new.get(kind):
         return False
     made = classes_of(group).get(new.get(kind, ""))
     field = None if made is None else fields_of(made).get(name)

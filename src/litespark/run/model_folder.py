@@ -31,6 +31,10 @@ from litespark.training.checkpoint.folder import Checkpoint, find, is_run
 log = logging.getLogger(__name__)
 
 _CONFIG = "config.json"
+_WITHOUT_A_RUN = (
+    "run: got null, expected the run, checkpoint or Hugging Face folder that this experiment begins with; set "
+    "run=FOLDER, for instance run=logs/runs/NAME"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def opened(config: DictConfig, notes: list[str]) -> Opened | None:
     faults: list[str] = []
     asked = made_group("model", given, faults, notes)
     if asked is None:
-        raise ConfigError(together(faults))
+        raise ConfigError(_WITHOUT_A_RUN if is_of_a_run(config) else together(faults))
     found, node = None, None if config.get("resume") is None else _of_run(str(config.resume))
     if node is None:
         try:
@@ -140,6 +144,11 @@ def opened(config: DictConfig, notes: list[str]) -> Opened | None:
     if spec is None:
         raise ConfigError(together(faults))
     return Opened(asked, node, spec.vocab_size, found)
+
+
+def is_of_a_run(config: DictConfig) -> bool:
+    """Whether an experiment takes the model of `run`, and none is given."""
+    return OmegaConf.to_container(config.model)["path"] == "${run}" and config.get("run") is None  # type: ignore[call-overload,index]
 
 
 def _of_run(resume: str) -> dict[str, Any] | None:

@@ -28,6 +28,8 @@ from litespark.mesh import Mesh
 from litespark.models.evaluating import evaluating
 from litespark.tasks.sequences import log_probabilities
 
+VERSION = 1
+"""Raised when the code makes other log-probabilities of the same model and data, so that cached ones are not taken."""
 AnyBatch = TypeVar("AnyBatch", bound=TokenBatch)
 
 
@@ -69,6 +71,11 @@ class Reference:
         if not isinstance(batch, ExampleBatch):
             return batch
         return replace(batch, reference=self.splits[split][batch.examples].flatten())
+
+
+def reference_key(depends: Mapping[str, Any]) -> str:
+    """The name in the cache of what the reference makes of the data; `depends` is all that decides it but the code."""
+    return hashlib.sha256(json.dumps({**depends, "version": VERSION}, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def compute_reference(
