@@ -20,7 +20,6 @@ from litespark.models.spec import TakesAdapters
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.run.config import Parts, made_group
 from litespark.run.model_folder import ModelFolder
-from litespark.tasks.grpo.settings import GRPO
 from litespark.training.adapter import PREFIX, check_adapter
 from litespark.training.checkpoint.folder import Checkpoint, CheckpointError
 from litespark.training.checkpoint.state import read_state
@@ -47,9 +46,9 @@ def why_no_adapter(parts: Parts, precision: str) -> list[str]:
     ):
         if wrong:
             reasons.append(f"adapter=lora: got {got}; set {remedy}")
-    if adapter.path is not None and isinstance(parts.task, GRPO) and parts.task.keeps_reference:
+    if adapter.path is not None and getattr(parts.task, "keeps_reference", False):
         reasons.append(
-            f"adapter=lora: got adapter.path={adapter.path} with task.beta={parts.task.beta:g}, whose reference would "
+            f"adapter=lora: got adapter.path={adapter.path} with task.beta above 0, whose reference would "
             "be the model below the adapter, not the policy that begins; export the merged model, start from it by "
             "model.path=FOLDER, or set task.beta=0"
         )

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from litespark.run.instruments import build_mfu, say_what_is_absent
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
+from litespark.run.reward_models import about_reward_models
 from litespark.run.rollouts import running_task
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
@@ -229,6 +231,9 @@ def _checkpointer(
     if parts.adapter is not None:
         base = mesh.from_first(lambda: about_base(parts.weights), "the weights below the adapter to be hashed")
         about |= {"adapter": parts.resolved["adapter"], "base": base}
+    if folders := getattr(parts.task, "reward_models", None):
+        hash_all = partial(about_reward_models, folders)
+        about["reward_models"] = mesh.from_first(hash_all, "the weights of reward models to be hashed")
     return Checkpointer(
         folder / CHECKPOINTS,
         every_steps=parts.callbacks.checkpoint_every,

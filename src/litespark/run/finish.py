@@ -23,7 +23,7 @@ from litespark.run.build import Run
 from litespark.run.config import Parts
 from litespark.run.folder import SAMPLES
 from litespark.run.record import ProjectionRecord, ProjectionSettings, Status
-from litespark.tasks.grpo.policy import Policy
+from litespark.tasks.task import RollsOut
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def finish(parts: Parts, run: Run) -> None:
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:
-    if isinstance(run.module.task, Policy):
+    if isinstance(run.module.task, RollsOut):
         run.module.task.close()
     run.recorder.throughput.phases.enter("idle")
     run.recorder.update(status, error)

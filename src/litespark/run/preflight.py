@@ -33,7 +33,6 @@ from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
 from litespark.run.reward_models import parameters_of
-from litespark.tasks.grpo.settings import GRPO
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, residual_dtype
 
@@ -174,12 +173,12 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     keeps_casts = keeps_casts and activation_dtype(precision, device) == torch.bfloat16
     fp8 = parts.fp8 if precision == "fp8" else None
     trained = None if parts.adapter_counts is None else parts.adapter_counts.trained
-    second = isinstance(parts.task, GRPO) and parts.task.keeps_reference and trained is None
+    second = getattr(parts.task, "keeps_reference", False) and trained is None
     needed = training_state_bytes(
         parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts, trained=trained, reference=second
     )
-    if isinstance(parts.task, GRPO):  # whole on every rank
-        needed += sum(WEIGHT_BYTES * count for count in parameters_of(parts.task.reward_models).values())
+    # whole on every rank
+    needed += sum(WEIGHT_BYTES * count for count in parameters_of(getattr(parts.task, "reward_models", {})).values())
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return

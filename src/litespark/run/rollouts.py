@@ -4,7 +4,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from litespark.callbacks.phases import Phases
@@ -12,40 +12,21 @@ from litespark.data.stream.modules import SequenceDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.device import device_of
 from litespark.metrics.energy import Phase
-from litespark.run.config import ConfigError, Parts
+from litespark.run.config import Parts
 from litespark.run.preflight import Machine
 from litespark.run.reward_models import reward_models
 from litespark.run.targets import ALLOWED_VARIABLE, allowed_prefixes
-from litespark.tasks.grpo.policy import Policy
-from litespark.tasks.grpo.rewards import REWARDS
 from litespark.tasks.grpo.rollout import Tools
-from litespark.tasks.grpo.settings import GRPO
+from litespark.tasks.task import NeedsTools
 
 
 def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phases: Phases) -> Any:
-    """The task of a run: the settings themselves, or what samples completions as they say.
+    """The task of a run: what the settings are, or what they make of the `Tools` of the run.
 
-    A ConfigError for a reward that may not be called, or prompts that are too long.
+    A ValueError for what they cannot run with.
     """
-    settings = parts.task
-    if not isinstance(settings, GRPO):
-        return settings
-    examples = data.examples  # type: ignore[attr-defined]  # of prompts, which the preflight has asked for
-    for name in settings.rewards:
-        if name in REWARDS or name in settings.reward_models:
-            continue
-        if (reason := _why_not(name)) is not None:
-            raise ConfigError(
-                f"task.rewards: got {name}, expected {', '.join(REWARDS)} or a function of your own; {reason}"
-            )
-    longest = max(of[0] for split in ("train", "validation") for of in examples(split).lengths())
-    room = min(data.seq_len + 1, parts.model.max_seq_len) - settings.max_new_tokens
-    if longest > room:
-        raise ConfigError(
-            f"task.max_new_tokens: got {settings.max_new_tokens} with prompts of up to {longest} tokens, expected at "
-            f"most {max(0, room - longest + settings.max_new_tokens)}, so that both fit into data.seq_len="
-            f"{data.seq_len} and model.max_seq_len={parts.model.max_seq_len}; lower it or data.max_prompt_length"
-        )
+    if not isinstance(parts.task, NeedsTools):
+        return parts.task
     tokenizer = Tokenizer.load(data.folder)  # type: ignore[attr-defined]  # prepared data has one
 
     @contextmanager
@@ -56,22 +37,24 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
             device_of(machine.device).synchronise()
 
     sharded = machine.mesh.roles.shard > 1 or machine.mesh.roles.tensor > 1
+    held = cache(data.examples)  # type: ignore[attr-defined]  # of a split, which is opened once
+    ends = {tokenizer.eos_id, *getattr(parts.model, "eos_ids", ()), *getattr(parts.task, "stop_ids", ())}
     tools = Tools(
-        examples=cache(examples),  # of a split, which is opened once
+        examples=held,
+        longest_prompt=max(of[0] for split in ("train", "validation") for of in held(split).lengths()),
         decode=tokenizer.decode,
-        ends=frozenset({tokenizer.eos_id, *getattr(parts.model, "eos_ids", ()), *settings.stop_ids}),
+        ends=frozenset(ends),
         vocab_size=tokenizer.vocab_size,
         fill_id=tokenizer.eos_id,
         seq_len=data.seq_len,
+        max_seq_len=parts.model.max_seq_len,
         seed=parts.seed,
         during=during,
         any_rank=machine.mesh.any if sharded else bool,
+        why_not=_why_not,
+        reward_models=partial(reward_models, tokenizer=tokenizer, device=machine.device),
     )
-    whole = longest + settings.max_new_tokens + 1  # with an EOS behind it
-    own = reward_models(settings.reward_models, whole, machine.device)
-    policy = Policy(settings, tools, own)
-    policy.scorer.check()
-    return policy
+    return parts.task.running(tools)
 
 
 def _why_not(name: str) -> str | None:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +38,7 @@ from litespark.run.new_run import check_name, make, new_record, new_segment, wri
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes, part_processes
 from litespark.run.resume import Resumed, reopen
+from litespark.run.reward_models import check_reward_models
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
 from litespark.run.run_lock import run_lock
 from litespark.run.sweep import JOBS, telling
@@ -78,6 +80,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     mesh, resumed = machine.mesh, None
     if parts.resume is not None:  # before the data, which may have to be prepared
         resumed = reopen(parts, machine, hold)
+        mesh.from_first(partial(check_reward_models, parts, resumed.checkpoint), "reward models to be compared")
     else:
         # on one rank: another may be so far ahead that it has made the folder
         mesh.from_first(lambda: check_name(parts), "the name to be checked")

@@ -89,3 +89,16 @@ class RollsOut(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None: ...
+
+    def close(self) -> None:
+        """End what was started for it, such as a process."""
+        ...
+
+
+@runtime_checkable
+class NeedsTools(Protocol):
+    """Settings of a task that needs more of a run than batches: its prompts, tokenizer and phases."""
+
+    def running(self, tools: Any) -> Task:
+        """The task as it runs, with the `Tools` of tasks/grpo/rollout.py; a ValueError where it cannot."""
+        ...

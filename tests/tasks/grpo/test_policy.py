@@ -29,10 +29,9 @@ PROMPTS = [
 ]
 
 
-def says_low(prompts, completions, columns):
+def low(group):
     return [
-        sum(int(word) < VOCABULARY // 2 for word in text.split()) + of["bonus"]
-        for text, of in zip(completions, columns, strict=True)
+        sum(int(word) < VOCABULARY // 2 for word in text.split()) + group.columns["bonus"] for text in group.completions
     ]
 
 
@@ -49,7 +48,7 @@ def policy(phases=None, sample=None, seq_len=48, **settings):
         during=nullcontext if phases is None else phases.during,
         sample=sample,
     )
-    return Policy(GRPO(**asked), tools, {"low": says_low})
+    return Policy(GRPO(**asked), tools, {"low": low})
 
 
 def grpo_run(folder: Path, *, micro_batch_size=2, resume=False, stop=None, steps=6, **settings):

@@ -42,7 +42,7 @@ def test_a_reward_that_fails_leaves_its_group_out_under_its_reason(tmp_path, mon
         assert scores.rewards.isnan().all(1).tolist() == [left == 2, True]
         if reason == "hung":  # the group before it has its rewards, and so have later ones, of a new process
             assert scores.rewards[0].tolist() == [0.5 * 1 + 2, 0.5 * 3 + 2]
-    scorer = Scorer({"own": 1.0, "parses": 0.0}, seconds=10, own={"own": lambda prompts, texts, columns: [3.0, 4.0]})
+    scorer = Scorer({"own": 1.0, "parses": 0.0}, seconds=10, own={"own": lambda group: [3.0, 4.0]})
     assert scorer(groups).rewards.tolist() == [[3, 4], [3, 4]]
     scorer.close()
 

@@ -76,7 +76,7 @@ def transformers_config(content: Mapping[str, Any], path: Path | str = "model.co
         )
     kept = {key: value for key, value in content.items() if key not in _LEFT_OUT}
     try:
-        with _quiet():
+        with quiet():
             config = CONFIG_MAPPING[kind].from_dict(kept)
     except Exception as error:  # of another library, which has its own kinds
         raise ValueError(f"{path}: transformers does not take it: {str(error).strip()[:300]}") from error
@@ -107,7 +107,7 @@ def load_huggingface(folder: Path | str, ops: Ops) -> CausalLM:
     spec = read_config(folder / "config.json", folder.name)
     SafetensorsReader(folder)
     try:
-        with _quiet():
+        with quiet():
             pair: Any = AutoModelForCausalLM.from_pretrained(
                 folder, config=spec.transformers, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
                 use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
@@ -149,7 +149,7 @@ def export_huggingface(
             raise ValueError(f"{folder} exists and is not empty; export into a new folder, or remove it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(folder) as partial:
-            with _quiet():
+            with quiet():
                 (causal_lm if model.config.num_labels is None else _classifier(model)).save_pretrained(partial)
             for name, content in files.items():
                 (partial / name).write_bytes(content)
@@ -179,7 +179,7 @@ def _classifier(model: CausalLM) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and the advice of transformers."""
     from transformers.utils import logging
 

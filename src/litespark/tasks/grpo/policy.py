@@ -14,7 +14,7 @@ from litespark.metrics.validation import Means
 from litespark.models.adapters.lora import disabled
 from litespark.models.evaluating import evaluating
 from litespark.tasks.grpo.losses import advantages, clipped_objective, divisor
-from litespark.tasks.grpo.rewards import Reward
+from litespark.tasks.grpo.rewards import REWARDS, OwnReward
 from litespark.tasks.grpo.rollout import RolloutBatch, Tools, batch_of, completions_of, scores_of, seen
 from litespark.tasks.grpo.scoring import Scorer
 from litespark.tasks.grpo.settings import GRPO
@@ -36,7 +36,7 @@ class Policy:
     loss_unit = GRPO.loss_unit
     measures_text = GRPO.measures_text
 
-    def __init__(self, settings: GRPO, tools: Tools, own: Mapping[str, Reward] | None = None) -> None:
+    def __init__(self, settings: GRPO, tools: Tools, own: Mapping[str, OwnReward] | None = None) -> None:
         self.settings = settings
         self.tools = tools
         self.scorer = Scorer(settings.rewards, seconds=settings.reward_seconds, own=own)
@@ -44,6 +44,29 @@ class Policy:
         self.keeps_reference = settings.keeps_reference
         self._kept: dict[int, RolloutBatch] = {}
         self._sampled = 0
+
+    @classmethod
+    def of(cls, settings: GRPO, tools: Tools) -> "Policy":
+        """As `settings` state it, with all that it calls at hand; a ValueError where something cannot be."""
+        for name in settings.rewards:
+            own = name in REWARDS or name in settings.reward_models
+            if not own and (reason := tools.why_not(name)) is not None:
+                raise ValueError(
+                    f"task.rewards: got {name}, expected {', '.join(REWARDS)} or a function of your own; {reason}"
+                )
+        longest = tools.longest_prompt
+        room = min(tools.seq_len + 1, tools.max_seq_len) - longest
+        if settings.max_new_tokens > room:
+            raise ValueError(
+                f"task.max_new_tokens: got {settings.max_new_tokens} with prompts of up to {longest} tokens, expected "
+                f"at most {max(0, room)}, so that both fit into data.seq_len={tools.seq_len} and model.max_seq_len="
+                f"{tools.max_seq_len}; lower it or data.max_prompt_length"
+            )
+        # with an EOS behind it
+        own_rewards = tools.reward_models(settings.reward_models, longest + settings.max_new_tokens + 1)
+        policy = cls(settings, tools, own_rewards)
+        policy.scorer.check()
+        return policy
 
     def rolled(
         self, model: nn.Module, batch: TokenBatch, step: int, place: int, reference: nn.Module | None = None

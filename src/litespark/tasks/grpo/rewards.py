@@ -42,16 +42,24 @@ none; another number of them than of completions."""
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and its completions, as texts, with the other columns of its record."""
+    """A prompt and its completions, as texts without special tokens, with the other columns of its record; and as ids
+    of the policy, each completion with what ended it, if it did end."""
 
     prompt: str
     completions: Sequence[str]
     columns: Columns
+    prompt_ids: Sequence[int] = ()
+    completion_ids: Sequence[Sequence[int]] = ()
+    ended: Sequence[bool] = ()
 
 
 def _begins_with(text: str, wanted: str) -> int:
     """How many letters of `wanted` the text begins with."""
     return sum(takewhile(bool, (one == other for one, other in zip(text, wanted, strict=False))))
+
+
+OwnReward = Callable[[Group], Sequence[float]]
+"""A reward that is called in the process of the run, such as a reward model: a number for each completion."""
 
 
 def _tree(text: str) -> ast.Module | None:

@@ -3,7 +3,8 @@
 P prompts, G completions of each, N = P·G; B packed sequences of S places.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,7 +18,7 @@ from litespark.data.examples.example import Example
 from litespark.models.generate import Completions, complete
 from litespark.models.sampling import Sampling
 from litespark.tasks.grpo.losses import advantages
-from litespark.tasks.grpo.rewards import REASONS, Group
+from litespark.tasks.grpo.rewards import REASONS, Group, OwnReward
 from litespark.tasks.grpo.scoring import Scorer, Scores
 from litespark.tasks.grpo.settings import GRPO
 
@@ -57,12 +58,14 @@ class Tools:
     """What a run gives to rollouts.
 
     Attributes:
-        examples: the prompts of a split, "train" or "validation", by their number.
+        examples: the prompts of a split, "train" or "validation", by their number; longest_prompt: in ids, of both.
         decode: ids to text. ends: ids that end a completion. vocab_size: of the tokenizer.
-        seq_len: of packed sequences.
+        seq_len: of packed sequences. max_seq_len: of the model.
         during: a context in which the run is in a phase, "rollout" or "reward".
         sample: completions of prompts; None: `models.generate.complete`.
         any_rank: see there.
+        why_not: why the run may not call the function of a dotted name; None: it may.
+        reward_models: those in folders, by name, for sequences of so many ids.
     """
 
     examples: Callable[[str], Sequence[Example]]
@@ -75,6 +78,10 @@ class Tools:
     during: Callable[[Any], AbstractContextManager[None]]
     any_rank: Callable[[bool], bool] = bool
     sample: Sampler | None = None
+    longest_prompt: int = 0
+    max_seq_len: int = sys.maxsize
+    why_not: Callable[[str], str | None] = lambda name: None
+    reward_models: Callable[[Mapping[str, str], int], Mapping[str, OwnReward]] = lambda folders, longest: {}
 
 
 def completions_of(
@@ -101,10 +108,10 @@ def scores_of(
     groups = []
     for index, prompt in enumerate(prompts):
         ids = prompt.sequences[0].tolist()
-        texts = [
-            text_of(tools, ids, found.tolist()) for found in completions.ids[index * samples : (index + 1) * samples]
-        ]
-        groups.append(Group(tools.decode(ids), texts, prompt.about))
+        here = slice(index * samples, (index + 1) * samples)
+        found = [of.tolist() for of in completions.ids[here]]
+        texts = [text_of(tools, ids, of) for of in found]
+        groups.append(Group(tools.decode(ids), texts, prompt.about, ids, found, completions.ended[here]))
     return scorer(groups)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litespark.tasks.grpo.rewards import REWARDS, Group, Reward
+from litespark.tasks.grpo.rewards import REWARDS, Group, OwnReward
 from litespark.tasks.grpo.worker import FailedRewardError, RewardWorker
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Scorer:
     """
 
     def __init__(
-        self, weights: Mapping[str, float], *, seconds: float, own: Mapping[str, Reward] | None = None
+        self, weights: Mapping[str, float], *, seconds: float, own: Mapping[str, OwnReward] | None = None
     ) -> None:
         self.weights = weights
         self.own = own or {}
@@ -95,8 +95,7 @@ class Scorer:
     def _called(self, name: str, group: Group) -> list[float]:
         if name not in self.own:
             return self.worker(name, group)
-        count = len(group.completions)
         try:
-            return list(self.own[name]([group.prompt] * count, group.completions, [group.columns] * count))
+            return list(self.own[name](group))
         except Exception as error:
             raise FailedRewardError("raised", f"{type(error).__name__}: {error}") from error

@@ -1,19 +1,20 @@
 """The settings of `task=grpo`."""
 
 from dataclasses import field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
-from torch import Tensor, nn
-from torchmetrics import Metric
 
 from litespark.config.settings import settings
-from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
 from litespark.metrics.validation import Means
 from litespark.ranges import Count, CountFromZero, NotNegative, Positive, Range
 from litespark.tasks.grpo.losses import Loss, Scale
 from litespark.tasks.grpo.rewards import REASONS, REWARDS
+
+if TYPE_CHECKING:
+    from litespark.tasks.grpo.policy import Policy
+    from litespark.tasks.grpo.rollout import Tools
 
 Weight = Annotated[float, Range(at_least=-1e6, at_most=1e6)]
 
@@ -97,22 +98,20 @@ class GRPO:
             *("kl", "clip_share", "sampler_gap"),
         )
 
-    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
-        raise _not_running()
+    def running(self, tools: "Tools") -> "Policy":
+        """See `NeedsTools`; a ValueError for a reward that may not be called, or prompts that are too long."""
+        from litespark.tasks.grpo.policy import Policy  # which has these settings
 
-    def divisor(self, batch: TokenBatch) -> int:
-        raise _not_running()
+        return Policy.of(self, tools)
 
     def metrics(self, manifest: Manifest) -> Means:
         """Of held-out prompts, a completion each, and the groups that are left out: the loss is the mean reward below
         0."""
         return Means("loss", *(name for name in self.observed[:-3] if name != "reward_std"))
 
-    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
-        raise _not_running()
+    def _not_running(self, *_: Any) -> Any:
+        raise ValueError(
+            "task=grpo samples completions while it trains; run it with `python train.py`, which gives it these"
+        )
 
-
-def _not_running() -> ValueError:
-    return ValueError(
-        "task=grpo samples completions while it trains; run it with `python train.py`, which gives it these"
-    )
+    loss = divisor = evaluate = _not_running
