@@ -51,6 +51,7 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
         seed=parts.seed,
         during=during,
         any_rank=machine.mesh.any if sharded else bool,
+        gather=machine.mesh.gather,
         why_not=_why_not,
         reward_models=partial(reward_models, tokenizer=tokenizer, device=machine.device),
     )

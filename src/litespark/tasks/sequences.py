@@ -15,9 +15,10 @@ def layout(batch: TokenBatch) -> dict[str, Tensor | None]:
     return {"positions": batch.positions, "documents": batch.documents, "cu_seqlens": batch.cu_seqlens}
 
 
-def token_losses(model: nn.Module, batch: TokenBatch) -> TokenLosses:
-    """Nats (B, S) fp32 and hits (B, S) bool of each token."""
-    losses = model(batch.tokens, batch.labels, **layout(batch), reduction="none")
+def token_losses(model: nn.Module, batch: TokenBatch, temperature: float = 1.0) -> TokenLosses:
+    """Nats (B, S) fp32 and hits (B, S) bool of each token, where `temperature` divides the logits."""
+    hotter = {} if temperature == 1.0 else {"temperature": temperature}
+    losses = model(batch.tokens, batch.labels, **layout(batch), reduction="none", **hotter)
     if not isinstance(losses, TokenLosses):
         raise ValueError(
             f'{type(model).__name__}: got {type(losses).__name__} for reduction="none", expected TokenLosses of '

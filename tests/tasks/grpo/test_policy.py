@@ -1,6 +1,8 @@
 """GRPO under the real Trainer, on prompts whose reward is to say low ids."""
 
+import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +75,11 @@ def grpo_run(folder: Path, *, micro_batch_size=2, resume=False, stop=None, steps
     return run, read_metrics(folder), seen
 
 
-@pytest.mark.parametrize("settings", [{"loss_type": "grpo"}, {"loss_type": "rloo"}], ids=["grpo", "rloo"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss_type": "grpo", "temperature": 0.7, "top_k": 25, "top_p": 0.99}, {"loss_type": "rloo"}],
+    ids=["grpo", "rloo"],
+)
 def test_the_reward_rises_and_what_is_observed_is_logged(tmp_path, settings):
     run, rows, seen = grpo_run(tmp_path, steps=20, num_generations=8, **settings)
     rows = [row for row in rows if "train/reward" in row]
@@ -82,7 +88,9 @@ def test_the_reward_rises_and_what_is_observed_is_logged(tmp_path, settings):
     assert 0 < rows[-1]["train/completion_length"] <= 6
     assert rows[0]["train/sampler_gap"] < 1e-5
     assert rows[0]["train/clip_share"] == 0
-    assert rows[0]["train/left_out_raised"] == 0
+    assert rows[0]["train/left_out_raised"] == rows[0]["train/equal_rewards"] == 0
+    # of the first weights nearly that of a uniform choice
+    assert 0.7 * math.log(VOCABULARY) < rows[0]["train/entropy"] < 1.3 * math.log(VOCABULARY)
     assert run.module.validation["validation/loss"] == -run.module.validation["validation/reward"]
     assert {"rollout", "reward"} <= set(seen)
 
@@ -160,9 +168,23 @@ def test_importance_is_corrected_where_the_sampler_and_the_trainer_differ():
     torch.testing.assert_close(losses[1.5], 1.5 * losses[None])  # e > 1.5
 
 
+def test_groups_of_equal_rewards_are_counted_and_deviations_are_of_all_ranks():
+    model = small_model(vocab_size=VOCABULARY).eval()
+    prompts = next(iter(Examples(PROMPTS, PROMPTS[:3], per_row=1, micro_batch_size=2).train_dataloader()))
+    task = policy(scale_rewards="batch")
+    task.scorer.own["low"] = lambda group: [1.0] * 4 if group.columns["bonus"] else [0.0, 1.0, 2.0, 3.0]
+    task.tools = replace(task.tools, gather=lambda values: [values, [100.0, -100.0]])  # of another rank
+    batch = task.rolled(model, prompts, 0, 0)
+    equal = task.observed.index("equal_rewards")
+    bonus = [PROMPTS[number].about["bonus"] for number in prompts.examples.tolist()]
+    assert task.observe(model, batch)[1][equal].tolist() == [sum(bonus), 2]
+    assert 0 < batch.advantages.abs().max() < 0.1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"temperature": 0.0}, "task.temperature: got 0.0, expected .* above 0"),
         ({"num_generations": 1}, "task.num_generations: got 1, expected .* at least 2"),
         ({"rewards": {}}, "task.rewards: got {}, expected one at least"),
         ({"rewards": {"a.parses": 1.0, "parses": 1.0}}, "task.rewards: got two of one name"),

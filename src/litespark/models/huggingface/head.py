@@ -58,6 +58,7 @@ def loss_of(
     *,
     reduction: Reduction,
     ignore_index: int = _IGNORED,
+    temperature: float = 1.0,
 ) -> Tensor | TokenLosses:
     """Of the last hidden states (B, S, D) and labels (B, S) that are shifted already, without whole logits."""
     if row.divisor is not None:
@@ -65,6 +66,8 @@ def loss_of(
     if row.multiplier is not None:
         hidden = hidden * getattr(model.config, row.multiplier)
     softcap = None if row.softcap is None else getattr(model.config, row.softcap)
+    if temperature != 1.0:  # the cap is of the logits before it
+        hidden, softcap = hidden / temperature, None if softcap is None else softcap / temperature
     weight = model.get_output_embeddings().weight
     return ops.linear_cross_entropy(
         hidden, weight, labels, ignore_index=ignore_index, reduction=reduction, softcap=softcap

@@ -116,6 +116,7 @@ class CausalLM(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: Any = None,
         reduction: Reduction = "sum",
+        temperature: float = 1.0,
     ) -> Tensor | TokenLosses:
         """Logits (B, S, V) in fp32, or with labels the loss; see `models.llama.model.Llama.forward`.
 
@@ -136,7 +137,8 @@ class CausalLM(nn.Module):
                 options["attention_mask"] = torch.ones_like(tokens, dtype=torch.bool)
             if labels is not None and self.head is not None:
                 hidden = self.causal_lm.base_model(**options).last_hidden_state
-                return loss_of(self.causal_lm, self.head, self.ops, hidden, labels, reduction=reduction)
+                of_head = self.causal_lm, self.head, self.ops
+                return loss_of(*of_head, hidden, labels, reduction=reduction, temperature=temperature)
             if self.config.num_labels is None:
                 logits = self.causal_lm(**options).logits
             else:  # no cap and no divisor, which are of tokens
@@ -144,6 +146,7 @@ class CausalLM(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if labels is None:
             return logits
+        logits = logits / temperature
         nats = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
         if reduction == "none":
             return TokenLosses(nats, logits.argmax(dim=-1) == labels)

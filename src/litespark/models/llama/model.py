@@ -254,6 +254,7 @@ class Llama(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
+        temperature: float = 1.0,
     ) -> Tensor | TokenLosses:
         """Logits (B, S or 1, V) in fp32, or, with labels, the loss (so that FSDP has gathered the head for it).
 
@@ -267,6 +268,7 @@ class Llama(nn.Module):
             cache: keys and values of earlier tokens, extended by this call; not together with `documents`. It may say
                 that sequences begin with padding, which is read together with what follows it.
             reduction: "sum" gives the nats of the labels that count (an fp32 scalar), "none" `TokenLosses`.
+            temperature: divides the logits of a loss.
 
         Raises:
             ValueError: shapes or dtypes are not as above, or the sequence is longer than `max_seq_len`.
@@ -307,6 +309,8 @@ class Llama(nn.Module):
         if labels is None:
             logits = nn.functional.linear(x, self.head_weight)
             return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if temperature != 1.0:
+            x = x / temperature
         return self.ops.linear_cross_entropy(x, self.head_weight, labels, reduction=reduction)
 
     def _check(self, tokens: Tensor, past: int, others: dict[str, Tensor | None]) -> None:

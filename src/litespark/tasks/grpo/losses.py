@@ -34,10 +34,11 @@ class Clipped:
     clipped: Tensor
 
 
-def advantages(rewards: Tensor, loss: Loss, scale: Scale) -> Tensor:
+def advantages(rewards: Tensor, loss: Loss, scale: Scale, among: Tensor | None = None) -> Tensor:
     """(P, G) rewards, NaN in a group that is left out -> (P, G), 0 there.
 
-    GRPO: above the mean of the group, divided by the standard deviation of the group, of all rewards, or by nothing.
+    GRPO: above the mean of the group, divided by the standard deviation of the group, of all rewards (`among`, where
+    there are more of them than these), or by nothing.
     RLOO: above the mean of the other completions of the group, undivided.
     """
     size = rewards.shape[1]
@@ -48,7 +49,8 @@ def advantages(rewards: Tensor, loss: Loss, scale: Scale) -> Tensor:
     if scale == "group":
         found = found / (rewards.std(1, keepdim=True) + _EPS)
     elif scale == "batch":
-        known = rewards[~rewards.isnan()]
+        known = rewards if among is None else among
+        known = known[~known.isnan()]
         found = found / ((known.std() if known.numel() > 1 else torch.zeros_like(known.sum())) + _EPS)
     return found.nan_to_num(0.0)
 

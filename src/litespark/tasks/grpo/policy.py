@@ -113,16 +113,20 @@ class Policy:
         with self.tools.during("rollout"), evaluating(model):
             if reference is None:
                 with disabled(model):
-                    batch.reference_logs = -token_losses(model, batch).nats
+                    batch.reference_logs = self._logs(model, batch)
             else:
-                batch.reference_logs = -token_losses(reference.eval(), batch).nats
+                batch.reference_logs = self._logs(reference.eval(), batch)
             if self.settings.loss_type == "rloo":
-                batch.old = -token_losses(model, batch).nats
+                batch.old = self._logs(model, batch)
                 kl = batch.sums((batch.old - batch.reference_logs) * batch.weights)
                 # less by this than the others of its group, since the advantage is linear in rewards
                 size = self.settings.num_generations
                 shift = advantages(-self.settings.beta * kl.view(-1, size), "rloo", "none").flatten()
                 batch.advantages += shift * batch.counted
+
+    def _logs(self, model: nn.Module, batch: RolloutBatch) -> Tensor:
+        """(B, S) log-probabilities of the labels, at the temperature that they are sampled at."""
+        return -token_losses(model, batch, self.settings.temperature).nats
 
     def take_sampled(self) -> int:
         """How many completions this rank sampled to learn from since the last call."""
@@ -142,10 +146,11 @@ class Policy:
 
     def observe(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """See `Observes`. Over tokens: `sampler_gap` is the mean of |log π - log π of the sampler| before a first step,
-        `kl` that of k3, of RLOO of log π - log π of the reference. `reward_std` is that within groups, and
-        `left_out_REASON` a share of groups."""
+        `kl` that of k3, of RLOO of log π - log π of the reference. `entropy` is that of -log π of what was sampled, an
+        estimate without the other tokens' probabilities, for which the whole logits would be needed. `reward_std` is
+        that within groups; `equal_rewards`, of which nothing is learnt, and `left_out_REASON` are shares of groups."""
         rollout, settings = _rollout(batch), self.settings
-        logs = -token_losses(model, rollout).nats
+        logs = self._logs(model, rollout)
         if rollout.old is None and settings.num_iterations > 1:
             rollout.old = logs.detach()
         old = logs.detach() if rollout.old is None else rollout.old
@@ -174,7 +179,8 @@ class Policy:
         tokens = counted.sum()
         own = [torch.stack([(kl.detach() * counted).sum(), tokens] if kl is not None else [0 * tokens, 0 * tokens])]
         own.append(torch.stack([found.clipped.sum().float(), of.sum()]))
-        own.append(torch.stack([(gap.abs() * rollout.weights).sum(), rollout.weights.sum()]))
+        of_all = rollout.weights.sum()
+        own += [torch.stack([(of.detach() * rollout.weights).sum(), of_all]) for of in (-old, gap.abs())]
         return found.loss, torch.cat([rollout.seen, torch.stack(own)])
 
     def metrics(self, manifest: Manifest) -> Means:
@@ -194,7 +200,7 @@ class Policy:
             lengths = torch.tensor([len(one) for one in completions.ids], dtype=torch.float32)
             rows = seen(scores, lengths, completions.ended)
             loss = rows[:1] * torch.tensor([[-1.0, 1.0]])
-            metrics.update(torch.cat([loss, rows[:1], rows[2:]]))  # one completion has no deviation
+            metrics.update(torch.cat([loss, rows[:1], rows[3:]]))  # one completion has no deviation
 
     # ---------------------------------------------------------------- the state
 

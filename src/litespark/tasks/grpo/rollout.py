@@ -22,6 +22,7 @@ from litespark.tasks.grpo.rewards import REASONS, Group, OwnReward
 from litespark.tasks.grpo.scoring import Scorer, Scores
 from litespark.tasks.grpo.settings import GRPO
 
+_EQUAL = 1e-8  # as close to 0 as TRL takes a deviation for none
 Sampler = Callable[[nn.Module, Sequence[Tensor], Sampling, int, Sequence[int]], Completions]
 """(policy, prompts, sampling, completions of each, numbers of prompts) -> what a server samples, or our own engine."""
 
@@ -63,7 +64,7 @@ class Tools:
         seq_len: of packed sequences. max_seq_len: of the model.
         during: a context in which the run is in a phase, "rollout" or "reward".
         sample: completions of prompts; None: `models.generate.complete`.
-        any_rank: see there.
+        any_rank: see there. gather: what each rank gives, on all of them.
         why_not: why the run may not call the function of a dotted name; None: it may.
         reward_models: those in folders, by name, for sequences of so many ids.
     """
@@ -77,6 +78,7 @@ class Tools:
     seed: int
     during: Callable[[Any], AbstractContextManager[None]]
     any_rank: Callable[[bool], bool] = bool
+    gather: Callable[[list[float]], list[list[float]]] = lambda values: [values]
     sample: Sampler | None = None
     longest_prompt: int = 0
     max_seq_len: int = sys.maxsize
@@ -87,7 +89,7 @@ class Tools:
 def completions_of(
     settings: GRPO, tools: Tools, model: nn.Module, prompts: Sequence[Tensor], samples: int, numbers: Sequence[int]
 ) -> Completions:
-    sampling = Sampling(settings.max_new_tokens, seed=tools.seed)
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p, tools.seed)
     if tools.sample is not None:
         return tools.sample(model, prompts, sampling, samples, numbers)
     return complete(
@@ -139,10 +141,13 @@ def batch_of(
     sampled = torch.zeros(batch.tokens.shape)
     sampled[batch.weights > 0] = logs  # both in the order of sequences
     counted = (~scores.rewards.isnan()).flatten()
+    among = scores.rewards
+    if settings.scale_rewards == "batch":
+        among = torch.tensor([reward for held in tools.gather(among.flatten().tolist()) for reward in held])
     lengths = torch.tensor([len(ids) for ids in found], dtype=torch.float32)
     return RolloutBatch(
         **{field.name: getattr(batch, field.name) for field in fields(batch)},
-        advantages=advantages(scores.rewards, settings.loss_type, settings.scale_rewards).flatten().float(),
+        advantages=advantages(scores.rewards, settings.loss_type, settings.scale_rewards, among).flatten().float(),
         counted=counted.float(),
         lengths=lengths,
         sampled=sampled,
@@ -158,6 +163,7 @@ def seen(scores: Scores, lengths: Tensor, ended: Sequence[bool]) -> Tensor:
     each = scores.each[~scores.rewards.isnan().any(1)].flatten(0, 1)
     spread = known.std(1) if known.shape[1] > 1 else known.new_zeros(len(known))
     rows: list[tuple[Tensor | int, int]] = [(known.sum(), known.numel()), (spread.sum(), len(known))]
+    rows.append(((spread < _EQUAL).sum(), len(known)))
     rows += [(each[:, index].sum(), len(each)) for index in range(each.shape[1])]
     rows += [(lengths.sum(), len(lengths)), (sum(ended), len(ended))]
     rows += [(scores.left_out[reason], len(scores.rewards)) for reason in REASONS]

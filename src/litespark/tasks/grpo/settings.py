@@ -35,12 +35,18 @@ class GRPO:
     """Completions of each prompt: the group that they are compared within."""
     max_new_tokens: Count = 128
     """At most so many tokens a completion, with its EOS."""
+    temperature: Positive = 1.0
+    """Divides the logits, of the sampler and in the loss."""
+    top_k: Count | None = None
+    """Sample among so many likeliest tokens; null: all. Probabilities in the loss stay those of all tokens."""
+    top_p: Annotated[float, Range(above=0, at_most=1)] | None = None
+    """Sample among the likeliest tokens that together reach this probability; null: all."""
     loss_type: Loss = "grpo"
     """How tokens are weighed: `grpo` (a mean over each completion, then over completions), `dr_grpo` (all tokens over
     completions times max_new_tokens), `dapo` (a mean over all tokens), or `rloo` (whole completions)."""
     scale_rewards: Scale = "group"
-    """What advantages are divided by: the deviation of rewards in the `group`, in the `batch` (a micro-batch of one
-    rank), or `none`; `rloo` has none."""
+    """What advantages are divided by: the deviation of rewards in the `group`, in the `batch` (a micro-batch of all
+    ranks), or `none`; `rloo` has none."""
     epsilon: NotNegative = 0.2
     """By how much a ratio may fall below 1 before it is clipped."""
     epsilon_high: NotNegative | None = None
@@ -93,9 +99,9 @@ class GRPO:
         rewards = [f"reward_{name.rpartition('.')[2]}" for name in self.rewards]
         left_out = [f"left_out_{reason}" for reason in REASONS]
         return (
-            *("reward", "reward_std", *rewards, "completion_length", "ended"),
+            *("reward", "reward_std", "equal_rewards", *rewards, "completion_length", "ended"),
             *left_out,
-            *("kl", "clip_share", "sampler_gap"),
+            *("kl", "clip_share", "entropy", "sampler_gap"),
         )
 
     def running(self, tools: "Tools") -> "Policy":
@@ -107,7 +113,7 @@ class GRPO:
     def metrics(self, manifest: Manifest) -> Means:
         """Of held-out prompts, a completion each, and the groups that are left out: the loss is the mean reward below
         0."""
-        return Means("loss", *(name for name in self.observed[:-3] if name != "reward_std"))
+        return Means("loss", *(name for name in self.observed[:-4] if name not in ("reward_std", "equal_rewards")))
 
     def _not_running(self, *_: Any) -> Any:
         raise ValueError(
