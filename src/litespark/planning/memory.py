@@ -33,7 +33,8 @@ def training_state_bytes(
 
     `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied;
     `keeps_casts`: those of all others are kept in bf16. `trained`: the parameters of an adapter, beside which the
-    model is frozen. `reference`: the weights of a second model are there, which is never trained.
+    model is frozen, and with `keeps_casts` in bf16 alone. `reference`: the weights of a second model are there, which is
+    never trained.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if trained is not None:
@@ -46,7 +47,8 @@ def training_state_bytes(
         whole -= _MOMENT_BYTES * sum(matrix.numel() for matrix in block_matrices(model))
     if isinstance(config, TakesFp8) and (keeps_casts or fp8 is not None):
         others = 0 if fp8 is None or keeps_casts else fp8.bf16_first + fp8.bf16_last
-        whole += _CAST_BYTES * (config.num_layers - others) * sum(map(math.prod, config.linear_shapes().values()))
+        beside = _CAST_BYTES if trained is None else _CAST_BYTES - _WEIGHT_BYTES
+        whole += beside * (config.num_layers - others) * sum(map(math.prod, config.linear_shapes().values()))
     if reference:
         whole += config.parameter_count() * WEIGHT_BYTES
     return -(-whole // shards)

@@ -26,7 +26,7 @@ from litespark.planning.flops import causal_mean_keys, model_flops_per_token
 from litespark.planning.memory import training_state_bytes
 from litespark.run import folder as run_folder
 from litespark.run.config import ConfigError, Parts, config_hash
-from litespark.run.preflight import Machine
+from litespark.run.preflight import Machine, keeps_casts
 from litespark.run.record import AdapterRecord, DataRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.run.variant import legible
 from litespark.training.checkpoint.folder import finished
@@ -145,7 +145,7 @@ def new_record(
         example=EXAMPLES[parts.data.format] if isinstance(parts.data, ExamplesConfig) else None,
         seed=parts.seed,
         model=_model_record(parts),
-        adapter=_adapter_record(parts),
+        adapter=_adapter_record(parts, machine),
         data=DataRecord(
             name=manifest.name,
             manifest_hash=manifest.hash,
@@ -166,16 +166,19 @@ def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
     return replace(mine, devices=[device for devices in by_rank for device in devices])
 
 
-def _adapter_record(parts: Parts) -> AdapterRecord | None:
+def _adapter_record(parts: Parts, machine: Machine) -> AdapterRecord | None:
     adapter, counts = parts.adapter, parts.adapter_counts
     if adapter is None or counts is None:
         return None
+    kept, kept_of_all = (
+        keeps_casts(of, machine.precision, machine.device) for of in (parts, replace(parts, adapter=None))
+    )
     return AdapterRecord(
         kind="dora" if adapter.dora else "lora",
         rank=adapter.rank,
         trained_parameters=counts.trained,
-        state_bytes=training_state_bytes(parts.model, optimizer=parts.optim, trained=counts.trained),
-        full_state_bytes=training_state_bytes(parts.model, optimizer=parts.optim),
+        state_bytes=training_state_bytes(parts.model, optimizer=parts.optim, keeps_casts=kept, trained=counts.trained),
+        full_state_bytes=training_state_bytes(parts.model, optimizer=parts.optim, keeps_casts=kept_of_all),
     )
 
 

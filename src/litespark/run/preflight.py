@@ -165,17 +165,29 @@ def _without_a_layer(parts: Parts) -> list[str]:
     ]
 
 
+def keeps_casts(parts: Parts, precision: Precision, device: torch.device) -> bool:
+    """Whether the weights of blocks are held in bf16, cast once a step; those of a frozen model once, and alone.
+
+    Not where they are sharded, nor where what is trained is compiled.
+    """
+    whole = parts.strategy.name != "fsdp" and (parts.ops.compile == "none" or parts.adapter is not None)
+    return whole and activation_dtype(precision, device) == torch.bfloat16
+
+
 def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
     on_cpu, there = not device_of(device).is_accelerator, device_of(device).memory_bytes
     shards = parts.strategy.roles(ranks.world_size).shard
-    # where nothing compiles or shards, weights are cast once a step
-    keeps_casts = parts.ops.compile == "none" and parts.strategy.name != "fsdp"
-    keeps_casts = keeps_casts and activation_dtype(precision, device) == torch.bfloat16
     fp8 = parts.fp8 if precision == "fp8" else None
     trained = None if parts.adapter_counts is None else parts.adapter_counts.trained
     second = getattr(parts.task, "keeps_reference", False) and trained is None
     needed = training_state_bytes(
-        parts.model, shards, parts.optim, fp8, keeps_casts=keeps_casts, trained=trained, reference=second
+        parts.model,
+        shards,
+        parts.optim,
+        fp8,
+        keeps_casts=keeps_casts(parts, precision, device),
+        trained=trained,
+        reference=second,
     )
     # whole on every rank
     needed += sum(WEIGHT_BYTES * count for count in parameters_of(getattr(parts.task, "reward_models", {})).values())

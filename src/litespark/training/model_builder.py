@@ -14,8 +14,8 @@ from litespark.models.init import initialise
 from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.ops.linear.kept import accumulate_in_place
-from litespark.training.strategies import Precision, StrategyConfig, shard_model
+from litespark.ops.linear.kept import accumulate_in_place, hold_frozen
+from litespark.training.strategies import Precision, StrategyConfig, activation_dtype, shard_model
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class ModelBuilder:
             self.load_weights(model)
         if self.adapter is not None:
             lora.begin(model, self.adapter)
+            # FSDP2 shards weights of one dtype
+            if self.strategy.name != "fsdp" and (held := activation_dtype(self.precision, device)) == torch.bfloat16:
+                hold_frozen(model, held)
         if self.fp8 is not None:
             assert isinstance(self.spec, TakesFp8)
             self.spec.enable_fp8(model, self.fp8, self.ops.fp8)

@@ -13,6 +13,7 @@ from litespark.models.adapters.config import LoraAdapter
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.linear import kept, split
 from litespark.ops.tolerance import relative_distance
+from litespark.planning.memory import training_state_bytes
 from litespark.run.model_folder import ModelFolder
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import AdamWConfig, build_optimizer
@@ -36,9 +37,11 @@ def written(folder: Path, kind: str) -> ModelFolder:
     return ModelFolder.find(folder)
 
 
-def built(found: ModelFolder, adapter: LoraAdapter, *, moved: bool = True) -> nn.Module:
+def built(found: ModelFolder, adapter: LoraAdapter, *, moved: bool = True, precision: str = "fp32") -> nn.Module:
     """The model with an adapter, as a run builds it; `moved`: as if it had been trained."""
-    model = ModelBuilder(found.spec, resolve(OURS), 1, load_weights=found.fill, adapter=adapter).build(CPU)
+    model = ModelBuilder(
+        found.spec, resolve(OURS), 1, load_weights=found.fill, adapter=adapter, precision=precision
+    ).build(CPU)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in lora.weights_of(model).items():
@@ -139,6 +142,25 @@ def test_casts_of_frozen_weights_are_kept_and_their_gradients_not_made(tmp_path,
     assert losses[2] != losses[0]
     states = sum(tensor.numel() for state in optimizer.state.values() for tensor in state.values() if tensor.ndim)
     assert states == 2 * sum(parameter.numel() for parameter in lora.weights_of(model).values())
+
+
+def test_a_frozen_base_is_held_in_bf16_alone_with_the_same_results(tmp_path):
+    found, losses, adapter = written(tmp_path, "llama"), [], LoraAdapter(rank=3, dora=True)
+    for precision in ("fp32", "bf16"):
+        model = built(found, adapter, moved=False, precision=precision).train()
+        optimizer = build_optimizer(model, AdamWConfig(lr=1e-2))
+        for _ in range(3):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(IDS, IDS)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:3] == losses[3:]
+    assert all(part._cast is None for part in model.modules() if _is_kept(part))
+    held = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
+    assert held == training_state_bytes(found.spec, keeps_casts=True, trained=0)
+    assert held < training_state_bytes(found.spec, trained=0)
+    assert model(IDS).dtype == torch.float32, "as a sample is drawn without autocast"
 
 
 def _is_kept(part: nn.Module) -> bool:

@@ -38,6 +38,8 @@ class KeptLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         dtype = compute_dtype(x)
         if not autocasting(x) or torch.compiler.is_compiling() or not self._keeps(dtype):
+            if not autocasting(x) and (held := self.weight.dtype) != x.dtype:  # see `hold_frozen`
+                return nn.functional.linear(x.to(held), self.weight, bias_in(self.bias, held)).to(x.dtype)
             return super().forward(x)
         return _Linear.apply(x, self.weight, self.bias, self.cast(dtype), self.accumulate)
 
@@ -96,6 +98,16 @@ def keep_casts(model: nn.Module) -> list[KeptLinear]:
     for layer in layers:
         layer.keep = True
     return [layer for layer in layers if layer.weight.requires_grad]
+
+
+def hold_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the weights of frozen layers in `dtype` alone, in which autocast multiplies them, with the same results.
+
+    Without autocast they are multiplied in it too, and results have the dtype of what is multiplied.
+    """
+    for layer in model.modules():
+        if isinstance(layer, KeptLinear) and not layer.weight.requires_grad:
+            layer.weight.data = layer.weight.data.to(dtype)
 
 
 def accumulate_in_place(model: nn.Module) -> None:
