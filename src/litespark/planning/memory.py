@@ -33,8 +33,8 @@ def training_state_bytes(
 
     `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied;
     `keeps_casts`: those of all others are kept in bf16. `trained`: the parameters of an adapter, beside which the
-    model is frozen, and with `keeps_casts` in bf16 alone. `reference`: the weights of a second model are there, which is
-    never trained.
+    model is frozen, and with `keeps_casts` in bf16 alone. `reference`: the weights of a second model are there, which
+    is never trained.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if trained is not None:
