@@ -47,7 +47,7 @@ def training_state_bytes(
         whole -= _MOMENT_BYTES * sum(matrix.numel() for matrix in block_matrices(model))
     if isinstance(config, TakesFp8) and (keeps_casts or fp8 is not None):
         others = 0 if fp8 is None or keeps_casts else fp8.bf16_first + fp8.bf16_last
-        beside = _CAST_BYTES if trained is None else _CAST_BYTES - _WEIGHT_BYTES
+        beside = _CAST_BYTES if trained is None else _CAST_BYTES - WEIGHT_BYTES
         whole += beside * (config.num_layers - others) * sum(map(math.prod, config.linear_shapes().values()))
     if reference:
         whole += config.parameter_count() * WEIGHT_BYTES
