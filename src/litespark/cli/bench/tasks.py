@@ -7,7 +7,7 @@ from typer import Context, Option
 from litespark.cli.bench.records import Output, Publish, recording, show
 from litespark.cli.configs import Overrides
 
-_VARIANT = "sft, dpo, grpo, sft_lora, or TRL's: sft_trl, dpo_trl, grpo_trl, sft_trl_padded; more than once; all but the last"
+_VARIANT = "sft, dpo, grpo, sft_lora, or TRL's: sft_trl, dpo_trl, grpo_trl, sft_trl_padded; again for more; all but it"
 
 
 def tasks(
