@@ -52,6 +52,8 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
         during=during,
         any_rank=machine.mesh.any if sharded else bool,
         gather=machine.mesh.gather,
+        from_first=machine.mesh.from_first,
+        whole=not sharded and parts.adapter is None,
         why_not=_why_not,
         reward_models=partial(reward_models, tokenizer=tokenizer, device=machine.device),
     )

@@ -14,7 +14,6 @@ from litespark.callbacks.phases import Phases
 from litespark.data.examples.example import Example
 from litespark.run.metric_rows import read_metrics
 from litespark.tasks.grpo.losses import clipped_objective, divisor
-from litespark.tasks.grpo.policy import Policy
 from litespark.tasks.grpo.rollout import Tools
 from litespark.tasks.grpo.settings import GRPO
 from litespark.training.checkpoint import folder as checkpoint_folder
@@ -49,8 +48,9 @@ def policy(phases=None, sample=None, seq_len=48, **settings):
         seed=3,
         during=nullcontext if phases is None else phases.during,
         sample=sample,
+        reward_models=lambda folders, longest: {"low": low},
     )
-    return Policy(GRPO(**asked), tools, {"low": low})
+    return GRPO(**asked).running(tools)
 
 
 def grpo_run(folder: Path, *, micro_batch_size=2, resume=False, stop=None, steps=6, **settings):

@@ -1,7 +1,7 @@
 """`task=grpo` as it runs: it rolls out, keeps what several steps learn from, and computes the loss of it."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from litespark.tasks.grpo.losses import advantages, clipped_objective, divisor
 from litespark.tasks.grpo.rewards import REWARDS, OwnReward
 from litespark.tasks.grpo.rollout import RolloutBatch, Tools, batch_of, completions_of, scores_of, seen
 from litespark.tasks.grpo.scoring import Scorer
+from litespark.tasks.grpo.server import Server
 from litespark.tasks.grpo.settings import GRPO
 from litespark.tasks.sequences import examples_in, token_losses
 
@@ -42,8 +43,10 @@ class Policy:
         self.scorer = Scorer(settings.rewards, seconds=settings.reward_seconds, own=own)
         self.observed = settings.observed
         self.keeps_reference = settings.keeps_reference
+        self.server: Server | None = None
         self._kept: dict[int, RolloutBatch] = {}
         self._sampled = 0
+        self._step = -1  # the last that was taken, or is
 
     @classmethod
     def of(cls, settings: GRPO, tools: Tools) -> "Policy":
@@ -62,9 +65,27 @@ class Policy:
                 f"at most {max(0, room)}, so that both fit into data.seq_len={tools.seq_len} and model.max_seq_len="
                 f"{tools.max_seq_len}; lower it or data.max_prompt_length"
             )
+        server = None
+        if settings.server is not None:
+            if not tools.whole:
+                raise ValueError(
+                    f"task.server: got {settings.server} with an adapter or sharded weights, expected whole models, "
+                    "whose weights are given to the server; set adapter=none strategy=ddp, or task.server=null"
+                )
+            server = Server(
+                settings.server,
+                seconds=settings.server_seconds,
+                folder=settings.server_folder,
+                ends=tools.ends,
+                vocab_size=tools.vocab_size,
+                from_first=tools.from_first,
+            )
+            server.check(longest + settings.max_new_tokens)
+            tools = replace(tools, sample=server)
         # with an EOS behind it
         own_rewards = tools.reward_models(settings.reward_models, longest + settings.max_new_tokens + 1)
         policy = cls(settings, tools, own_rewards)
+        policy.server = server
         policy.scorer.check()
         return policy
 
@@ -76,7 +97,7 @@ class Policy:
 
         A ValueError where the rollout of an earlier step is not there.
         """
-        every = self.settings.num_iterations
+        every, self._step = self.settings.num_iterations, step
         if step % every:
             if place not in self._kept:
                 raise ValueError(
@@ -102,7 +123,7 @@ class Policy:
         with self.tools.during("rollout"):
             ids = [torch.tensor(prompt.sequences[0], dtype=torch.int64, device=device) for _, prompt in prompts]
             draws = [step << _STEP_BITS | number for number in numbers]
-            completions = completions_of(self.settings, self.tools, model, ids, size, draws)
+            completions = completions_of(self.settings, self.tools, model, ids, size, draws, step)
         self._sampled += len(completions.ids)
         with self.tools.during("reward"):
             scores = scores_of(self.scorer, self.tools, [prompt for _, prompt in prompts], completions, size)
@@ -194,7 +215,8 @@ class Policy:
         prompts = [held[number] for number in numbers] or [held[0]]
         ids = [torch.tensor(one.sequences[0], dtype=torch.int64, device=batch.tokens.device) for one in prompts]
         draws = [_VALIDATION_STEP << _STEP_BITS | number for number in numbers or [0]]
-        completions = completions_of(self.settings, self.tools, model, ids, 1, draws)
+        # of the weights behind the last step; before the first one those that it begins with
+        completions = completions_of(self.settings, self.tools, model, ids, 1, draws, -1 - self._step)
         if numbers:
             scores = scores_of(self.scorer, self.tools, prompts, completions, 1)
             lengths = torch.tensor([len(one) for one in completions.ids], dtype=torch.float32)
@@ -218,8 +240,10 @@ class Policy:
         self._kept = {int(place): RolloutBatch(**values).to(device) for place, values in state.items()}
 
     def close(self) -> None:
-        """End the process of the rewards."""
+        """End the process of the rewards, and remove the weights that a server was given."""
         self.scorer.close()
+        if self.server is not None:
+            self.server.close()
 
 
 def _rollout(batch: TokenBatch) -> RolloutBatch:

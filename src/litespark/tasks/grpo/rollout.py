@@ -23,8 +23,9 @@ from litespark.tasks.grpo.scoring import Scorer, Scores
 from litespark.tasks.grpo.settings import GRPO
 
 _EQUAL = 1e-8  # as close to 0 as TRL takes a deviation for none
-Sampler = Callable[[nn.Module, Sequence[Tensor], Sampling, int, Sequence[int]], Completions]
-"""(policy, prompts, sampling, completions of each, numbers of prompts) -> what a server samples, or our own engine."""
+Sampler = Callable[[nn.Module, Sequence[Tensor], Sampling, int, Sequence[int], int], Completions]
+"""(policy, prompts, sampling, completions of each, numbers of prompts, version of the weights) -> what is sampled, by a
+server or by our own engine."""
 
 
 @dataclass(kw_only=True)
@@ -64,7 +65,8 @@ class Tools:
         seq_len: of packed sequences. max_seq_len: of the model.
         during: a context in which the run is in a phase, "rollout" or "reward".
         sample: completions of prompts; None: `models.generate.complete`.
-        any_rank: see there. gather: what each rank gives, on all of them.
+        any_rank: see there. gather: what each rank gives, on all of them. from_first: what the first makes.
+        whole: whether each rank has the whole model, without an adapter.
         why_not: why the run may not call the function of a dotted name; None: it may.
         reward_models: those in folders, by name, for sequences of so many ids.
     """
@@ -79,6 +81,8 @@ class Tools:
     during: Callable[[Any], AbstractContextManager[None]]
     any_rank: Callable[[bool], bool] = bool
     gather: Callable[[list[float]], list[list[float]]] = lambda values: [values]
+    from_first: Callable[[Callable[[], Any], str], Any] = lambda make, doing: make()
+    whole: bool = True
     sample: Sampler | None = None
     longest_prompt: int = 0
     max_seq_len: int = sys.maxsize
@@ -87,11 +91,17 @@ class Tools:
 
 
 def completions_of(
-    settings: GRPO, tools: Tools, model: nn.Module, prompts: Sequence[Tensor], samples: int, numbers: Sequence[int]
+    settings: GRPO,
+    tools: Tools,
+    model: nn.Module,
+    prompts: Sequence[Tensor],
+    samples: int,
+    numbers: Sequence[int],
+    version: int,
 ) -> Completions:
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p, tools.seed)
     if tools.sample is not None:
-        return tools.sample(model, prompts, sampling, samples, numbers)
+        return tools.sample(model, prompts, sampling, samples, numbers, version)
     return complete(
         model,
         prompts,

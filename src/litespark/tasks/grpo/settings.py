@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from litespark.config.settings import settings
+from litespark.config.settings import MAY_CHANGE, settings
 from litespark.data.manifest import Manifest
 from litespark.metrics.validation import Means
-from litespark.ranges import Count, CountFromZero, NotNegative, Positive, Range
+from litespark.ranges import Count, CountFromZero, NotNegative, Positive, Range, Seconds
 from litespark.tasks.grpo.losses import Loss, Scale
 from litespark.tasks.grpo.rewards import REASONS, REWARDS
 
@@ -60,6 +60,12 @@ class GRPO:
     """Weighs each token by how much likelier the trainer finds it than the sampler did, at most by this; null: not."""
     reward_seconds: Positive = 10.0
     """A function that takes longer for a group is ended, and the group is left out."""
+    server: Annotated[str | None, MAY_CHANGE, Field(pattern="^https?://", examples=["http://HOST:PORT"])] = None
+    """A vLLM server that samples, see tasks/grpo/server.py; null: the run itself. Resumes are not exact with one."""
+    server_folder: Annotated[str | None, MAY_CHANGE] = None
+    """A folder that the server reads too, by which it gets the weights; null: a temporary one, of this machine."""
+    server_seconds: Annotated[Seconds, MAY_CHANGE] = 600.0
+    """That one request to the server may take."""
     stop_ids: tuple[CountFromZero, ...] = ()
     """Ids that end a completion, beside the tokenizer's EOS and those of the model."""
 
