@@ -84,7 +84,7 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="a model of 61 labels"):
         Reward().loss(small_model(), packed(last_ids=True))
     single = pack([[(0, random_examples(1, sequences=1)[0])]], 40, fill_id=0, last_ids=True)
-    with pytest.raises(ValueError, match="choose data of pairs"):
+    with pytest.raises(ValueError, match="choose data=pairs"):
         Reward().loss(model, single)
 
 

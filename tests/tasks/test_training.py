@@ -23,13 +23,13 @@ def test_dpo_begins_at_the_reference_and_its_numbers_are_over_the_window(tmp_pat
     first, last = rows[0], rows[-1]
     assert first["train/loss"] == pytest.approx(0.693147, rel=1e-5)  # log 2: the policy is the reference
     assert first["train/margin"] == pytest.approx(0, abs=1e-6)
-    assert first["train/kl"] == pytest.approx(0, abs=1e-6)
+    assert first["train/log_ratio"] == pytest.approx(0, abs=1e-6)
     assert last["train/loss"] < first["train/loss"]
     assert last["train/margin"] > 0.001
     assert last["train/margin"] == pytest.approx(last["train/chosen_reward"] - last["train/rejected_reward"], abs=1e-5)
     assert last["train/accuracy"] > 0.5
     assert 0 < last["validation/loss"] < 0.75
-    assert {"validation/accuracy", "validation/margin", "validation/kl"} <= last.keys()
+    assert {"validation/accuracy", "validation/margin", "validation/log_ratio"} <= last.keys()
 
 
 def test_held_out_pairs_are_measured_before_the_first_step_and_pairs_are_counted(tmp_path):

@@ -80,4 +80,4 @@ class Examples(SequenceDataModule):
         numbers = ids[:, 0].tolist()
         real = len(numbers) if real_sequences is None else real_sequences
         held = [rows[number] if place < real else [] for place, number in enumerate(numbers)]
-        return pack(held, self.seq_len, fill_id=0, columns=self._columns, last_ids=self.last_ids)
+        return pack(held, self.seq_len, fill_id=0, columns=self._columns)

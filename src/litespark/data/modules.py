@@ -27,11 +27,20 @@ def prepared_folder(config: SourceConfig, known: Lookup | ExamplesLookup | None 
 
 
 def build_data_module(
-    config: SourceConfig | SyntheticConfig, *, seed: int, mesh: Mesh | None = None, place: Path | str | None = None
+    config: SourceConfig | SyntheticConfig,
+    *,
+    seed: int,
+    mesh: Mesh | None = None,
+    place: Path | str | None = None,
+    last_ids: bool = False,
 ) -> SequenceDataModule:
-    """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been."""
+    """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been.
+
+    `last_ids`: whether the last id of an example is an input too.
+    """
     if isinstance(config, SyntheticConfig):
         return SyntheticDataModule(config, seed=seed, mesh=mesh)
     if isinstance(config, ExamplesConfig):
-        return ExampleDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)
+        place = place or prepared_folder(config)
+        return ExampleDataModule(place, config, seed=seed, mesh=mesh, last_ids=last_ids)
     return TokenDataModule(place or prepared_folder(config), config, seed=seed, mesh=mesh)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from litespark.atomic import content_hash
 from litespark.config.settings import together
+from litespark.mesh import Mesh
 from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter, import_peft
 from litespark.models.init import assign
@@ -64,20 +63,20 @@ def why_no_adapter(parts: Parts, precision: str) -> list[str]:
     return reasons
 
 
-def with_base(parts: Parts, checkpoint: Checkpoint) -> Parts:
-    """The parts of a resumed run, whose base is read again and whose adapter comes from the checkpoint.
+def with_base(parts: Parts, checkpoint: Checkpoint, mesh: Mesh) -> Parts:
+    """The parts of a resumed run, whose base is read again and whose adapter comes from the checkpoint; a collective.
 
-    A CheckpointError where the base is not what it was.
+    A CheckpointError where the base is not what it was, which one rank looks at.
     """
     assert parts.adapter is not None
-    return replace(parts, weights=_base_of(checkpoint), adapter=replace(parts.adapter, path=None))
+    base = mesh.from_first(lambda: _base_of(checkpoint), "the weights below the adapter to be verified")
+    return replace(parts, weights=base, adapter=replace(parts.adapter, path=None))
 
 
 def about_base(weights: ModelFolder | None) -> dict[str, str]:
     """What a checkpoint notes of the base of its adapter: where it lies, and a hash of its weights."""
     assert weights is not None
-    place = Path(weights.path) if weights.checkpoint is None else weights.checkpoint.folder
-    return {"path": str(place.resolve()), "sha256": hashed(place.resolve())}
+    return {"path": str(weights.place), "sha256": weights.sha256}
 
 
 def load_adapted(checkpoint: Checkpoint) -> tuple[nn.Module, LoraAdapter, str]:
@@ -106,16 +105,9 @@ def _base_of(checkpoint: Checkpoint) -> ModelFolder:
             f"{checkpoint.folder} holds an adapter, and the model it stands on is not there: {error}; put it back, "
             "or a link to it"
         ) from error
-    if hashed(Path(stated["path"])) != stated["sha256"]:
+    if found.sha256 != stated["sha256"]:
         raise CheckpointError(
             f"{stated['path']} holds other weights than those that the adapter of {checkpoint.folder} was trained on "
             "(their hash differs); put the old ones back"
         )
     return found
-
-
-@cache  # one process asks for it at a start and at a resume
-def hashed(folder: Path) -> str:
-    """Of the weights in a Hugging Face folder, or of a checkpoint."""
-    files = sorted(folder.glob("*.safetensors")) or [folder / "state.ckpt"]
-    return ",".join(content_hash(file) for file in files)

@@ -155,7 +155,6 @@ def build_run(
     choices += of_adamw
     record.ops = list(map(op_record, choices))
     module = build_module(parts, machine, data.manifest, token_budget(parts, data.manifest), ops)
-    data.last_ids = getattr(parts.task, "num_labels", None) is not None  # which are scored there
     if machine.mesh.is_first:
         log_choices(choices, machine.device)
         if parts.from_folder and parts.resume is None:

@@ -5,12 +5,12 @@ from typing import Any
 
 from litespark.models.adapters.config import NoAdapter
 from litespark.run.targets import ConfigError
-from litespark.tasks.task import Task
+from litespark.tasks.task import Scores, Task
 
 
 def with_labels(model: Any, task: Task, adapter: Any) -> Any:
     """The settings of the model with the labels of the task; a ConfigError where it has others, or takes none."""
-    asked, there = getattr(task, "num_labels", None), getattr(model, "num_labels", None)
+    asked, there = task.num_labels if isinstance(task, Scores) else None, getattr(model, "num_labels", None)
     if asked is not None and not isinstance(adapter, NoAdapter):
         raise ConfigError(
             f"task={task.name}: got an adapter, expected none, since it would leave the new head as it was drawn; set "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic_core import to_jsonable_python
 from torch import nn
 
+from litespark.atomic import content_hash
 from litespark.config.groups import KIND, MODEL_FOLDER, classes_of
 from litespark.config.settings import together
 from litespark.data.tokenizer import Tokenizer
@@ -75,6 +77,18 @@ class ModelFolder:
             return cls(str(path), dict(checkpoint.about["model"]), spec, checkpoint, tokenizer or None)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror or error}; name another folder") from error
+
+    @property
+    def place(self) -> Path:
+        """Where the weights lie: a Hugging Face folder, or a checkpoint."""
+        return (Path(self.path) if self.checkpoint is None else self.checkpoint.folder).resolve()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights: of each file of a Hugging Face folder, which is read for it, or as a checkpoint has it."""
+        if self.checkpoint is not None:
+            return self.checkpoint.sha256
+        return ",".join(map(content_hash, sorted(self.place.glob("*.safetensors"))))
 
     def fill(self, model: nn.Module) -> None:
         """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none."""

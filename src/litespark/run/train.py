@@ -42,6 +42,7 @@ from litespark.run.reward_models import check_reward_models
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
 from litespark.run.run_lock import run_lock
 from litespark.run.sweep import JOBS, telling
+from litespark.tasks.task import Scores
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         # on one rank: another may be so far ahead that it has made the folder
         mesh.from_first(lambda: check_name(parts), "the name to be checked")
     if resumed is not None and parts.adapter is not None:
-        parts = with_base(parts, resumed.checkpoint)
+        parts = with_base(parts, resumed.checkpoint, mesh)
     data = _data(parts, machine, resumed, overrides)
     check_vocabulary(parts, data.manifest)
     prepared = data.folder if isinstance(data, PreparedDataModule) else None
@@ -142,7 +143,8 @@ def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: li
         places = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
         without = [rank for rank, (here, local_rank) in enumerate(places) if not here and local_rank == 0]
         mesh.from_ranks(without, find, "the data to be prepared")
-    return build_data_module(parts.data, seed=parts.seed, mesh=mesh, place=place)
+    scores = isinstance(parts.task, Scores)  # which it reads there
+    return build_data_module(parts.data, seed=parts.seed, mesh=mesh, place=place, last_ids=scores)
 
 
 def _given(overrides: list[str]) -> frozenset[str]:

@@ -37,6 +37,17 @@ def examples_in(batch: TokenBatch, task: str) -> ExampleBatch:
     return batch
 
 
+def pairs_in(batch: TokenBatch, task: str, data: str = "pairs") -> ExampleBatch:
+    """`batch`, if each of its examples has two sequences, as those of `data` have; else a ValueError."""
+    batch = examples_in(batch, task)
+    if batch.sequence_count != 2 * batch.example_count:
+        raise ValueError(
+            f"task={task}: got {batch.sequence_count} sequences of {batch.example_count} examples, expected two of "
+            f"each; choose data={data}"
+        )
+    return batch
+
+
 def log_probabilities(model: nn.Module, batch: ExampleBatch) -> Tensor:
     """(N,) fp32: the log-probability of each sequence, Σ weight · log p(label); a weight is 1 where a label counts."""
     return -batch.sums(token_losses(model, batch).nats * batch.weights)

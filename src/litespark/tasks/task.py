@@ -17,9 +17,7 @@ class Task(Protocol):
 
     Attributes:
         name: what records call it. loss_unit: of the loss after the division, such as "nats/token". measures_text:
-        whether `bits_per_byte` is among its metrics, and the unigram entropy is what its loss is compared with. One
-        that learns from examples has `data_formats` too, those it takes; one with `needs_reference` true gets batches
-        with what a reference model makes of them; one with `num_labels` trains a model with such a head.
+        whether `bits_per_byte` is among its metrics, and the unigram entropy is what its loss is compared with.
     """
 
     @property
@@ -44,6 +42,14 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
         """Add a validation batch to what `metrics` made; called without gradients."""
         ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """A task that trains a model with so many labels in place of the vocabulary, read at the last id of a sequence."""
+
+    @property
+    def num_labels(self) -> int: ...
 
 
 @runtime_checkable

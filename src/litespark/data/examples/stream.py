@@ -57,12 +57,15 @@ class ExampleSequences(DomainSequences):
 
 
 class ExampleDataModule(PreparedDataModule):
-    """Packed sequences of a folder that `examples.prepare` wrote, as `ExampleBatch`es.
+    """Packed sequences of a folder that `examples.prepare` wrote, as `ExampleBatch`es; see `pack` for `last_ids`.
 
     ValueError: another folder, or one for another sequence length or format; a file that is not as the manifest states.
     """
 
-    def __init__(self, place: Path | str, config: ExamplesConfig, *, seed: int, mesh: Mesh | None = None) -> None:
+    def __init__(
+        self, place: Path | str, config: ExamplesConfig, *, seed: int, mesh: Mesh | None = None, last_ids: bool = False
+    ) -> None:
+        self.last_ids = last_ids
         self.folder = Path(place)
         self.place = str(self.folder.absolute())
         manifest = Manifest.read(self.folder)

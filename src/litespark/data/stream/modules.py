@@ -30,10 +30,7 @@ from litespark.ranges import CountFromZero, check_number
 
 
 class SequenceDataModule(LightningDataModule):
-    """Serves the sequences of two splits, training and validation, that a subclass provides; keeps the position.
-
-    `last_ids`: whether the last id of an example is an input too; set before a batch is asked for.
-    """
+    """Serves the sequences of two splits, training and validation, that a subclass provides; keeps the position."""
 
     def __init__(
         self,
@@ -54,7 +51,6 @@ class SequenceDataModule(LightningDataModule):
         self.mesh = mesh or Mesh()
         self._training, self._validation = splits
         self.train_sequences = self._order().sequences
-        self.last_ids = False
         self._start_sequence = 0
         # the trainer's step at `_start_sequence`; unknown until the loader is made, since Lightning restores the data
         # module before its own step

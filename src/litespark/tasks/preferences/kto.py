@@ -4,15 +4,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from litespark.config.settings import settings
 from litespark.data.batch import TokenBatch
-from litespark.data.manifest import Manifest
-from litespark.metrics.validation import Means
 from litespark.ranges import NotNegative, Positive
-from litespark.tasks.observed import means_of, observed
-from litespark.tasks.sequences import examples_in, log_probabilities, reference_of
+from litespark.tasks.observed import ObservedTask, means_of, observed
+from litespark.tasks.sequences import log_probabilities, pairs_in, reference_of
 
 
 def kto(ratio: Tensor, desirable: Tensor, kl: Tensor, beta: float) -> Tensor:
@@ -30,7 +27,7 @@ def apo_zero_unpaired(ratio: Tensor, desirable: Tensor, kl: Tensor, beta: float)
 
 
 @settings("task")
-class KTO:
+class KTO(ObservedTask):
     """Prefers desirable completions to undesirable ones, which need not answer the same prompts; a mean over examples.
 
     An example has two sequences: the prompt with the completion that was rated, and with the completion of another
@@ -50,7 +47,6 @@ class KTO:
     name = "kto"
     loss_unit = "nats/example"
     data_formats = ("rated",)
-    measures_text = False
     needs_reference = True
     observed = (
         *("accuracy", "chosen_reward", "rejected_reward"),
@@ -64,23 +60,13 @@ class KTO:
                 "is learnt"
             )
 
-    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
-        """The sum over the examples of a micro-batch, () fp32."""
-        return self.observe(model, batch)[0]
-
-    def divisor(self, batch: TokenBatch) -> int:
-        return examples_in(batch, self.name).example_count
-
     def observe(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """See `Observes`. A reward is β(log π - log π_ref), chosen are the desirable ones, and accuracy is the share of
         examples whose reward has the sign of its rating; `kl` is z before it is taken for 0 below 0."""
-        batch = examples_in(batch, self.name)
-        if batch.sequence_count != 2 * batch.example_count or "desirable" not in batch.about:
-            raise ValueError(
-                f"task={self.name}: got {batch.sequence_count} sequences of {batch.example_count} examples with "
-                f"{', '.join(batch.about) or 'no columns'}, expected two of each and `desirable`; choose data of rated "
-                "completions, such as data=rated"
-            )
+        batch = pairs_in(batch, self.name, "rated")
+        if "desirable" not in batch.about:
+            got = ", ".join(batch.about) or "no columns"
+            raise ValueError(f"task={self.name}: got examples with {got}, expected `desirable`; choose data=rated")
         log_p = log_probabilities(model, batch)
         ratios = log_p - reference_of(batch, self.name)
         ratio, mismatched, desirable = ratios[0::2], ratios[1::2].detach(), batch.about["desirable"] > 0
@@ -93,10 +79,3 @@ class KTO:
             seen = [means_of(values, of) for values in (rewards, log_p) for of in (desirable, ~desirable)]
             right = observed(((rewards > 0) == desirable).float())
         return losses.sum(), torch.cat([right, *seen, observed(mismatched)])
-
-    def metrics(self, manifest: Manifest) -> Means:
-        return Means("loss", *self.observed)
-
-    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
-        loss, seen = self.observe(model, batch)
-        metrics.update(torch.cat([torch.stack([loss, loss.new_tensor(self.divisor(batch))])[None], seen]))

@@ -4,17 +4,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from litespark.config.settings import settings
 from litespark.data.batch import TokenBatch
 from litespark.data.examples.batch import ExampleBatch
-from litespark.data.manifest import Manifest
-from litespark.metrics.validation import Means
 from litespark.ranges import Decay, NotNegative, Positive
-from litespark.tasks.observed import observed
+from litespark.tasks.observed import ObservedTask, observed
 from litespark.tasks.preferences.losses import LOSSES, WITHOUT_REFERENCE, Pairs, Strength
-from litespark.tasks.sequences import examples_in, log_probabilities, reference_of
+from litespark.tasks.sequences import log_probabilities, pairs_in, reference_of
 
 Loss = Literal[
     "sigmoid", "sigmoid_norm", "robust", "hinge", "ipo", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero",
@@ -23,7 +20,7 @@ Loss = Literal[
 
 
 @settings("task")
-class Preference:
+class Preference(ObservedTask):
     """Prefers the chosen sequence of each pair to the rejected one; the loss is the mean over pairs."""
 
     loss_type: Loss = "sigmoid"
@@ -40,10 +37,9 @@ class Preference:
     name = "dpo"
     data_formats = ("pairs",)
     loss_unit = "nats/pair"
-    measures_text = False
     observed = (
         *("accuracy", "margin", "chosen_reward", "rejected_reward"),
-        *("chosen_log_probability", "rejected_log_probability", "kl"),
+        *("chosen_log_probability", "rejected_log_probability", "log_ratio"),
     )
 
     def __post_init__(self) -> None:
@@ -62,41 +58,21 @@ class Preference:
     def needs_reference(self) -> bool:
         return self.loss_type not in WITHOUT_REFERENCE
 
-    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
-        """The sum over the pairs of a micro-batch, () fp32."""
-        return self.observe(model, batch)[0]
-
-    def divisor(self, batch: TokenBatch) -> int:
-        return examples_in(batch, self.name).example_count
-
     def observe(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """See `Observes`. A reward is β(log π - log π_ref); without a reference β log π a token. `kl` is the mean of
-        log π - log π_ref over chosen and rejected sequences: how far the model went from the reference on the data."""
-        batch = examples_in(batch, self.name)
-        pairs = self._pairs(model, batch)
+        """See `Observes`. A reward is β(log π - log π_ref); without a reference β log π a token. `log_ratio` is the
+        mean of log π - log π_ref over chosen and rejected sequences; a KL only of sequences that π samples."""
+        pairs = self._pairs(model, pairs_in(batch, self.name))
         losses = LOSSES[self.loss_type](pairs, Strength(self.beta, self.label_smoothing, self.gamma))
         with torch.no_grad():
             of = pairs if self.needs_reference else pairs.per_token()
             chosen, rejected = self.beta * of.chosen_ratio, self.beta * of.rejected_ratio
-            kl = (pairs.chosen_ratio + pairs.rejected_ratio) / 2
+            log_ratio = (pairs.chosen_ratio + pairs.rejected_ratio) / 2
             right = (chosen > rejected).float()
             values = [right, chosen - rejected, chosen, rejected, pairs.chosen, pairs.rejected]
-            seen = observed(*values, kl if self.needs_reference else kl[:0])
+            seen = observed(*values, log_ratio if self.needs_reference else log_ratio[:0])
         return losses.sum(), seen
 
-    def metrics(self, manifest: Manifest) -> Means:
-        return Means("loss", *self.observed)
-
-    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
-        loss, seen = self.observe(model, batch)
-        metrics.update(torch.cat([torch.stack([loss, loss.new_tensor(self.divisor(batch))])[None], seen]))
-
     def _pairs(self, model: nn.Module, batch: ExampleBatch) -> Pairs:
-        if batch.sequence_count != 2 * batch.example_count:
-            raise ValueError(
-                f"task={self.name}: got {batch.sequence_count} sequences of {batch.example_count} examples, expected "
-                "two of each, chosen and rejected; choose data of pairs, such as data=pairs"
-            )
         sums, lengths = log_probabilities(model, batch), batch.sums(batch.weights)
         reference = reference_of(batch, self.name) if self.needs_reference else None
         return Pairs(

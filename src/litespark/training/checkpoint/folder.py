@@ -35,11 +35,12 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the optimizer steps before it, and what the writer stated about it."""
+    """A verified checkpoint: the optimizer steps before it, what the writer stated about it, the hash of its state."""
 
     folder: Path
     step: int
     about: Mapping[str, Any]
+    sha256: str = ""
 
     @property
     def state(self) -> Path:
@@ -146,7 +147,7 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
             raise CheckpointError(
                 f"{written} was changed since it was written (SHA-256 differs); use an earlier checkpoint"
             )
-    return Checkpoint(folder, content.step, content.about)
+    return Checkpoint(folder, content.step, content.about, content.files[STATE].sha256)
 
 
 def find(path: str | Path) -> Checkpoint:
