@@ -137,6 +137,10 @@ def not_in(range: Range, number: type) -> list[Any]:
         ("data.seq_len=0 optim.lr=-1", r"2 settings cannot be taken:\n- data.seq_len: got 0.*\n- optim.lr: got -1"),
         ("schedule=wsd schedule.warmup=0.6 schedule.decay=0.6", "warmup 0.6 . decay 0.6, expected at most 1"),
         ("optim.lr=0.5 optim.weight_decay=3", "optim.weight_decay: got 3 with optim.lr=0.5, expected at most 2"),
+        (
+            "task=grpo task.rewards.parses=x",
+            r"rewards\.parses: got 'x', .*; set 'task\.rewards=\{parses: 1\.0, length: 0\.1\}'$",
+        ),
         ("model.head_dim=33", "even"),
     ],
 )

@@ -93,6 +93,16 @@ def test_a_target_needs_validations_and_text(logs):
     preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=5"), ALONE)
 
 
+def test_a_task_is_given_the_data_that_it_learns_from(logs):
+    for words, message in (
+        ("task=dpo data=rated", r"got data of rated, expected pairs; choose data=pairs, or task=kto with this data"),
+        ("task=sft", r"got data of text, expected conversations; .*, or task=pretrain with this data"),
+        ("data=pairs", r"task=pretrain: got data of pairs, expected text; .*, or task=dpo or task=reward with this"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            preflight(parts(logs, *words.split()), ALONE)
+
+
 GRAPH = ("ops.cuda_graph=true", "ops.attention=sdpa", "trainer.accelerator=auto", "precision=bf16")
 
 

@@ -115,10 +115,10 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     if fault["type"] == "value_error":  # of __post_init__, which gives the whole message
         return str(fault["ctx"]["error"])
     place, got = tuple(fault["loc"]), fault["input"]
-    owner, field = kind, None
-    for name in place:
+    owner, field, depth = kind, None, 0
+    for depth_of, name in enumerate(place, 1):
         if owner is not None and str(name) in fields_of(owner):
-            field = fields_of(owner)[str(name)]
+            field, depth = fields_of(owner)[str(name)], depth_of
             owner = settings_in(field.annotation)
     key = _key(kind, place)
     if fault["type"] == "unexpected_keyword_argument":
@@ -130,7 +130,7 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     expected = _EXPECTED.get(fault["type"]) or stated or fault["msg"]
     null = " or null" if nullable and fault["type"] != "range" else ""
     shown = "nothing" if fault["type"] == "missing" else f"{got!r:.80}"
-    remedy = "" if field is None else _remedy(key, got, expected, field, nullable)
+    remedy = "" if field is None else _remedy(_key(kind, place[:depth]), got, expected, field, nullable)
     return f"{key}: got {shown}, expected {expected}{null}{remedy}"
 
 
@@ -161,7 +161,7 @@ def _key(kind: Any, place: tuple[Any, ...]) -> str:
 
 
 def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool) -> str:
-    option, default, key = key.startswith("--"), default_of(field), key.partition("[")[0]
+    option, default = key.startswith("--"), default_of(field)
     sign, ways = " " if option else "=", []
     if isinstance(got, float) and expected.startswith("a whole") and abs(got) < 1e9:
         ways.append(f"{key}{sign}{max(1, round(got))}")
@@ -170,6 +170,8 @@ def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool)
         ways.append(f"{key} {listed}" if option else f"'{key}=[{listed}]'")
     elif isinstance(default, bool | int | float | str) and default != "":
         ways.append(f"{key}{sign}{plain(default).lower() if isinstance(default, bool) else plain(default)}")
+    elif field.examples and isinstance(example := field.examples[0], dict):
+        ways.append(f"'{key}={{{', '.join(f'{name}: {value}' for name, value in example.items())}}}'")
     elif field.examples:
         ways.append(f"{key}{sign}{field.examples[0]}")
     if nullable:

@@ -47,6 +47,7 @@ from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
 from litespark.run.reward_models import about_reward_models
 from litespark.run.rollouts import running_task
+from litespark.tasks.task import Compares
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint.state import StateAtHand
@@ -171,7 +172,7 @@ def build_run(
     quality = CostOfQuality(target=target, throughput=throughput, energy=energy, checkpointer=checkpointer)
     module.task = running_task(parts, machine, data, throughput.phases)
     reference: list[ReferenceModel] = []
-    if getattr(parts.task, "needs_reference", False):
+    if isinstance(parts.task, Compares) and parts.task.needs_reference:
         about = about_reference(parts, machine.precision, {op.op: op.used for op in record.ops})
         cache = parts.logs / REFERENCES
         reference = [ReferenceModel(folder, cache, phases=throughput.phases, about=about)]

@@ -85,10 +85,8 @@ class ModelFolder:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights: of each file of a Hugging Face folder, which is read for it, or as a checkpoint has it."""
-        if self.checkpoint is not None:
-            return self.checkpoint.sha256
-        return ",".join(map(content_hash, sorted(self.place.glob("*.safetensors"))))
+        """Of the weights; those of a Hugging Face folder are read for it, of a checkpoint its seal has it."""
+        return hash_of_folder(self.place) if self.checkpoint is None else self.checkpoint.sha256
 
     def fill(self, model: nn.Module) -> None:
         """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none."""
@@ -103,6 +101,11 @@ class ModelFolder:
         assert isinstance(self.spec, HasHuggingFace)
         model: nn.Module = self.spec.huggingface().load_huggingface(self.path, ops)
         return model
+
+
+def hash_of_folder(folder: Path) -> str:
+    """Of each file of weights in a Hugging Face folder."""
+    return ",".join(map(content_hash, sorted(folder.glob("*.safetensors"))))
 
 
 def _node(spec: ModelSpec) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from litespark.config.groups import classes_of
 from litespark.data.config import PrepareConfig, SourceConfig, SyntheticConfig
 from litespark.data.examples.config import ExamplesConfig
 from litespark.data.examples.prepare import ExamplesLookup
@@ -33,6 +34,7 @@ from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
 from litespark.run.reward_models import parameters_of
+from litespark.tasks.task import TakesFormats
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, residual_dtype
 
@@ -223,13 +225,13 @@ def _check_target(parts: Parts, problems: list[str]) -> None:
 
 
 def _check_format(parts: Parts, problems: list[str]) -> None:
-    """A task that states `data_formats` learns from these examples alone."""
-    taken = getattr(parts.task, "data_formats", ())
     got = parts.data.format if isinstance(parts.data, ExamplesConfig) else "text"
-    if taken and got not in taken:
+    if isinstance(parts.task, TakesFormats) and got not in (taken := parts.task.data_formats):
+        kinds = classes_of("task").items()
+        tasks = [f"task={name}" for name, kind in kinds if isinstance(kind, TakesFormats) and got in kind.data_formats]
         problems.append(
             f"task={parts.task.name}: got data of {got}, expected {' or '.join(taken)}; choose data={taken[0]}, or "
-            f"data.format={taken[0]} with records that have it"
+            f"{' or '.join(tasks)} with this data"
         )
 
 

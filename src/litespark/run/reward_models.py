@@ -17,9 +17,8 @@ from litespark.data.tokenizer_files import tokenizer_file
 from litespark.models.evaluating import evaluating
 from litespark.models.huggingface.classifier import Classifier, ClassifierFolder
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.run.adapter import hashed
 from litespark.run.config import Parts
-from litespark.run.model_folder import ModelFolder
+from litespark.run.model_folder import ModelFolder, hash_of_folder
 from litespark.run.targets import ConfigError
 from litespark.tasks.grpo.rewards import Group
 from litespark.tasks.reward import rewards
@@ -106,8 +105,7 @@ def check_reward_models(parts: Parts, checkpoint: Checkpoint) -> None:
 
 def _hash(name: str, path: str) -> str:
     folder = _found(name, path)[1]
-    checkpoint = None if isinstance(folder, ClassifierFolder) else folder.checkpoint
-    return hashed((Path(folder.path) if checkpoint is None else checkpoint.folder).resolve())
+    return folder.sha256 if isinstance(folder, ModelFolder) else hash_of_folder(folder.path)
 
 
 def _found(name: str, path: str) -> tuple[Any, ClassifierFolder | ModelFolder]:

@@ -21,6 +21,7 @@ class Pretrain:
     """Next-token cross-entropy over the labels that a batch carries."""
 
     name = "pretrain"
+    data_formats = ("text",)
     loss_unit = "nats/token"
     measures_text = True
 

@@ -45,6 +45,22 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class TakesFormats(Protocol):
+    """A task that learns from some data alone: "text", or formats of examples."""
+
+    @property
+    def data_formats(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task whose batches hold what a reference model makes of them, where `needs_reference`."""
+
+    @property
+    def needs_reference(self) -> bool: ...
+
+
+@runtime_checkable
 class Scores(Protocol):
     """A task that trains a model with so many labels in place of the vocabulary, read at the last id of a sequence."""
 

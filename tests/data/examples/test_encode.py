@@ -4,6 +4,7 @@ import pytest
 
 from litespark.data.examples.encode import TOO_LONG, split_key
 from litespark.data.examples.messages import BadExampleError
+from litespark.data.examples.templates import NAMED
 from tests.data.examples.chats import assistant, encoder, user, write_tokenizer
 
 
@@ -137,6 +138,15 @@ def test_a_template_that_fails_costs_the_conversation(folder, tmp_path):
     with pytest.raises(BadExampleError, match="fails: roles must alternate") as raised:
         encoder(folder, chat_template=str(tmp_path / "t.jinja")).example(TALK)
     assert raised.value.reason == "template_error"
+
+
+def test_answers_that_a_template_makes_equal_are_no_pair(folder, tmp_path):
+    pair = {"prompt": "q", "chosen": "a", "rejected": "a "}
+    assert len(encoder(folder, format="pairs").example(pair).sequences) == 2
+    trims = NAMED["chatml"].replace("message['content']", "message['content'] | trim")
+    (tmp_path / "t.jinja").write_text(trims)
+    with pytest.raises(BadExampleError, match="are the same"):
+        encoder(folder, format="pairs", chat_template=str(tmp_path / "t.jinja")).example(pair)
 
 
 def test_records_of_one_prompt_are_of_one_split():

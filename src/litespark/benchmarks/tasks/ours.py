@@ -15,7 +15,7 @@ from litespark.run.build import construct_module
 from litespark.run.config import Parts
 from litespark.run.preflight import Machine
 from litespark.run.rollouts import running_task
-from litespark.tasks.task import RollsOut
+from litespark.tasks.task import Compares, RollsOut
 from litespark.training.reference import compute_reference
 from litespark.training.step import OptimizerStep
 from litespark.training.strategies import forward_context
@@ -51,7 +51,7 @@ def take_steps(
         return forward_context(machine.precision, device)
 
     reference = None
-    if getattr(task, "needs_reference", False):
+    if isinstance(task, Compares) and task.needs_reference:
         batches = itertools.islice(data.train_dataloader(), steps)
         reference = compute_reference(
             model, {"train": batches}, {}, device=device, mesh=Mesh(), forward_context=context

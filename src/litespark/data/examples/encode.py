@@ -71,6 +71,8 @@ class ExampleEncoder:
             "prompts": self._prompt,
         }[self.config.format]
         sequences, about = make(record)
+        if len(sequences) == 2 and np.array_equal(sequences[0][0], sequences[1][0]):  # by its template, if not before
+            raise _equal()
         sequences = [self._shortened(sequence) for sequence in sequences]
         inputs = places_of([ids.size for ids, _ in sequences])
         if self.config.format == "rated":  # which gets a second sequence of its prompt and one id at least
@@ -91,7 +93,7 @@ class ExampleEncoder:
     def _pair(self, record: Record) -> tuple[list[Sequence], Record]:
         chosen, rejected = _column(record, "chosen", "pairs"), _column(record, "rejected", "pairs")
         if chosen == rejected:
-            raise BadExampleError("equal_chosen_and_rejected", "chosen and rejected are the same, expected two answers")
+            raise _equal()
         about: Record = {}
         if (margin := record.get(MARGIN)) is not None:
             if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
@@ -260,3 +262,7 @@ def _weighted(ids: list[int], prompt: int) -> Sequence:
     weights = np.ones(len(ids), dtype=np.float32)
     weights[: max(prompt, 1)] = 0  # nothing predicts the first id
     return np.array(ids, dtype=np.int32), weights
+
+
+def _equal() -> BadExampleError:
+    return BadExampleError("equal_chosen_and_rejected", "chosen and rejected are the same, expected two answers")

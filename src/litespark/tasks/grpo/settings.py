@@ -78,7 +78,7 @@ class GRPO:
         if not self.rewards or not any(self.rewards.values()):
             raise ValueError(
                 f"task.rewards: got {dict(self.rewards)}, expected one at least with a weight that is not 0; set for "
-                f"instance task.rewards={{parses: 1.0}} ({', '.join(REWARDS)}, or a function of your own)"
+                f"instance task.rewards.parses=1.0 ({', '.join(REWARDS)}, or a function of your own)"
             )
         if unweighed := [name for name in self.reward_models if name not in self.rewards]:
             raise ValueError(
