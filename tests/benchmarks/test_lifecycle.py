@@ -9,32 +9,12 @@ from litespark.benchmarks.lifecycle.session import bench_lifecycle
 from litespark.benchmarks.lifecycle.stages import STAGES, overrides_of, read_stage
 from litespark.child_process import Ended
 from litespark.metrics.records.index import read_entry
-from litespark.metrics.records.lifecycle import Life, LifecycleRecord, Sample, Scores, Stage
+from litespark.metrics.records.lifecycle import Life
 from litespark.reports.lifecycle import write_page
 from litespark.run.config import ConfigError
 from litespark.run.record import EnergyRecord, PhaseJoules, ThroughputRecord
+from tests.metrics.lifecycle_records import DPO, lifecycle_record
 from tests.metrics.records.hand_made import make_record
-
-DPO = Stage(
-    "dpo",
-    "sft",
-    "loss",
-    0.69,
-    0.5,
-    "lower",
-    10,
-    4000,
-    320,
-    "pair",
-    20.0,
-    200.0,
-    None,
-    0.3,
-    None,
-    None,
-    None,
-    "no counter",
-)
 
 
 def test_each_stage_begins_with_the_run_before_and_grpo_gets_the_reward_model(tmp_path):
@@ -86,9 +66,7 @@ def test_joules_of_a_pair_and_the_share_of_rollouts_are_read(tmp_path):
 
 
 def test_the_page_has_every_seed_and_what_was_not_measured(tmp_path):
-    scores = Scores("dpo", 1.9, 3.7, 0.8, 0.1, 0.2, 50.0)
-    lives = [Life(seed, [replace(DPO, after=0.4 + seed / 5)], [scores]) for seed in (1, 2)]
-    record = LifecycleRecord(make_record().provenance, "tiny", 1000, "fp32", 64, lives, [Sample("# f\n", "dpo", "```")])
+    record = lifecycle_record()
     path = tmp_path / "device" / f"{record.provenance.time[:10]}_bench-lifecycle_tiny_fp32.json"
     record.write(path)
     assert read_entry(path).record == record

@@ -16,7 +16,14 @@ from litespark.metrics.records.index import AnyRecord, read_record
 from litespark.metrics.records.traffic import FamiliesRecord, FamilyTraffic, TrafficRecord
 from litespark.metrics.records.training import RunFailure
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
-from tests.metrics import ablation_records, data_records, step_records, tasks_records, training_records
+from tests.metrics import (
+    ablation_records,
+    data_records,
+    lifecycle_records,
+    step_records,
+    tasks_records,
+    training_records,
+)
 from tests.metrics.records.hand_made import NOON, fp8_record, make_record, ops_record, profile_record
 from tests.properties import given, settings, st
 
@@ -34,6 +41,7 @@ MADE = {
     "target": training_records.to_target,
     "corpus": training_records.selecting,
     "tasks": tasks_records.tasks_record,
+    "lifecycle": lifecycle_records.lifecycle_record,
 }
 
 
