@@ -171,7 +171,7 @@ def seen(scores: Scores, lengths: Tensor, ended: Sequence[bool]) -> Tensor:
     """(K, 2) fp32: sums and what divides them, of all that is observed of completions, as `GRPO.observed` names it."""
     known = scores.rewards[~scores.rewards.isnan().any(1)]
     each = scores.each[~scores.rewards.isnan().any(1)].flatten(0, 1)
-    spread = known.std(1) if known.shape[1] > 1 else known.new_zeros(len(known))
+    spread = known.std(1) if len(known) and known.shape[1] > 1 else known.new_zeros(len(known))
     rows: list[tuple[Tensor | int, int]] = [(known.sum(), known.numel()), (spread.sum(), len(known))]
     rows.append(((spread < _EQUAL).sum(), len(known)))
     rows += [(each[:, index].sum(), len(each)) for index in range(each.shape[1])]

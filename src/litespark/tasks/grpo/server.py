@@ -21,7 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from litespark.models.generate import Completions
 from litespark.models.sampling import Sampling
 from litespark.models.spec import HasHuggingFace
+
+_OPENER = build_opener(ProxyHandler({}))  # a server of a cluster is not behind its proxy
 
 _AT_ONCE = 64  # requests; the server batches what it has
 _WAITS = (1.0, 4.0)  # seconds before each further try
@@ -157,7 +159,7 @@ class Server:
         while True:
             request = Request(self.url + path, data, {"Content-Type": "application/json"})
             try:
-                with urlopen(request, timeout=self.seconds) as answer:
+                with _OPENER.open(request, timeout=self.seconds) as answer:
                     content = answer.read()
                 return json.loads(content) if content.strip() else None
             except HTTPError as error:

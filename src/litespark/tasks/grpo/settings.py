@@ -60,8 +60,11 @@ class GRPO:
     """Weighs each token by how much likelier the trainer finds it than the sampler did, at most by this; null: not."""
     reward_seconds: Positive = 10.0
     """A function that takes longer for a group is ended, and the group is left out."""
-    server: Annotated[str | None, MAY_CHANGE, Field(pattern="^https?://", examples=["http://HOST:PORT"])] = None
-    """A vLLM server that samples, see tasks/grpo/server.py; null: the run itself. Resumes are not exact with one."""
+    server: Annotated[
+        str | None, MAY_CHANGE, Field(pattern=r"^https?://[^/\s]+:\d+/?$", examples=["http://HOST:PORT"])
+    ] = None
+    """A vLLM server that samples, see tasks/grpo/server.py; null: the run itself. Resumes are not exact
+    with one, and its joules are not in the record."""
     server_folder: Annotated[str | None, MAY_CHANGE] = None
     """A folder that the server reads too, by which it gets the weights; null: a temporary one, of this machine."""
     server_seconds: Annotated[Seconds, MAY_CHANGE] = 600.0
