@@ -9,7 +9,6 @@ from litespark.callbacks.reference import ReferenceModel
 from litespark.run.metric_rows import read_metrics
 from litespark.tasks.preferences.task import Preference
 from litespark.training.checkpoint import folder as checkpoint_folder
-from litespark.training.strategies import StrategyConfig
 from tests.tasks.toy_examples import VOCABULARY, Examples, random_examples
 from tests.training.small_runs import small_run, training_module
 
@@ -25,23 +24,18 @@ class StopAfter(pl.Callback):
         trainer.should_stop |= pl_module.steps_taken == self.step
 
 
-def dpo_run(
-    folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, precision="fp32", strategy=None, callbacks=()
-):
+def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, precision="fp32", callbacks=()):
     """Four steps of DPO over packed pairs, or the first `stop` of them; the run and its rows."""
     folder.mkdir(exist_ok=True)
     data = Examples(PAIRS, HELD_OUT, micro_batch_size=micro_batch_size)
-    devices, strategy = (1, StrategyConfig()) if strategy is None else (2, StrategyConfig(strategy))
-    module = training_module(
-        steps=4, sequences=4, task=Preference(), strategy=strategy, vocab_size=VOCABULARY, max_seq_len=48
-    )
+    module = training_module(steps=4, sequences=4, task=Preference(), vocab_size=VOCABULARY, max_seq_len=48)
     module.metrics = module.task.metrics(data.manifest)
     phases = Phases()
     reference = ReferenceModel(folder, cache or folder / "cache", phases=phases, about={})
     saver = Checkpointer(folder / "checkpoints", every_steps=2, keep=9, about={}, phases=phases)
     run = small_run(
-        folder, module, accumulate=4 // micro_batch_size // devices, validate_every=2, strategy=strategy,
-        devices=devices, phases=phases, precision=precision, callbacks=[reference, *callbacks, saver, StopAfter(stop)],
+        folder, module, accumulate=4 // micro_batch_size, validate_every=2, phases=phases, precision=precision,
+        callbacks=[reference, *callbacks, saver, StopAfter(stop)],
     )  # fmt: skip
     state = checkpoint_folder.find(folder / "checkpoints").state if resume else None
     run.trainer.fit(module, data, ckpt_path=state, weights_only=True)

@@ -48,7 +48,7 @@ class _Rows:
 class Examples(SequenceDataModule):
     """Training and validation examples, `per_row` of them in a packed sequence."""
 
-    def __init__(self, training, validation, *, per_row=2, seq_len=48, columns=(), **reading):
+    def __init__(self, training, validation, *, per_row=2, seq_len=48, columns=(), last_ids=False, **reading):
         config = SyntheticConfig(
             seq_len=seq_len, workers=0, vocab_size=VOCABULARY, **({"micro_batch_size": 2} | reading)
         )
@@ -57,7 +57,7 @@ class Examples(SequenceDataModule):
             numbered = list(enumerate(examples))
             self.rows[split] = [numbered[begin : begin + per_row] for begin in range(0, len(numbered), per_row)]
         splits = [DomainSequences({"": _Rows(len(rows), seq_len)}) for rows in self.rows.values()]
-        self._serving, self._columns = "train", columns
+        self._packing = {"fill_id": 0, "columns": columns, "last_ids": last_ids}
         super().__init__(splits, synthetic_manifest(config, 0), config, seed=5, mesh=None)
 
     def train_dataloader(self):
@@ -80,4 +80,4 @@ class Examples(SequenceDataModule):
         numbers = ids[:, 0].tolist()
         real = len(numbers) if real_sequences is None else real_sequences
         held = [rows[number] if place < real else [] for place, number in enumerate(numbers)]
-        return pack(held, self.seq_len, fill_id=0, columns=self._columns)
+        return pack(held, self.seq_len, **self._packing)

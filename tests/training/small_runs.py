@@ -21,6 +21,7 @@ from litespark.data.stream.modules import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates
 from litespark.metrics.validation import TokenMetrics
+from litespark.models.adapters.config import LoraAdapter
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
@@ -95,12 +96,18 @@ def training_module(
     schedule: Schedule | None = None,
     strategy: StrategyConfig | None = None,
     fp8: Fp8Config | None = None,
+    adapter: LoraAdapter | None = None,
     **model: Any,
 ) -> TrainingModule:
     """A module for a budget of `steps` steps of `sequences` sequences."""
     return TrainingModule(
         builder=ModelBuilder(
-            small_llama(**model), resolve(OpsConfig()), seed=1, strategy=strategy or StrategyConfig(), fp8=fp8
+            small_llama(**model),
+            resolve(OpsConfig()),
+            seed=1,
+            strategy=strategy or StrategyConfig(),
+            fp8=fp8,
+            adapter=adapter,
         ),
         task=task or Pretrain(),
         optimizer=optimizer or AdamWConfig(lr=1e-2),

@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 
-from tests.tasks.small_dpo import dpo_run, weights
 from tests.training.small_runs import Planted, batches, small_run, training_module
 from tests.training.two_ranks_worker import CASES, FP8, SAVED, SETTINGS, SIZES, STEPS, report
 from tests.warm_processes import run_ranks
@@ -114,14 +113,3 @@ def test_the_scales_of_fp8_are_the_same_on_both_ranks_and_never_spoilt(ranks, ca
 def test_what_happens_to_one_rank_ends_the_run_on_both(ranks, what, message):
     for rank in ranks:
         assert message in rank[what]
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_dpo_and_its_reference_are_on_two_ranks_those_of_one_process(ranks, strategy, tmp_path):
-    run, rows = dpo_run(tmp_path)
-    for rank, there in enumerate(each[f"{strategy} dpo"] for each in ranks):
-        for whole, mine in zip(weights(run).values(), there[0], strict=True):
-            torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
-        for row, other in zip(rows, there[1], strict=True) if rank == 0 else ():
-            for name in ("train/loss", "train/margin", "train/log_ratio", "validation/loss", "validation/margin"):
-                assert other.get(name, 0) == pytest.approx(row.get(name, 0), rel=1e-4, abs=1e-6)

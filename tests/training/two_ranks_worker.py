@@ -23,7 +23,6 @@ from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.strategies import StrategyConfig
-from tests.tasks.small_dpo import dpo_run, weights
 from tests.training.small_runs import Planted, batches, small_run, training_module
 
 STEPS = 4
@@ -152,9 +151,6 @@ def report(folder: Path) -> None:
         results[f"{name} resumed"] = train(
             folder / f"{name} resumed", name=name, kind="muon", what="nothing", resume=saved
         )
-    for name in ("ddp", "fsdp"):
-        run, rows = dpo_run(folder / f"{name} dpo", micro_batch_size=2, strategy=name)
-        results[f"{name} dpo"] = (list(weights(run).values()), rows)
     bad = Planted(lambda _: dist.get_rank() == 1)
     results["always bad"] = ended(folder / "bad", every=None, task=bad, optimizer=AdamWConfig(nonfinite_limit=2))
     results["broken shard"] = ended(folder / "shard", "fsdp", broken=True)
