@@ -44,6 +44,8 @@ class TokenBatch:
     cu_seqlens: Tensor | None = None
     """(N+1,) int32, where `documents` is: 0, then where each document ends in the B·S flattened tokens. Padded by
     repeating the last, B·S: empty documents."""
+    branches: Tensor | None = None
+    """(B, S) int32, where `documents` is: a token sees those of its document that have its number, or 0."""
     domain: str | None = None
     """Domain that all sequences are of, where the loader keeps domains apart: in validation."""
 

@@ -38,6 +38,7 @@ class Backend:
     # None: none are known
     structure: str | None = None
     softcap: bool = False  # of attention: whether it takes a `softcap`
+    branches: bool = False  # of attention: whether it takes documents with branches
 
 
 _TRITON = "litespark.ops.triton_support:why_not"
@@ -86,7 +87,11 @@ BACKENDS: dict[str, dict[str, Backend]] = {
             f"{_ATTENTION}.varlen:attention_varlen", f"{_ATTENTION}.varlen:why_not", structure=_ATTENTION_CASES
         ),
         "flex": Backend(
-            f"{_ATTENTION}.flex:attention_flex", f"{_ATTENTION}.flex:why_not", structure=_ATTENTION_CASES, softcap=True
+            f"{_ATTENTION}.flex:attention_flex",
+            f"{_ATTENTION}.flex:why_not",
+            structure=_ATTENTION_CASES,
+            softcap=True,
+            branches=True,
         ),
         "triton": Backend(
             f"{_ATTENTION}.function:attention_triton",
@@ -104,12 +109,18 @@ BACKENDS: dict[str, dict[str, Backend]] = {
             softcap=True,
         ),
         "cpu": Backend(
-            f"{_ATTENTION}.on_cpu:attention_cpu", f"{_ATTENTION}.on_cpu:why_not", structure=_ATTENTION_CASES
+            f"{_ATTENTION}.on_cpu:attention_cpu",
+            f"{_ATTENTION}.on_cpu:why_not",
+            structure=_ATTENTION_CASES,
+            branches=True,
         ),
         "sdpa": Backend(
-            f"{_ATTENTION}.sdpa:attention_sdpa", detail=f"{_ATTENTION}.sdpa:named_kernel", structure=_ATTENTION_CASES
+            f"{_ATTENTION}.sdpa:attention_sdpa",
+            detail=f"{_ATTENTION}.sdpa:named_kernel",
+            structure=_ATTENTION_CASES,
+            branches=True,
         ),
-        REFERENCE: Backend(f"{_ATTENTION}.reference:attention", softcap=True),
+        REFERENCE: Backend(f"{_ATTENTION}.reference:attention", softcap=True, branches=True),
     },
     "linear_cross_entropy": {
         "triton": Backend(f"{_LOSS}.function:linear_cross_entropy_triton", _TRITON, structure=_LOSS_CASES),

@@ -62,6 +62,8 @@ def _cannot(op: str, name: str, place: Place) -> str | None:
             return "the number of documents differs from batch to batch, which no CUDA graph can hold"
     if place.softcap and op == "attention" and not BACKENDS[op][name].softcap:
         return "it has no soft cap"
+    if place.branches and op == "attention" and not BACKENDS[op][name].branches:
+        return "it has no branches of documents, which data.share_prompts=true makes"
     return why_not(op, name, place.device, place.dtype, place.shapes)
 
 

@@ -102,6 +102,7 @@ def facts_of(op: str, place: Place) -> dict[str, Any]:
         # PyTorch takes other kernels for attention
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "shapes": asdict(place.shapes),
+        **({"branches": True} if place.branches and op == "attention" else {}),
     } | ({"gradients": place.fp8.gradients} if op == "fp8" and place.fp8 is not None else {})
 
 

@@ -39,6 +39,7 @@ class Place:
     residual: torch.dtype | None = None  # of the residual stream; None: fp32 under autocast
     cuda_graph: bool = False  # steps are recorded and replayed
     softcap: bool = False  # scores of attention are capped
+    branches: bool = False  # documents have branches
 
     @property
     def stream_dtype(self) -> torch.dtype:

@@ -92,6 +92,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         )
     _check_target(parts, problems)
     _check_format(parts, problems)
+    if getattr(parts.data, "share_prompts", False) and (unable := _why_not_shared(parts)) is not None:
+        problems.append(f"data.share_prompts=true: {unable}; set data.share_prompts=false")
     data = None
     if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
         try:
@@ -150,7 +152,17 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     dtype, stream = activation_dtype(precision, device), residual_dtype(parts.residual, precision, device)
     fp8 = parts.fp8 if precision == "fp8" else None
     softcap = isinstance(parts.model, HuggingFaceConfig) and caps_scores(parts.model.transformers)
-    return Place(device, dtype, step_shapes(parts), dtype == torch.bfloat16, fp8, stream, parts.ops.cuda_graph, softcap)
+    return Place(
+        device,
+        dtype,
+        step_shapes(parts),
+        dtype == torch.bfloat16,
+        fp8,
+        stream,
+        parts.ops.cuda_graph,
+        softcap,
+        getattr(parts.data, "share_prompts", False),
+    )
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
@@ -233,6 +245,22 @@ def _check_format(parts: Parts, problems: list[str]) -> None:
             f"task={parts.task.name}: got data of {got}, expected {' or '.join(taken)}; choose data={taken[0]}, or "
             f"{' or '.join(tasks)} with this data"
         )
+
+
+def _why_not_shared(parts: Parts) -> str | None:
+    """Why a model cannot read sequences that share their beginning; None where it can."""
+    model = parts.model
+    if not isinstance(model, HuggingFaceConfig):
+        return None
+    if "attention" in model.idle_ops or model.counts.counted or model.counts.uncounted:
+        return f"got model={model.name} with layers that are no attention of ours, expected none"
+    if windows := [
+        window for _, window in model.counts.attention if window is not None and window < parts.data.seq_len
+    ]:
+        return f"got model={model.name} with a window of {min(windows)}, expected at least data.seq_len"
+    if parts.ops.attention == REFERENCE:
+        return f"got ops.attention={REFERENCE} with model={model.name}, expected sdpa or auto"
+    return None
 
 
 def find_data(parts: Parts) -> Lookup | ExamplesLookup | None:

@@ -12,7 +12,8 @@ from litespark.ops.linear_cross_entropy.reference import TokenLosses
 
 def layout(batch: TokenBatch) -> dict[str, Tensor | None]:
     """What a model is told of where tokens stand."""
-    return {"positions": batch.positions, "documents": batch.documents, "cu_seqlens": batch.cu_seqlens}
+    told = {"positions": batch.positions, "documents": batch.documents, "cu_seqlens": batch.cu_seqlens}
+    return told if batch.branches is None else {**told, "branches": batch.branches}
 
 
 def token_losses(model: nn.Module, batch: TokenBatch, temperature: float = 1.0) -> TokenLosses:

@@ -91,6 +91,22 @@ def test_a_validation_has_each_example_once_over_all_ranks(prepared, monkeypatch
     assert len(batches) == 1
 
 
+def test_shared_prompts_leave_room_for_more_examples_of_which_each_is_still_there_once(prepared, tmp_path):
+    source = write_lines(tmp_path / "records.jsonl", RECORDS)
+    tokenizer = str(write_tokenizer(tmp_path / "tokenizer"))
+    folder = prepare(config(source, tmp_path / "prepared", tokenizer=tokenizer, **PAIRS, share_prompts=True))
+    once, twice = module(folder, share_prompts=True, micro_batch_size=1), module(prepared)
+    assert once.train_sequences < twice.train_sequences
+    batches = list(islice(once.train_dataloader(), once.train_sequences))
+    assert sorted(number for batch in batches for number in batch.examples.tolist()) == list(
+        range(len(once.examples("train")))
+    )
+    assert sum(batch.token_count for batch in batches) == once.manifest.splits["train"].tokens
+    assert once.manifest.splits["train"].tokens < twice.manifest.splits["train"].tokens
+    with pytest.raises(ValueError, match=r"data\.share_prompts=False, expected True"):
+        module(prepared, share_prompts=True)
+
+
 def test_a_prompt_has_a_sequence_for_itself(tmp_path):
     source = write_lines(tmp_path / "records.jsonl", [{"prompt": f"what {n}", "level": n} for n in range(9)])
     made = config(source, tmp_path, tokenizer=str(write_tokenizer(tmp_path / "tokenizer")), format="prompts")

@@ -36,7 +36,7 @@ def low(group):
     ]
 
 
-def policy(phases=None, sample=None, seq_len=48, **settings):
+def policy(phases=None, sample=None, seq_len=48, share_prompts=False, **settings):
     asked = {"rewards": {"low": 1.0}, "num_generations": 4, "max_new_tokens": 6} | settings
     tools = Tools(
         examples=lambda split: PROMPTS,
@@ -49,6 +49,7 @@ def policy(phases=None, sample=None, seq_len=48, **settings):
         during=nullcontext if phases is None else phases.during,
         sample=sample,
         reward_models=lambda folders, longest: {"low": low},
+        share_prompts=share_prompts,
     )
     return GRPO(**asked).running(tools)
 

@@ -1,4 +1,5 @@
-"""The batch of post-training: examples packed without padding between them, each sequence a document of its own.
+"""The batch of post-training: examples packed without padding between them, each sequence a document of its own, or of
+an example whose sequences share their beginning, one of its branches.
 
 B packed sequences of a micro-batch, S their length, E examples in it, N sequences of them (2·E of pairs).
 """
@@ -7,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from litespark.data.batch import TokenBatch, padded_cu_seqlens
@@ -19,7 +18,7 @@ from litespark.data.examples.example import Example
 from litespark.data.loss_mask import IGNORE_INDEX
 
 PADDING = -1
-"""Of `sequence_of`: a place that no example has taken."""
+"""Of `sequence_of`: a place that no sequence has for itself."""
 
 
 @dataclass(kw_only=True)
@@ -29,7 +28,8 @@ class ExampleBatch(TokenBatch):
     weights: Tensor
     """(B, S) fp32, by how much each label counts; 0 where it is IGNORE_INDEX."""
     sequence_of: Tensor
-    """(B, S) int64, which of the N sequences a place belongs to, numbered through the batch; PADDING: none."""
+    """(B, S) int64, which of the N sequences a place belongs to, numbered through the batch; PADDING: none, or several,
+    in which case no label counts there."""
     last_places: Tensor
     """(N,) int64, where in the B·S flattened places the last input of each sequence stands."""
     examples: Tensor
@@ -65,11 +65,13 @@ def pack(
     fill_id: int,
     columns: Sequence[str] = (),
     last_ids: bool = False,
+    share_prompts: bool = False,
 ) -> ExampleBatch:
     """Lay rows of numbered examples out as packed sequences of `seq_len`; what stays free is filled with `fill_id`.
 
     A ValueError where a row does not fit: nothing is cut. `columns` of `about` become tensors, fp32.
-    With `last_ids` each sequence takes a place more, for its last id.
+    With `last_ids` each sequence takes a place more, for its last id. With `share_prompts` what the sequences of an
+    example have in common (`Example.shared`) is laid out once and the rest of each behind it, as branches.
     """
     shape = (len(rows), seq_len)
     tokens = np.full(shape, fill_id, dtype=np.int64)
@@ -78,43 +80,58 @@ def pack(
     positions = np.zeros(shape, dtype=np.int64)
     documents = np.zeros(shape, dtype=np.int32)
     sequence_of = np.full(shape, PADDING, dtype=np.int64)
-    lengths: list[int] = []
+    branches = np.zeros(shape, dtype=np.int32)
+    taken = attention_pairs = 0
     starts: list[int] = []
     last: list[int] = []
     for row, held in enumerate(rows):
         place = document = 0
-        for ids, of in ((ids, of) for _, example in held for ids, of in _sequences(example)):
-            end = place + ids.size - (not last_ids)
-            if end > seq_len:
-                inputs = sum(example.input_count + last_ids * len(example.sequences) for _, example in held)
-                raise ValueError(
-                    f"examples of {inputs} places were laid into a sequence "
-                    f"of {seq_len}; leave out or shorten those that do not fit before they are packed"
-                )
-            here = (row, slice(place, end))
-            labelled = (row, slice(place, place + ids.size - 1))
-            tokens[here], weights[labelled] = ids[: end - place], of[1:]
-            labels[labelled] = np.where(of[1:] != 0, ids[1:], IGNORE_INDEX)
-            positions[here], documents[here] = np.arange(end - place), document
-            sequence_of[here] = len(last)
-            lengths.append(end - place)
-            starts.append(row * seq_len + place)
-            last.append(row * seq_len + end - 1)
-            place, document = end, document + 1
+        places = sum(example.places(share_prompts=share_prompts, last_ids=last_ids) for _, example in held)
+        if places > seq_len:
+            raise ValueError(
+                f"examples of {places} places were laid into a sequence "
+                f"of {seq_len}; leave out or shorten those that do not fit before they are packed"
+            )
+        for _, example in held:
+            shared = example.shared if share_prompts else 0
+            begin, place = place, place + shared
+            attention_pairs += shared * (shared + 1) // 2
+            for branch, (ids, of) in enumerate(zip(example.sequences, example.weights, strict=True)):
+                size = ids.size - shared - (not last_ids)
+                end = place + size
+                if branch == 0 and shared:
+                    common = (row, slice(begin, place))
+                    tokens[common], positions[common], documents[common] = ids[:shared], np.arange(shared), document
+                here = (row, slice(place, end))
+                labelled, kept = (row, slice(place, place + ids.size - shared - 1)), of[shared + 1 :]
+                tokens[here], weights[labelled] = ids[shared : shared + size], kept
+                labels[labelled] = np.where(kept != 0, ids[shared + 1 :], IGNORE_INDEX)
+                positions[here], documents[here] = np.arange(shared, shared + size), document
+                sequence_of[here] = len(last)
+                branches[here] = branch + 1 if shared else 0
+                attention_pairs += size * shared + size * (size + 1) // 2
+                last.append(row * seq_len + end - 1)
+                if not shared or branch == 0:
+                    starts.append(row * seq_len + begin)
+                place = end
+                if not shared:
+                    begin, document = end, document + 1
+            document += shared > 0
+        taken += place
         if place < seq_len:
             positions[row, place:], documents[row, place:] = np.arange(seq_len - place), document
             starts.append(row * seq_len + place)
     numbered = [pair for held in rows for pair in held]
-    counts = np.array(lengths, dtype=np.int64)
     return ExampleBatch(
         tokens=torch.from_numpy(tokens),
         labels=torch.from_numpy(labels),
         positions=torch.from_numpy(positions),
         documents=torch.from_numpy(documents),
-        token_count=int(counts.sum()),
+        token_count=taken,
         supervised_count=int(np.count_nonzero(labels != IGNORE_INDEX)),
-        attention_pairs=int((counts * (counts + 1) // 2).sum()),
+        attention_pairs=attention_pairs,
         cu_seqlens=padded_cu_seqlens(np.array(starts), tokens.size),
+        branches=torch.from_numpy(branches) if share_prompts else None,
         weights=torch.from_numpy(weights),
         sequence_of=torch.from_numpy(sequence_of),
         last_places=torch.tensor(last, dtype=torch.int64),
@@ -126,7 +143,3 @@ def pack(
             for name in columns
         },
     )
-
-
-def _sequences(example: Example) -> zip[tuple[NDArray[Any], NDArray[Any]]]:
-    return zip(example.sequences, example.weights, strict=True)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from litespark.config.settings import BY_CONTENT, settings
+from litespark.config.settings import BY_CONTENT, Switch, settings
 from litespark.data.config import SourceConfig
 from litespark.ranges import Count
 
@@ -24,6 +24,10 @@ class ExamplesConfig(SourceConfig):
     `prompt` and `completion` that are text are taken as they are."""
     max_prompt_length: Count | None = None
     """Longer prompts lose their beginning; None: none does. Completions are never cut."""
+
+    share_prompts: Switch = False
+    """Compute what the sequences of a pair, or of a group of task=grpo, have in common once, with the rest of each
+    behind it, which does not see the others; ops.attention is `reference`, `sdpa`, `cpu` or `flex` then."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,22 @@ class Example:
     def input_count(self) -> int:
         """Places that the example takes in a packed sequence: the last id of a sequence is a label alone."""
         return sum(ids.size - 1 for ids in self.sequences)
+
+    def places(self, *, share_prompts: bool = False, last_ids: bool = False) -> int:
+        """The same, of one whose sequences share their beginning, or whose last ids are inputs too."""
+        others = len(self.sequences) - 1
+        return self.input_count - share_prompts * others * self.shared + last_ids * (others + 1)
+
+    @cached_property
+    def shared(self) -> int:
+        """How many places at their beginning the sequences can share: equal ids, behind which no label counts.
+
+        The last id of a prompt is not among them, since each sequence has another label there.
+        """
+        if len(self.sequences) == 1:
+            return 0
+        pairs = zip(self.sequences, self.weights, strict=True)
+        most = min(min(prompt_length(weights), ids.size - 1) - 1 for ids, weights in pairs)
+        first = self.sequences[0][:most]
+        differs = np.any([ids[:most] != first for ids in self.sequences[1:]], axis=0)
+        return int(differs.argmax()) if differs.any() else most

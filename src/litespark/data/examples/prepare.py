@@ -24,7 +24,7 @@ from litespark.data.text.files import SourceFile
 from litespark.data.text.sources import Corpus, list_source
 from litespark.data.tokenizer import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same records are written differently."""
 
 

@@ -9,11 +9,14 @@ def places_of(lengths: list[int]) -> int:
     return sum(lengths) - (len(lengths) == 1)
 
 
-def rows_of(lengths: list[list[int]], kind: Format, seq_len: int) -> list[list[int]]:
+def rows_of(lengths: list[list[int]], kind: Format, seq_len: int, shared: list[int] | None = None) -> list[list[int]]:
     """The numbers of the examples of each packed sequence; a prompt has one for itself, since answers differ in length.
 
-    `lengths` are the ids of each sequence of each example, which fit into `seq_len`.
+    `lengths` are the ids of each sequence of each example, which fit into `seq_len`; `shared` places of
+    each, at its beginning, are laid out once.
     """
     if kind == "prompts":
         return [[number] for number in range(len(lengths))]
-    return best_fit_decreasing([places_of(of) for of in lengths], seq_len)
+    once = [0] * len(lengths) if shared is None else shared
+    places = [places_of(of) - (len(of) - 1) * common for of, common in zip(lengths, once, strict=True)]
+    return best_fit_decreasing(places, seq_len)

@@ -29,6 +29,7 @@ class ExampleWriter:
                 ("ids", arrow.list_(arrow.int32())),
                 ("weights", arrow.list_(arrow.float32())),
                 ("about", arrow.string()),
+                ("shared", arrow.int32()),
             ]
         )
         self._file = library("pyarrow.ipc", setting=_SETTING).new_file(str(path), self._schema)
@@ -52,6 +53,7 @@ class ExampleWriter:
             self._listed([np.concatenate(example.sequences) for example in held]),
             self._listed([np.concatenate(example.weights) for example in held]),
             [json.dumps(dict(example.about), sort_keys=True, default=str) for example in held],
+            [example.shared for example in held],
         ]
         arrays = [self._arrow.array(of, type=field.type) if isinstance(of, list) else of
                   for of, field in zip(columns, self._schema, strict=True)]  # fmt: skip
@@ -85,6 +87,10 @@ class ExampleFile:
     def lengths(self) -> list[list[int]]:
         """The ids of each sequence of each example."""
         return [row for batch in self._opened() for row in batch.column("lengths").to_pylist()]
+
+    def shared(self) -> list[int]:
+        """`Example.shared` of each."""
+        return [common for batch in self._opened() for common in batch.column("shared").to_pylist()]
 
     def _opened(self) -> list[Any]:
         if self._batches is None:

@@ -38,7 +38,8 @@ class ExampleRows:
 
     def __init__(self, path: Path, config: ExamplesConfig) -> None:
         self.file = ExampleFile(path)
-        self.rows = rows_of(self.file.lengths(), config.format, config.seq_len)
+        shared = self.file.shared() if config.share_prompts else None
+        self.rows = rows_of(self.file.lengths(), config.format, config.seq_len, shared)
         self.count = len(self.rows)
 
     def sequence(self, number: int) -> Row:
@@ -85,7 +86,7 @@ class ExampleDataModule(PreparedDataModule):
     def _make_batch(self) -> MakeBatch:
         eos_id = self.manifest.eos_id
         assert eos_id is not None
-        of = {"columns": self.columns, "last_ids": self.last_ids}
+        of = {"columns": self.columns, "last_ids": self.last_ids, "share_prompts": self.config.share_prompts}
         return partial(_packed, seq_len=self.seq_len, fill_id=eos_id, of=of)
 
 
@@ -104,8 +105,12 @@ def _require_prepared_for(manifest: Manifest, config: ExamplesConfig, folder: Pa
             f"{folder} holds prepared text, expected examples; name the records that they are made of as data.source, "
             "or choose data=text"
         )
-    asked = {"seq_len": config.seq_len, "format": config.format}
-    there = {"seq_len": manifest.seq_len, "format": manifest.settings.get("format")}
+    asked = {"seq_len": config.seq_len, "format": config.format, "share_prompts": config.share_prompts}
+    there = {
+        "seq_len": manifest.seq_len,
+        "format": manifest.settings.get("format"),
+        "share_prompts": manifest.settings.get("share_prompts", False),
+    }
     if differing := [name for name in asked if asked[name] != there[name]]:
         raise ValueError(
             f"{folder}: got examples prepared for "

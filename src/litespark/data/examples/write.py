@@ -48,6 +48,7 @@ class _Split:
     frequencies: NDArray[np.int64]
     token_bytes: NDArray[np.int64]
     lengths: list[list[int]] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
     powers: Counter[int] = field(default_factory=Counter)
     bytes: int = 0
     columns: Counter[str] = field(default_factory=Counter)
@@ -68,6 +69,7 @@ class _Split:
     def _write(self, example: Example) -> None:
         self.file.add(example)
         self.lengths.append([ids.size for ids in example.sequences])
+        self.shared.append(example.shared)
         self.powers[sum(self.lengths[-1]).bit_length() - 1] += 1
         for ids, weights in zip(example.sequences, example.weights, strict=True):
             self.bytes += int(self.token_bytes[ids].sum())
@@ -84,10 +86,12 @@ class _Split:
         self.file.close()
 
     def counts(self, config: ExamplesConfig) -> SplitCounts:
-        rows = len(rows_of(self.lengths, config.format, config.seq_len))
+        shared = self.shared if config.share_prompts else [0] * len(self.lengths)
+        rows = len(rows_of(self.lengths, config.format, config.seq_len, shared))
         chunk = ChunkRecord(FILE, self.path.stat().st_size, content_hash(self.path), rows * config.seq_len)
         powers = [self.powers[power] for power in range(max(self.powers) + 1)]
-        tokens = sum(sum(of) - len(of) for of in self.lengths)
+        pairs = zip(self.lengths, shared, strict=True)
+        tokens = sum(sum(of) - len(of) - (len(of) - 1) * common for of, common in pairs)
         of_all = DomainCounts(ONLY_DOMAIN, len(self.lengths), tokens, self.bytes, self.bytes, powers, [chunk])
         return SplitCounts({ONLY_DOMAIN: of_all})
 

@@ -114,6 +114,7 @@ class CausalLM(nn.Module):
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        branches: Tensor | None = None,
         cache: Any = None,
         reduction: Reduction = "sum",
         temperature: float = 1.0,
@@ -129,9 +130,15 @@ class CausalLM(nn.Module):
             options |= {"logits_to_keep": 1} if cache.only_last and self._keeps_logits else {}
             if (visible := cache.visible(tokens.shape[1])) is not None:
                 options |= {"attention_mask": visible, "position_ids": cache.positions(tokens.shape[1], tokens.device)}
+        ours = self.causal_lm.config._attn_implementation.startswith(PREFIX)
+        if branches is not None and not ours:
+            raise ValueError(
+                f"{type(self.causal_lm).__name__} attends by itself, expected by an op, since its documents have "
+                "branches; choose ops.attention=sdpa, or data.share_prompts=false"
+            )
         with ExitStack() as stack:
-            if documents is not None and self.causal_lm.config._attn_implementation.startswith(PREFIX):
-                within = Documents(documents, cu_seqlens)
+            if documents is not None and ours:
+                within = Documents(documents, cu_seqlens, branches)
                 within.prepare()
                 stack.enter_context(packed(within))
                 options["attention_mask"] = torch.ones_like(tokens, dtype=torch.bool)

@@ -252,6 +252,7 @@ class Llama(nn.Module):
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        branches: Tensor | None = None,
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
         temperature: float = 1.0,
@@ -265,6 +266,7 @@ class Llama(nn.Module):
             documents: (B, S) integers; tokens of a sequence see each other only within one number. None: all do.
             cu_seqlens: of `documents`, as a `TokenBatch` has them; without them some attention backends wait for the
                 device to count.
+            branches: (B, S) integers, with `documents`: a token sees those of its document that have its number or 0.
             cache: keys and values of earlier tokens, extended by this call; not together with `documents`. It may say
                 that sequences begin with padding, which is read together with what follows it.
             reduction: "sum" gives the nats of the labels that count (an fp32 scalar), "none" `TokenLosses`.
@@ -274,7 +276,9 @@ class Llama(nn.Module):
             ValueError: shapes or dtypes are not as above, or the sequence is longer than `max_seq_len`.
         """
         past = 0 if cache is None else cache.length
-        self._check(tokens, past, {"labels": labels, "positions": positions, "documents": documents})
+        self._check(
+            tokens, past, {"labels": labels, "positions": positions, "documents": documents, "branches": branches}
+        )
         if cache is not None and documents is not None:
             raise ValueError("documents cannot be combined with a key/value cache; generate from single documents")
         count = tokens.shape[1]
@@ -287,7 +291,7 @@ class Llama(nn.Module):
             documents, visible = visible.to(torch.int32), None  # padding sees padding, and nobody else does
 
         cos, sin = self.rotary(positions)
-        within = None if documents is None else Documents(documents, cu_seqlens)
+        within = None if documents is None else Documents(documents, cu_seqlens, branches)
         if within is not None:
             within.prepare()
         context = Context(cos, sin, within, cache, visible)

@@ -16,11 +16,12 @@ class Documents:
     Documents are runs: a number that comes back after another one opens a new document.
     """
 
-    def __init__(self, index: Tensor, cu_seqlens: Tensor | None = None) -> None:
+    def __init__(self, index: Tensor, cu_seqlens: Tensor | None = None, branches: Tensor | None = None) -> None:
         """Args:
         index: (B, S) integers, equal for neighbours exactly when they are in the same document.
         cu_seqlens: what `cu_seqlens()` would derive from `index`, made on the host with the batch; it may repeat
             its last value, for empty documents at the end. Values are not checked: that would wait for the device.
+        branches: (B, S) integers: a token sees those of its document that have its number, and those that have 0.
         """
         if cu_seqlens is not None and (
             cu_seqlens.ndim != 1 or cu_seqlens.shape[0] < 2 or cu_seqlens.dtype != torch.int32
@@ -29,16 +30,22 @@ class Documents:
                 f"cu_seqlens of documents are {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; expected (N+1,) int32"
             )
         self.index = index
+        self.branches = branches
         self._cu_seqlens = cu_seqlens
         self._derived: dict[str, Any] = {}
 
     def visible(self) -> Tensor:
-        """(B, 1, S, S) bool: may the query (third dimension) see the key (last)? Same document, and not later."""
+        """(B, 1, S, S) bool: may the query (third dimension) see the key (last)? Same document, and not later, and of
+        its branch or of none."""
 
         def make() -> Tensor:
             first, length = self.first_keys(), self.index.shape[1]
             same = first[:, None, :, None] == first[:, None, None, :]
-            return same & causal_visible(length, length, self.index.device)
+            visible = same & causal_visible(length, length, self.index.device)
+            if self.branches is None:
+                return visible
+            of_query, of_key = self.branches[:, None, :, None], self.branches[:, None, None, :]
+            return visible & ((of_key == 0) | (of_key == of_query))
 
         return self.once("visible", make)
 
@@ -147,11 +154,25 @@ def check_attention(
         )
     if documents is not None and key.shape[1] != queries:
         raise ValueError("attention: documents cannot be used together with cached keys; pass documents=None")
+    if documents is not None and documents.branches is not None and window is not None and window < queries:
+        raise ValueError(
+            f"attention: a window of {window} with branches, expected none shorter than the {queries} tokens: it "
+            "counts places, which are no positions in branches; set data.share_prompts=false"
+        )
     if window is not None and window < 1:
         raise ValueError(f"attention: window is {window}, expected at least 1 (a query sees itself), or None")
     for name, factor in (("scale", scale), ("softcap", softcap)):
         if factor is not None and not 0 < factor < float("inf"):
             raise ValueError(f"attention: {name} is {factor}, expected a number above 0, or None")
+
+
+def refuse_branches(backend: str, documents: Documents | None) -> None:
+    """ValueError where there are some, of a backend that knows documents by their ends alone."""
+    if documents is not None and documents.branches is not None:
+        raise ValueError(
+            f"ops.attention={backend}: got documents with branches, which {backend} would let see each other; choose "
+            "ops.attention=flex, sdpa or reference, or data.share_prompts=false"
+        )
 
 
 def refuse_softcap(backend: str, softcap: float | None) -> None:

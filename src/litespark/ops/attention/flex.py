@@ -119,13 +119,25 @@ def _of_documents(documents: Documents, window: int | None) -> BlockMask:
     if window is not None:
         positions = torch.arange(lowest.shape[1], device=lowest.device, dtype=torch.int32)
         lowest = torch.maximum(lowest, positions - window + 1)
-    return _block_mask(lowest, lambda b, h, query, key: (key <= query) & (key >= lowest[b, query]))
+    branches = documents.branches
+    if branches is None:
+        return _block_mask(lowest, lambda b, h, query, key: (key <= query) & (key >= lowest[b, query]))
+    of = branches
+
+    def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        its = (of[b, key] == 0) | (of[b, key] == of[b, query])
+        return (key <= query) & (key >= lowest[b, query]) & its
+
+    return _block_mask(lowest, visible, branches)
 
 
-def _block_mask(lowest: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> BlockMask:
+def _block_mask(
+    lowest: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], branches: Tensor | None = None
+) -> BlockMask:
     """The block mask of `visible` (as flex attention asks it), without looking at S x S pairs.
 
-    `lowest` (B or 1, S) int32, non-decreasing, is the lowest key that each query sees.
+    `lowest` (B or 1, S) int32, non-decreasing, is the lowest key that each query sees. With `branches` (B, S) blocks of
+    other branches are skipped, and none is taken to be seen wholly.
     """
     length = lowest.shape[1]
     blocks = torch.arange(-(-length // _BLOCK), device=lowest.device, dtype=torch.int32)
@@ -135,6 +147,12 @@ def _block_mask(lowest: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tenso
     all_seen = (starts >= lowest[:, ends][..., None]) & (starts < starts[:, None])
     # a last block with fewer queries than a block has is never whole
     all_seen = all_seen & (ends - starts == _BLOCK - 1)[:, None]
+    if branches is not None:
+        of = branches[:, torch.minimum(starts[:, None] + torch.arange(_BLOCK, device=lowest.device), ends[:, None])]
+        least, most = of.amin(-1), of.amax(-1)
+        apart = (most[:, :, None] < least[:, None]) | (least[:, :, None] > most[:, None])
+        any_seen = any_seen & ~(apart & (least > 0)[:, None])
+        all_seen = torch.zeros_like(all_seen)
     some_seen = any_seen & ~all_seen
     return BlockMask.from_kv_blocks(
         *_listed(some_seen), *_listed(all_seen), BLOCK_SIZE=_BLOCK, mask_mod=visible, seq_lengths=(length, length)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from litespark.ops.attention import launchers, reference
 from litespark.ops.attention.configurations import MOST_HEAD_DIM
-from litespark.ops.attention.documents import Documents, check_attention
+from litespark.ops.attention.documents import Documents, check_attention, refuse_branches
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.custom_op import CustomOp
 from litespark.ops.precision import autocasting, compute_dtype
@@ -32,6 +32,7 @@ def attention_triton(
     are the same in every run. Keys from a cache (T > S) go to `attention_sdpa`, with a softcap to the reference.
     """
     check_attention(query, key, value, documents, window, scale, softcap)
+    refuse_branches("triton", documents)
     if key.shape[1] != query.shape[1]:
         cached = attention_sdpa if softcap is None else reference.attention
         return cached(query, key, value, documents, window, scale, softcap)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from litespark.device import device_of
-from litespark.ops.attention.documents import Documents, check_attention, refuse_softcap
+from litespark.ops.attention.documents import Documents, check_attention, refuse_branches, refuse_softcap
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype
 from litespark.ops.shapes import StepShapes
@@ -38,6 +38,7 @@ def attention_varlen(
     """
     check_attention(query, key, value, documents, window, scale)
     refuse_softcap("varlen", softcap)
+    refuse_branches("varlen", documents)
     sequences, length = query.shape[:2]
     if length < key.shape[1]:
         return attention_sdpa(query, key, value, documents, window, scale)

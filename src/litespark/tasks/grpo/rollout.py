@@ -62,7 +62,12 @@ class Tools:
     Attributes:
         examples: the prompts of a split, "train" or "validation", by their number; longest_prompt: in ids, of both.
         decode: ids to text. ends: ids that end a completion. vocab_size: of the tokenizer.
+<<<<<<< HEAD
         seq_len: of packed sequences. max_seq_len: of the model.
+=======
+        seq_len: of packed sequences.
+        share_prompts: see `data.examples.batch.pack`.
+>>>>>>> 0b56b5f (Compute the prompt that answers share once, with the answers as branches behind it)
         during: a context in which the run is in a phase, "rollout" or "reward".
         sample: completions of prompts; None: `models.generate.complete`.
         any_rank: see there. gather: what each rank gives, on all of them. from_first: what the first makes.
@@ -84,10 +89,14 @@ class Tools:
     from_first: Callable[[Callable[[], Any], str], Any] = lambda make, doing: make()
     whole: bool = True
     sample: Sampler | None = None
+<<<<<<< HEAD
     longest_prompt: int = 0
     max_seq_len: int = sys.maxsize
     why_not: Callable[[str], str | None] = lambda name: None
     reward_models: Callable[[Mapping[str, str], int], Mapping[str, OwnReward]] = lambda folders, longest: {}
+=======
+    share_prompts: bool = False
+>>>>>>> 0b56b5f (Compute the prompt that answers share once, with the answers as branches behind it)
 
 
 def completions_of(
@@ -147,7 +156,8 @@ def batch_of(
         weights = np.zeros(before.size + len(ids), dtype=np.float32)
         weights[before.size :] = 1
         examples.append((number, Example((np.concatenate([before, np.array(ids, np.int32)]),), (weights,))))
-    batch = pack(_rows(examples, tools.seq_len), tools.seq_len, fill_id=tools.fill_id)
+    rows = _rows(examples, tools.seq_len, tools.share_prompts)
+    batch = pack(rows, tools.seq_len, fill_id=tools.fill_id, share_prompts=tools.share_prompts)
     sampled = torch.zeros(batch.tokens.shape)
     sampled[batch.weights > 0] = logs  # both in the order of sequences
     counted = (~scores.rewards.isnan()).flatten()
@@ -180,8 +190,11 @@ def seen(scores: Scores, lengths: Tensor, ended: Sequence[bool]) -> Tensor:
     return torch.tensor([[float(total), float(count)] for total, count in rows])
 
 
-def _rows(examples: list[tuple[int, Example]], seq_len: int) -> list[list[tuple[int, Example]]]:
-    """Packed sequences of examples in their order, each in the one that is being filled."""
+def _rows(examples: list[tuple[int, Example]], seq_len: int, share_prompts: bool) -> list[list[tuple[int, Example]]]:
+    """Packed sequences of examples in their order, each in the one that is being filled.
+
+    With `share_prompts` those of a prompt that come to lie side by side are one example.
+    """
     rows: list[list[tuple[int, Example]]] = []
     left = -1
     for numbered in examples:
@@ -191,6 +204,14 @@ def _rows(examples: list[tuple[int, Example]], seq_len: int) -> list[list[tuple[
                 f"a prompt and its completion have {places} places, more than data.seq_len={seq_len}; raise it, or "
                 "lower data.max_prompt_length or task.max_new_tokens"
             )
+        number, before = rows[-1][-1] if rows else (-1, numbered[1])
+        if share_prompts and number == numbered[0]:
+            joined = Example(before.sequences + numbered[1].sequences, before.weights + numbered[1].weights)
+            more = joined.places(share_prompts=True) - before.places(share_prompts=True)
+            if more <= left:
+                rows[-1][-1] = number, joined
+                left -= more
+                continue
         if places > left:
             rows.append([])
             left = seq_len
