@@ -51,15 +51,12 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
         seed=parts.seed,
         during=during,
         any_rank=machine.mesh.any if sharded else bool,
-<<<<<<< HEAD
         gather=machine.mesh.gather,
         from_first=machine.mesh.from_first,
         whole=not sharded and parts.adapter is None,
         why_not=_why_not,
         reward_models=partial(reward_models, tokenizer=tokenizer, device=machine.device),
-=======
         share_prompts=getattr(parts.data, "share_prompts", False),
->>>>>>> 0b56b5f (Compute the prompt that answers share once, with the answers as branches behind it)
     )
     return parts.task.running(tools)
 

@@ -30,13 +30,15 @@ def attention_cpu(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None,
     scale: float | None = None, softcap: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """See `litespark.ops.attention.reference.attention`. A window and cached keys go to `attention_sdpa`.
+    """See `litespark.ops.attention.reference.attention`. A window, branches and cached keys go to
+    `attention_sdpa`.
 
     There is no softcap.
     """
     refuse_softcap("cpu", softcap)
     query, key, value = (x.to(compute_dtype(query)) for x in (query, key, value))
-    if window is not None or query.shape[1] != key.shape[1] or not on_cpu.takes(query, key, value):
+    branches = documents is not None and documents.branches is not None
+    if branches or window is not None or query.shape[1] != key.shape[1] or not on_cpu.takes(query, key, value):
         return attention_sdpa(query, key, value, documents, window, scale)
     check_attention(query, key, value, documents, scale=scale)
     if documents is not None:

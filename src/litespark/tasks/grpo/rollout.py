@@ -62,12 +62,8 @@ class Tools:
     Attributes:
         examples: the prompts of a split, "train" or "validation", by their number; longest_prompt: in ids, of both.
         decode: ids to text. ends: ids that end a completion. vocab_size: of the tokenizer.
-<<<<<<< HEAD
         seq_len: of packed sequences. max_seq_len: of the model.
-=======
-        seq_len: of packed sequences.
         share_prompts: see `data.examples.batch.pack`.
->>>>>>> 0b56b5f (Compute the prompt that answers share once, with the answers as branches behind it)
         during: a context in which the run is in a phase, "rollout" or "reward".
         sample: completions of prompts; None: `models.generate.complete`.
         any_rank: see there. gather: what each rank gives, on all of them. from_first: what the first makes.
@@ -89,14 +85,11 @@ class Tools:
     from_first: Callable[[Callable[[], Any], str], Any] = lambda make, doing: make()
     whole: bool = True
     sample: Sampler | None = None
-<<<<<<< HEAD
     longest_prompt: int = 0
     max_seq_len: int = sys.maxsize
     why_not: Callable[[str], str | None] = lambda name: None
     reward_models: Callable[[Mapping[str, str], int], Mapping[str, OwnReward]] = lambda folders, longest: {}
-=======
     share_prompts: bool = False
->>>>>>> 0b56b5f (Compute the prompt that answers share once, with the answers as branches behind it)
 
 
 def completions_of(
