@@ -5,8 +5,8 @@ from dataclasses import replace
 from litespark.metrics.records.lifecycle import Life, LifecycleRecord, Sample, Scores, Stage
 from tests.metrics.records.hand_made import provenance
 
-DPO = Stage("dpo", "sft", "loss", 0.69, 0.5, "lower", 10, 4000, 320, "pair", 20.0, 200.0, None, 0.3, None, None, None,
-            "no counter")  # fmt: skip
+DPO = Stage("dpo", "sft", "bf16", "loss", 0.69, 0.5, "lower", 10, 4000, 320, "pair", 20.0, 200.0, None, 0.3, None, None,
+            None, "no counter")  # fmt: skip
 
 
 def lifecycle_record() -> LifecycleRecord:

@@ -49,7 +49,7 @@ def _stages(record: LifecycleRecord) -> Table:
         measure = f"{_MEASURES.get(first.name, first.measure)} ({first.better} is better)"
         rows.append((first.name, first.start or "drawn weights", measure, before, after, improved, first.steps))
     about = [
-        f"{record.model}, {scaled(record.parameters)} parameters, in {record.precision}; every stage is a run of "
+        f"{record.model}, {scaled(record.parameters)} parameters; every stage is a run of "
         "`train.py` with `trainer.validate_at_start=true`"
     ]
     return Table(columns, rows, title="What each stage changed", about=about)
@@ -57,7 +57,7 @@ def _stages(record: LifecycleRecord) -> Table:
 
 def _costs(record: LifecycleRecord) -> Table:
     columns = [
-        *texts("stage"),
+        *texts("stage", "precision"),
         Column("tokens", scaled),
         *texts("learns from"),
         Column("training", duration),
@@ -72,7 +72,7 @@ def _costs(record: LifecycleRecord) -> Table:
         learns = "text" if first.examples is None else f"{count(first.examples)} {first.example}s"
         rows.append(
             (
-                *(first.name, first.tokens, learns),
+                *(first.name, ", ".join(dict.fromkeys(stage.precision for stage in stages)), first.tokens, learns),
                 _over(stages, attrgetter("seconds")),
                 _over(stages, attrgetter("tokens_per_second")),
                 _over(stages, attrgetter("mfu_causal")) or Absent("the peak of this device is not in the table"),

@@ -67,6 +67,7 @@ def read_stage(stage: StageOf, folder: Path) -> Stage:
     return Stage(
         name=stage.name,
         start=stage.start,
+        precision=saved.environment.precision,
         measure=stage.measure,
         before=of_step[0],
         after=of_step[steps],

@@ -20,6 +20,7 @@ class Stage:
 
     name: str
     start: str | None
+    precision: str
     measure: str
     before: float
     after: float
@@ -77,7 +78,7 @@ class Life:
 
 @record
 class LifecycleRecord(Record):
-    """Every seed; samples are of the first."""
+    """Every seed; samples are of the first, `precision` is that of its first stage."""
 
     model: str
     parameters: Count
