@@ -39,7 +39,7 @@ MEANT = {
     "model.rope_scaling.layers=8": "model.rope_scaling.layers: got 8, but there is no such setting",
     "seed.x=1": "seed.x: got 1, but there is no such setting",
     "nope=3": "nope: got 3, but there is no such setting; take it out",
-    "experiment=llama3b": "choose experiment=llama3b_baseline or experiment=llama3b_litespark",
+    "experiment=llama3b": "or experiment=llama3b_grpo or experiment=llama3b_litespark",
     "+experiment=llama160m": "write experiment=CHOICE",
     "selection=web": "set data/selection=web",
     "data/selection=web": "got data/selection=web, but what is chosen has no data/selection",

@@ -24,7 +24,9 @@ def test_a_temperature_divides_the_logits_whatever_the_head_does_to_them(family)
         if family.endswith("whole"):
             model.head = None
     ids = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
-    batch = SimpleNamespace(tokens=ids[:, :-1], labels=ids[:, 1:], positions=None, documents=None, cu_seqlens=None)
+    batch = SimpleNamespace(
+        tokens=ids[:, :-1], labels=ids[:, 1:], positions=None, documents=None, cu_seqlens=None, branches=None
+    )
     expected = -(model(batch.tokens) / 0.5).log_softmax(-1).gather(2, batch.labels[..., None])[..., 0]
     losses = token_losses(model.train(), batch, 0.5).nats
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)

@@ -1,5 +1,6 @@
 """A prompt that its sequences share is computed once, and everything is as if each sequence had its own."""
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -151,7 +152,8 @@ def test_flex_attention_skips_blocks_of_other_branches_and_backends_without_bran
     documents, whole = Documents(index, branches=branches), Documents(index)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, length, heads, 16, generator=generator) for heads in (4, 2, 2)]
-    with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
         got = attention_flex(*inputs, documents)
     assert relative_distance(got, attention(*inputs, documents)) < 1e-5
     counts = [int(block_mask(length, got.device, of, None).to_dense().sum()) for of in (documents, whole)]

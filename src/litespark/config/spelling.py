@@ -64,7 +64,7 @@ _CHOICES = {
     "strategy": {"single": "auto none", "fsdp": "fsdp2 zero3 deepspeed"},
     "optim": {"adamw": "adam adamw_torch adamw_torch_fused"},
 }
-_AT_MOST = 3
+_AT_MOST = 5
 
 
 def advice_for(key: str, value: str | None, known: Iterable[str]) -> str:
