@@ -19,6 +19,7 @@ from litespark.models.spec import TakesAdapters
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.run.config import Parts, made_group
 from litespark.run.model_folder import ModelFolder
+from litespark.tasks.task import NeedsTools
 from litespark.training.adapter import PREFIX, check_adapter
 from litespark.training.checkpoint.folder import Checkpoint, CheckpointError
 from litespark.training.checkpoint.state import read_state
@@ -45,7 +46,7 @@ def why_no_adapter(parts: Parts, precision: str) -> list[str]:
     ):
         if wrong:
             reasons.append(f"adapter=lora: got {got}; set {remedy}")
-    if adapter.path is not None and getattr(parts.task, "keeps_reference", False):
+    if adapter.path is not None and isinstance(parts.task, NeedsTools) and parts.task.keeps_reference:
         reasons.append(
             f"adapter=lora: got adapter.path={adapter.path} with task.beta above 0, whose reference would "
             "be the model below the adapter, not the policy that begins; export the merged model, start from it by "

@@ -47,7 +47,7 @@ from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
 from litespark.run.reward_models import about_reward_models
 from litespark.run.rollouts import running_task
-from litespark.tasks.task import Compares
+from litespark.tasks.task import Compares, NeedsTools
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint.state import StateAtHand
@@ -231,8 +231,8 @@ def _checkpointer(
     if parts.adapter is not None:
         base = mesh.from_first(lambda: about_base(parts.weights), "the weights below the adapter to be hashed")
         about |= {"adapter": parts.resolved["adapter"], "base": base}
-    if folders := getattr(parts.task, "reward_models", None):
-        hash_all = partial(about_reward_models, folders)
+    if isinstance(parts.task, NeedsTools) and parts.task.reward_models:
+        hash_all = partial(about_reward_models, parts.task.reward_models)
         about["reward_models"] = mesh.from_first(hash_all, "the weights of reward models to be hashed")
     return Checkpointer(
         folder / CHECKPOINTS,

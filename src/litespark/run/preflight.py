@@ -34,7 +34,7 @@ from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
 from litespark.run.reward_models import parameters_of
-from litespark.tasks.task import TakesFormats
+from litespark.tasks.task import NeedsTools, TakesFormats
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, residual_dtype
 
@@ -193,7 +193,7 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     shards = parts.strategy.roles(ranks.world_size).shard
     fp8 = parts.fp8 if precision == "fp8" else None
     trained = None if parts.adapter_counts is None else parts.adapter_counts.trained
-    second = getattr(parts.task, "keeps_reference", False) and trained is None
+    sampling = parts.task if isinstance(parts.task, NeedsTools) else None
     needed = training_state_bytes(
         parts.model,
         shards,
@@ -201,10 +201,10 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
         fp8,
         keeps_casts=keeps_casts(parts, precision, device),
         trained=trained,
-        reference=second,
+        reference=sampling is not None and sampling.keeps_reference and trained is None,
     )
-    # whole on every rank
-    needed += sum(WEIGHT_BYTES * count for count in parameters_of(getattr(parts.task, "reward_models", {})).values())
+    if sampling is not None:  # reward models are whole on every rank
+        needed += sum(WEIGHT_BYTES * count for count in parameters_of(sampling.reward_models).values())
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:
         return

@@ -22,6 +22,7 @@ from litespark.run.model_folder import ModelFolder, hash_of_folder
 from litespark.run.targets import ConfigError
 from litespark.tasks.grpo.rewards import Group
 from litespark.tasks.reward import rewards
+from litespark.tasks.task import NeedsTools
 from litespark.training.checkpoint.folder import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def about_reward_models(folders: Mapping[str, str]) -> dict[str, str]:
 def check_reward_models(parts: Parts, checkpoint: Checkpoint) -> None:
     """A ConfigError where a resumed run would learn from another reward model than before."""
     noted = checkpoint.about.get("reward_models", {})
-    for name, path in getattr(parts.task, "reward_models", {}).items():
+    for name, path in parts.task.reward_models.items() if isinstance(parts.task, NeedsTools) else ():
         if noted.get(name, ...) not in (..., _hash(name, path)):
             raise ConfigError(
                 f"task.reward_models.{name}={path}: got other weights than those that {checkpoint.folder} learnt from "

@@ -38,7 +38,7 @@ def running_task(parts: Parts, machine: Machine, data: SequenceDataModule, phase
 
     sharded = machine.mesh.roles.shard > 1 or machine.mesh.roles.tensor > 1
     held = cache(data.examples)  # type: ignore[attr-defined]  # of a split, which is opened once
-    ends = {tokenizer.eos_id, *getattr(parts.model, "eos_ids", ()), *getattr(parts.task, "stop_ids", ())}
+    ends = {tokenizer.eos_id, *getattr(parts.model, "eos_ids", ()), *parts.task.stop_ids}
     tools = Tools(
         examples=held,
         longest_prompt=max(of[0] for split in ("train", "validation") for of in held(split).lengths()),

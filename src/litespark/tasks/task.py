@@ -121,6 +121,21 @@ class RollsOut(Protocol):
 class NeedsTools(Protocol):
     """Settings of a task that needs more of a run than batches: its prompts, tokenizer and phases."""
 
+    @property
+    def keeps_reference(self) -> bool:
+        """See `RollsOut`."""
+        ...
+
+    @property
+    def reward_models(self) -> Mapping[str, str]:
+        """Folders of reward models, by their names."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a completion, beside those of tokenizer and model."""
+        ...
+
     def running(self, tools: Any) -> Task:
         """The task as it runs, with the `Tools` of tasks/grpo/rollout.py; a ValueError where it cannot."""
         ...
