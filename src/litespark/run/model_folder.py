@@ -145,7 +145,7 @@ def opened(config: DictConfig, notes: list[str]) -> Opened | None:
     faults: list[str] = []
     asked = made_group("model", given, faults, notes)
     if asked is None:
-        raise ConfigError(_WITHOUT_A_RUN if is_of_a_run(config) else together(faults))
+        raise ConfigError(_WITHOUT_A_RUN if _lacks_its_run(config) else together(faults))
     found, node = None, None if config.get("resume") is None else _of_run(str(config.resume))
     if node is None:
         try:
@@ -163,9 +163,10 @@ def opened(config: DictConfig, notes: list[str]) -> Opened | None:
     return Opened(asked, node, spec.vocab_size, found)
 
 
-def is_of_a_run(config: DictConfig) -> bool:
+def _lacks_its_run(config: DictConfig) -> bool:
     """Whether an experiment takes the model of `run`, and none is given."""
-    return OmegaConf.to_container(config.model)["path"] == "${run}" and config.get("run") is None  # type: ignore[call-overload,index]
+    unresolved: Any = OmegaConf.to_container(config.model)
+    return unresolved.get("path") == "${run}" and config.get("run") is None
 
 
 def _of_run(resume: str) -> dict[str, Any] | None:

@@ -128,7 +128,7 @@ class Server:
             if not ids or logs is None or len(logs) != len(ids) or None in logs:
                 raise self._error(
                     f"got a completion of {len(ids or ())} token_ids and {len(logs or ())} log-probabilities, expected "
-                    "as many; update vLLM, which has return_token_ids since 0.10.2"
+                    "as many; update vLLM to one that knows return_token_ids"
                 )
             if max(ids) >= self.vocab_size:
                 raise self._error(
