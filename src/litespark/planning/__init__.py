@@ -1,5 +1,5 @@
-"""The cost of a training step (FLOPs, bytes, memory) computed from sizes, before anything is built.
+"""The cost of a training step (FLOPs, bytes, memory, communication) computed from sizes, before anything is built.
 
 `flops` is what MFU and HFU are made of, `op_costs` is the bytes of single ops, `roofline` puts both over the rates of a
-device, and `memory` is the training state. Never imports Lightning.
+device, `memory` is the training state, and `communication` is what ranks send to each other. Never imports Lightning.
 """

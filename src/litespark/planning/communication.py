@@ -1,0 +1,144 @@
+"""Bytes that the ranks of a run send to each other in an optimizer step, as closed formulas: modelled, not measured.
+
+A collective over n ranks works on a payload: the whole of what is gathered or reduced. Around a ring each rank sends
+(n-1)/n of it to gather or to reduce-scatter it, and twice that to all-reduce it, which is the least possible
+(Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69(2), 2009). A ring
+in the order of ranks leaves each node once, so ranks of a node share what crosses, over all the network cards it has.
+
+What is exchanged: of parameters and gradients see Rajbhandari et al., "ZeRO", arXiv:1910.02054, section 7, in the units
+in which FSDP2 gathers and reduces (`ModelSpec.units`, and the rest of the model as one more).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from litespark.mesh import Roles
+from litespark.models.spec import ModelSpec
+from litespark.ops.backend import OpsConfig, resolve
+
+Collective = Literal["all_gather", "reduce_scatter", "all_reduce"]
+COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
+Dimension = Literal["replicate", "shard", "tensor"]
+# fp32, of DDP always, since masters are fp32
+_GRADIENT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a step exchanges by one kind of collective, over one dimension of the mesh of ranks.
+
+    Attributes:
+        payload: bytes over all its calls in a step, of one rank's group.
+        calls: how many, where it follows from the sizes; DDP packs gradients into buckets as it finds fit.
+        ranks: of the group.
+    """
+
+    collective: Collective
+    over: Dimension
+    what: str
+    payload: int
+    ranks: int
+    calls: int | None = None
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each rank sends around a ring."""
+        passes = 2 if self.collective == "all_reduce" else 1
+        return passes * self.payload * (self.ranks - 1) / self.ranks
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the ranks of a run share a step of `micro_batches`; bytes are those of a value on its way.
+
+    `reduced_whole`: gradients of a step are added up whole, and parameters stay gathered after a backward pass
+    (`strategy.accumulate=whole`), instead of in shards.
+    """
+
+    micro_batches: int = 1
+    gathered_bytes: int = 2
+    reduced_bytes: int = 4
+    reshard_after_forward: bool = True
+    reduced_whole: bool = False
+
+    @property
+    def gathers(self) -> int:
+        """How often a step gathers each unit: before its forward pass, and again behind it where it was freed."""
+        again = int(self.reshard_after_forward)
+        # what a backward pass leaves gathered, the next forward pass finds
+        return 1 + again * self.micro_batches if self.reduced_whole else (1 + again) * self.micro_batches
+
+    @property
+    def reductions(self) -> int:
+        """How often a step reduces the gradients of each unit over its shards; over copies once."""
+        return 1 if self.reduced_whole else self.micro_batches
+
+
+Unit = Sequence[torch.Size]
+"""The shapes of the parameters that are gathered at once."""
+
+
+def units_of(spec: ModelSpec) -> list[Unit]:
+    """The units of a model, the rest behind its layers; a shared parameter is in one of them."""
+    with torch.device("meta"):
+        model = spec.build(resolve(OpsConfig()), "none")
+    seen: set[nn.Parameter] = set()
+    units: list[Unit] = []
+    for module in (*spec.units(model), model):
+        own = [parameter for parameter in module.parameters() if parameter not in seen]
+        seen.update(own)
+        units.append([parameter.shape for parameter in own])
+    return units
+
+
+def padded(unit: Unit, shards: int) -> int:
+    """Values of a unit with each parameter's rows filled up to a multiple of `shards`, as FSDP2 sends them."""
+    return sum(-(-shape[0] // shards) * shards * shape[1:].numel() for shape in unit)
+
+
+def data_exchanges(units: Sequence[Unit], roles: Roles, sharing: Sharing) -> list[Exchange]:
+    """What the ranks that differ in their data exchange in a step: parameters and gradients.
+
+    Without shards it is DDP's all-reduce of fp32 gradients after the last micro-batch. With them each unit is gathered
+    and its gradients are reduce-scattered; over copies the shards of them are then all-reduced, once a step.
+    """
+    if roles.shard == 1:
+        values = sum(shape.numel() for unit in units for shape in unit)
+        if roles.replicate == 1:
+            return []
+        return [Exchange("all_reduce", "replicate", "gradients", _GRADIENT_BYTES * values, roles.replicate)]
+    values = sum(padded(unit, roles.shard) for unit in units)
+    gathered, reduced = values * sharing.gathered_bytes, values * sharing.reduced_bytes
+    gathers, reductions = sharing.gathers, sharing.reductions
+    exchanges = [
+        Exchange("all_gather", "shard", "parameters", gathers * gathered, roles.shard, gathers * len(units)),
+        Exchange("reduce_scatter", "shard", "gradients", reductions * reduced, roles.shard, reductions * len(units)),
+    ]
+    if roles.replicate > 1:
+        of_shard = reduced // roles.shard
+        exchanges.append(Exchange("all_reduce", "replicate", "gradients", of_shard, roles.replicate, len(units)))
+    return exchanges
+
+
+def crossing_share(roles: Roles, over: Dimension, ranks_per_node: int) -> float:
+    """The share of what is sent over a dimension that goes from node to node, of all ranks together.
+
+    Ranks are numbered as `Roles` has its dimensions, the last one fastest, and fill one node after the other.
+    """
+    sizes = roles._asdict()
+    size, stride = sizes[over], 1
+    for faster in reversed(roles._fields):
+        if faster == over:
+            break
+        stride *= sizes[faster]
+    ranks = roles.data * roles.tensor
+    crossing = 0
+    for rank in range(ranks):
+        place = rank // stride % size
+        after = rank + ((place + 1) % size - place) * stride
+        crossing += rank // ranks_per_node != after // ranks_per_node
+    return crossing / ranks
