@@ -131,7 +131,7 @@ DEVICE_FAULTS = [
     ("ops/fp8/limits.py", "import torch\ntorch.cuda.get_device_capability()\n", "ops.fp8.limits has torch.cuda"),
     ("ops/rope/function.py", "fast = x.is_cuda\n", "ops.rope.function has x.is_cuda"),
     ("ops/attention/sdpa.py", "import torch\namd = torch.version.hip\n", "has torch.version.hip"),
-    ("training/strategies.py", "import torch\nwith torch.autocast(kind):\n    pass\n", "has torch.autocast"),
+    ("training/parallel/strategy.py", "import torch\nwith torch.autocast(kind):\n    pass\n", "has torch.autocast"),
     ("data/stream/modules.py", "import torch\ntorch.accelerator.is_available()\n", "has torch.accelerator"),
 ]
 RANK_FAULTS = [

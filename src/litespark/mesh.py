@@ -72,10 +72,17 @@ class Mesh:
         dist.all_reduce(tensor, group=self._group)
         return [int(value) for value in tensor.tolist()]
 
+    def sum_of_data(self, counts: Sequence[int], flag: bool) -> tuple[list[int], bool]:
+        """The sums of `counts` over the ranks that differ in their data, and whether `flag` is set on any rank."""
+        *sums, flags = self.sum([*counts, int(flag)])
+        return [total // self.roles.tensor for total in sums], flags > 0
+
     def sum_on_device(self, tensor: torch.Tensor) -> None:
-        """Replace `tensor`, of the device of this rank, by its sum over all ranks."""
+        """Replace `tensor`, of the device of this rank, by its sum over the ranks that differ in their data."""
         if self._group is not None:
             dist.all_reduce(tensor)
+        if self.roles.tensor > 1:
+            tensor.div_(self.roles.tensor)
 
     def max_on_device(self, tensor: torch.Tensor) -> None:
         """As `sum_on_device`, with the largest of each value."""

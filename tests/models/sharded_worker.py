@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from litespark.mesh import Roles
 from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter
 from litespark.models.huggingface.model import CausalLM
@@ -17,15 +18,23 @@ from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from litespark.training.model_builder import ModelBuilder
-from litespark.training.strategies import Precision, StrategyConfig, forward_context, shard_model
+from litespark.training.parallel.config import StrategyConfig
+from litespark.training.parallel.precision import Precision, forward_context
+from litespark.training.parallel.sharding import device_mesh, shard_model
 from tests.models.small import BIASES, SDPA, gradients, random_ids, small_config, small_model
 from tests.ops.assertions import assert_close
+
+CPU = torch.device("cpu")
+
+
+def _mesh() -> DeviceMesh:
+    return device_mesh(Roles(shard=2), CPU)
 
 
 def _sharded(precision: Precision) -> Llama:
     with torch.device("meta"):
         model = Llama(small_config(**BIASES), resolve(SDPA))
-    shard_model(model, model.blocks, init_device_mesh("cpu", (2,)), StrategyConfig("fsdp"), precision)
+    shard_model(model, model.blocks, _mesh(), StrategyConfig("fsdp"), precision)
     model.to_empty(device="cpu")
     initialise(model, model.config, 5)
     return model
@@ -53,7 +62,7 @@ def _any_causal_lm() -> None:
             model = spec.build(resolve(OpsConfig(rms_norm="torch", attention="sdpa")), "none")
         assert isinstance(model, CausalLM)
         if shard:
-            shard_model(model, model.layers, init_device_mesh("cpu", (2,)), StrategyConfig("fsdp"), "fp32")
+            shard_model(model, model.layers, _mesh(), StrategyConfig("fsdp"), "fp32")
         model.to_empty(device="cpu")
         initialise(model, spec, seed)
         return model.train()
@@ -74,7 +83,7 @@ def _adapted() -> None:
     spec, adapter = small_config(**BIASES), LoraAdapter(rank=3, dora=True)
     builder = ModelBuilder(spec, resolve(SDPA), 5, adapter=adapter)
     single = builder.build(torch.device("cpu"))
-    model = replace(builder, strategy=StrategyConfig("fsdp")).build(torch.device("cpu"), init_device_mesh("cpu", (2,)))
+    model = replace(builder, strategy=StrategyConfig("fsdp")).build(CPU, _mesh())
     _assert_equal(_whole(model.state_dict()), single.state_dict())
     sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
     for each in (expected := single(*sequences), loss := model(*sequences)):

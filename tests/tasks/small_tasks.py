@@ -17,7 +17,7 @@ from litespark.tasks.preferences.task import Preference
 from litespark.tasks.reward import Reward
 from litespark.tasks.sft import SFT
 from litespark.training.optim import AdamWConfig
-from litespark.training.strategies import StrategyConfig
+from litespark.training.parallel.config import StrategyConfig
 from tests.tasks.grpo.test_policy import PROMPTS, policy
 from tests.tasks.small_dpo import weights
 from tests.tasks.toy_examples import VOCABULARY, Examples, random_examples

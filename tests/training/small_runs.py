@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from litespark.callbacks.checkpoint import Checkpointer
@@ -18,6 +19,7 @@ from litespark.callbacks.validation import Validation
 from litespark.data.batch import TokenBatch
 from litespark.data.config import SyntheticConfig
 from litespark.data.stream.modules import SyntheticDataModule
+from litespark.mesh import Mesh
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates
 from litespark.metrics.validation import TokenMetrics
@@ -32,8 +34,10 @@ from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from litespark.training.optim import AdamWConfig
+from litespark.training.parallel.config import StrategyConfig
+from litespark.training.parallel.precision import lightning_precision
+from litespark.training.parallel.strategy import build_strategy
 from litespark.training.schedule import CosineSchedule, Schedule
-from litespark.training.strategies import StrategyConfig, build_strategy, lightning_precision
 
 VOCABULARY = 31
 LENGTH = 8
@@ -48,7 +52,7 @@ def small_llama(**changes: Any) -> LlamaConfig:
     return LlamaConfig(**(sizes | changes))
 
 
-def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
+def batches(micro_batch_size: int = 2, mesh: Mesh | None = None, **changes: Any) -> SyntheticDataModule:
     # documents make the micro-batches differ in supervised tokens
     settings = {
         "seq_len": LENGTH,
@@ -59,7 +63,7 @@ def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
         "synthetic_validation_sequences": 5,
         "document_length": 5,
     }
-    return SyntheticDataModule(SyntheticConfig(**(settings | changes)), seed=3)
+    return SyntheticDataModule(SyntheticConfig(**(settings | changes)), seed=3, mesh=mesh)
 
 
 class Planted(Pretrain):
@@ -100,12 +104,13 @@ def training_module(
     **model: Any,
 ) -> TrainingModule:
     """A module for a budget of `steps` steps of `sequences` sequences."""
+    strategy = strategy or StrategyConfig()
     return TrainingModule(
         builder=ModelBuilder(
             small_llama(**model),
             resolve(OpsConfig()),
             seed=1,
-            strategy=strategy or StrategyConfig(),
+            strategy=strategy,
             fp8=fp8,
             adapter=adapter,
         ),
@@ -113,7 +118,8 @@ def training_module(
         optimizer=optimizer or AdamWConfig(lr=1e-2),
         schedule=schedule or CosineSchedule(warmup=0.0),
         budget=TokenBudget(sequences * LENGTH, steps=steps),
-        metrics=TokenMetrics(torch.arange(VOCABULARY) % 4),
+        metrics=TokenMetrics(torch.arange(model.get("vocab_size", VOCABULARY)) % 4),
+        mesh=Mesh(roles=strategy.roles(dist.get_world_size())) if dist.is_initialized() else Mesh(),
     )
 
 
@@ -174,7 +180,7 @@ def small_run(
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy=build_strategy(strategy, CPU, devices),
+        strategy=build_strategy(strategy, CPU, module.mesh.roles),
         precision=lightning_precision(precision, CPU),
         max_steps=-1,
         max_epochs=-1,

@@ -14,8 +14,8 @@ from litespark.ops.backend import OpsConfig, resolve
 from litespark.training import cuda_graph
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.optim import AdamWConfig, MuonConfig
+from litespark.training.parallel.precision import forward_context
 from litespark.training.step import OptimizerStep
-from litespark.training.strategies import forward_context
 from tests.training.small_runs import CPU, batches, small_run, training_module
 from tests.training.tape import WithTapes
 

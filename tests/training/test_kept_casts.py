@@ -18,8 +18,8 @@ from litespark.ops.tolerance import relative_distance
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
+from litespark.training.parallel.config import StrategyConfig
 from litespark.training.step import OptimizerStep
-from litespark.training.strategies import StrategyConfig
 from tests.training.small_runs import small_llama
 
 CPU = torch.device("cpu")

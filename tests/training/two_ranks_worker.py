@@ -22,7 +22,7 @@ from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
-from litespark.training.strategies import StrategyConfig
+from litespark.training.parallel.config import StrategyConfig
 from tests.training.small_runs import Planted, batches, small_run, training_module
 
 STEPS = 4

@@ -16,7 +16,7 @@ from litespark.run import new_run
 from litespark.run.config import ConfigError, Parts
 from litespark.run.preflight import Machine, why_not_length
 from litespark.run.variant import KEY
-from litespark.training.strategies import Precision
+from litespark.training.parallel.precision import Precision
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)

@@ -34,8 +34,8 @@ from litespark.tasks.sft import SFT
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
+from litespark.training.parallel.config import StrategyConfig
 from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedule
-from litespark.training.strategies import StrategyConfig
 
 KIND = "kind"
 """The key that says which class of a group is meant, where there are several."""

@@ -9,7 +9,7 @@ from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Switch, s
 from litespark.models.spec import Recompute
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, Seed
-from litespark.training.strategies import Residual
+from litespark.training.parallel.precision import Residual
 
 
 @settings("trainer")

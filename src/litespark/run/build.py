@@ -53,7 +53,8 @@ from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint.state import StateAtHand
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
-from litespark.training.strategies import build_strategy, lightning_precision, residual_dtype
+from litespark.training.parallel.precision import lightning_precision, residual_dtype
+from litespark.training.parallel.strategy import build_strategy
 
 log = logging.getLogger(__name__)
 
@@ -280,7 +281,7 @@ def _trainer(
         accelerator=lightning_accelerator(machine.device),
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
-        strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
+        strategy=build_strategy(parts.strategy, machine.device, machine.mesh.roles),
         plugins=[StartedRanks(ranks), *([] if state is None else [state])],
         precision=lightning_precision(machine.precision, machine.device),
         # the module ends the run with its budget, which may be in tokens

@@ -38,8 +38,9 @@ from litespark.run.variant import with_variant
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
+from litespark.training.parallel.config import StrategyConfig
+from litespark.training.parallel.precision import Residual
 from litespark.training.schedule import Schedule
-from litespark.training.strategies import Residual, StrategyConfig
 
 if TYPE_CHECKING:
     from litespark.run.model_folder import ModelFolder
@@ -175,9 +176,12 @@ def parts_from(config: DictConfig) -> Parts:
 
 def _with_fitting_micro_batch(parts: Parts, ranks: Ranks, notes: list[str]) -> Parts:
     asked, batch = parts.data.micro_batch_size, parts.trainer.global_batch_size
-    if batch % ranks.world_size:
+    try:
+        fitting = parts.trainer.fitting_micro_batch(
+            asked, parts.strategy.roles(ranks.world_size, ranks.local_world_size).data
+        )
+    except ValueError:  # said by preflight
         return parts
-    fitting = parts.trainer.fitting_micro_batch(asked, ranks.world_size)
     if fitting == asked:
         return parts
     over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""

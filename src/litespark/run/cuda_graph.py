@@ -8,7 +8,7 @@ from litespark.run.config import Parts
 from litespark.run.precision import computes_with_ops
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.optim import AdamWConfig, MuonConfig
-from litespark.training.strategies import Precision
+from litespark.training.parallel.precision import Precision
 
 
 def why_no_graph(parts: Parts, device: torch.device, precision: Precision) -> list[str]:

@@ -13,7 +13,7 @@ from litespark.ops import triton_support
 from litespark.planning.flops import hardware_flops_per_token, model_flops_per_token
 from litespark.run.config import Parts
 from litespark.run.preflight import Machine
-from litespark.training.strategies import activation_dtype
+from litespark.training.parallel.precision import activation_dtype
 
 log = logging.getLogger(__name__)
 

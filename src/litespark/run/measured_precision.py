@@ -19,7 +19,7 @@ from litespark.run.record import RunRecord
 from litespark.run.record_ops import BackendTimeRecord, ChoiceRecord
 from litespark.run.targets import ConfigError
 from litespark.run.timed_layers import TimedLayers, least_milliseconds
-from litespark.training.strategies import Precision
+from litespark.training.parallel.precision import Precision
 
 log = logging.getLogger(__name__)
 

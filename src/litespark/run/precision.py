@@ -14,7 +14,7 @@ from litespark.ops.linear.state import why_not as why_not_sizes
 from litespark.ops.shapes import StepShapes
 from litespark.run.config import Parts
 from litespark.run.targets import ConfigError
-from litespark.training.strategies import Precision
+from litespark.training.parallel.precision import Precision
 
 # below these the casts cost more than the products gain; a rule of thumb, which `litespark bench ops` tries on a device
 PAYING_WIDTH = 3072
@@ -96,8 +96,11 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
     reasons = []
     if not parts.fp8.simulate:
         reasons += _against_units(parts, device)
-    if parts.strategy.name == "fsdp":
-        reasons.append("precision=fp8: got strategy=fsdp, expected single or ddp; set strategy=ddp, or precision=bf16")
+    if parts.strategy.shards:
+        reasons.append(
+            f"precision=fp8: got strategy={parts.strategy.name}, expected single or ddp; set strategy=ddp, or "
+            "precision=bf16"
+        )
     if parts.ops.compile not in ("none", "auto"):
         reasons.append(
             f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: torch.compile cannot look into "

@@ -18,7 +18,7 @@ from litespark.data.examples.prepare import look_up as look_up_examples
 from litespark.data.prepare.prepare import Lookup, look_up
 from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.launch import Ranks
-from litespark.mesh import Mesh
+from litespark.mesh import Mesh, Roles
 from litespark.models.compilation import CompileMode
 from litespark.models.huggingface.sizes import caps_scores
 from litespark.models.huggingface.spec import HuggingFaceConfig
@@ -36,7 +36,7 @@ from litespark.run.record_ops import ChoiceRecord
 from litespark.run.reward_models import parameters_of
 from litespark.tasks.task import NeedsTools, TakesFormats
 from litespark.training.any_accelerator import why_no_ddp
-from litespark.training.strategies import Precision, activation_dtype, residual_dtype
+from litespark.training.parallel.precision import Precision, activation_dtype, residual_dtype
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,16 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     problems: list[str] = []
     device = _device(parts, ranks, problems)
     precision, reason = decided(parts, device, problems)
-    accumulate = 1
+    accumulate, roles = 1, Roles()
     try:
-        parts.strategy.check_world_size(ranks.world_size)
-        accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, ranks.world_size)
+        roles = parts.strategy.roles(ranks.world_size, ranks.local_world_size)
+        accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, roles.data)
     except ValueError as error:
         problems.append(str(error))
+    if roles.tensor > 1:
+        problems.append(
+            f"strategy={parts.strategy.name}: got no model that computes matrices in parts; set strategy=fsdp"
+        )
     if parts.strategy.name == "ddp" and (reason_against := why_no_ddp(device)) is not None:
         problems.append(reason_against)
     if (too_long := why_not_length(parts)) is not None:
@@ -80,15 +84,15 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     problems += (against_adapter := why_no_adapter(parts, precision))
     # said already; the host in its place is not what counts
     if not waits_for_accelerator(parts, device) and not against_adapter:
-        _check_memory(parts, ranks, device, precision, problems)
+        _check_memory(parts, ranks, roles, device, precision, problems)
         problems += why_no_graph(parts, device, precision)
         if computes_with_ops(parts):
             problems += _without_a_layer(parts)
             problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
-    if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
+    if parts.ops.compile == "model" and parts.strategy.shards:
         problems.append(
-            "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
-            "ops.compile=block"
+            f"ops.compile=model: got strategy={parts.strategy.name}, whose gathering between blocks one graph cannot "
+            "hold; expected ops.compile=block"
         )
     _check_target(parts, problems)
     _check_format(parts, problems)
@@ -184,13 +188,15 @@ def keeps_casts(parts: Parts, precision: Precision, device: torch.device) -> boo
 
     Not where they are sharded, nor where what is trained is compiled.
     """
-    whole = parts.strategy.name != "fsdp" and (parts.ops.compile == "none" or parts.adapter is not None)
+    whole = not parts.strategy.shards and (parts.ops.compile == "none" or parts.adapter is not None)
     return whole and activation_dtype(precision, device) == torch.bfloat16
 
 
-def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
+def _check_memory(
+    parts: Parts, ranks: Ranks, roles: Roles, device: torch.device, precision: Precision, problems: list[str]
+) -> None:
     on_cpu, there = not device_of(device).is_accelerator, device_of(device).memory_bytes
-    shards = parts.strategy.roles(ranks.world_size).shard
+    shards = roles.shard * roles.tensor
     fp8 = parts.fp8 if precision == "fp8" else None
     trained = None if parts.adapter_counts is None else parts.adapter_counts.trained
     sampling = parts.task if isinstance(parts.task, NeedsTools) else None

@@ -14,7 +14,7 @@ from litespark.launch import Ranks, meeting_point
 from litespark.mesh import Mesh
 from litespark.run.preflight import Machine
 from litespark.run.targets import ConfigError
-from litespark.training.strategies import StrategyConfig
+from litespark.training.parallel.config import StrategyConfig
 
 
 def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
@@ -38,7 +38,7 @@ def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
                 f"strategy.timeout_seconds={strategy.timeout_seconds}; start all processes, and if the port is "
                 "taken: export MASTER_PORT=29501"
             ) from error
-    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
+    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size, ranks.local_world_size)))
 
 
 def part_processes(ranks: Ranks, *, finished: bool) -> None:

@@ -49,7 +49,7 @@ def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resu
     record = RunRecord.read(folder / RECORD)
     _check_left(parts, record, checkpoint)
     # Lightning would not ask for it, and it would keep the file mapped
-    kept = {} if parts.strategy.name == "fsdp" else state
+    kept = {} if parts.strategy.shards else state
     return Resumed(folder, checkpoint, StateAtHand(kept), record)
 
 

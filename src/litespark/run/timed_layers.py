@@ -17,7 +17,7 @@ from litespark.ops.timing import Name, interleaved_milliseconds
 from litespark.run.config import Parts
 from litespark.run.precision import step_shapes
 from litespark.training.model_builder import ModelBuilder
-from litespark.training.strategies import Precision, activation_dtype, forward_context, residual_dtype
+from litespark.training.parallel.precision import Precision, activation_dtype, forward_context, residual_dtype
 
 # so many layers with embedding, head and loss, on at most so many tokens; for about so many seconds, or the fewest
 # repeats, all of which come to about two steps of the run

@@ -15,7 +15,9 @@ from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.linear.kept import accumulate_in_place, hold_frozen
-from litespark.training.strategies import Precision, StrategyConfig, activation_dtype, shard_model
+from litespark.training.parallel.config import StrategyConfig
+from litespark.training.parallel.precision import Precision, activation_dtype
+from litespark.training.parallel.sharding import shard_model
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class ModelBuilder:
     adapter: LoraAdapter | None = None
 
     def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> nn.Module:
-        """The model on `device`, the same values however `strategy=fsdp` shards it over the one-dimensional `mesh`."""
+        """The model on `device`, with the same values however the strategy shards it over the `mesh` of all ranks."""
         with torch.device("meta"):
             model = self.unwritten()
         blocks = self.spec.units(model)
-        if self.strategy.name == "fsdp":
+        if self.strategy.shards:
             assert mesh is not None
             shard_model(model, blocks, mesh, self.strategy, self.precision)
         model.to_empty(device=device)
@@ -53,7 +55,7 @@ class ModelBuilder:
         if self.adapter is not None:
             lora.begin(model, self.adapter)
             # FSDP2 shards weights of one dtype
-            if self.strategy.name != "fsdp" and (held := activation_dtype(self.precision, device)) == torch.bfloat16:
+            if not self.strategy.shards and (held := activation_dtype(self.precision, device)) == torch.bfloat16:
                 hold_frozen(model, held)
         if self.fp8 is not None:
             assert isinstance(self.spec, TakesFp8)

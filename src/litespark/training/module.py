@@ -119,12 +119,11 @@ class TrainingModule(pl.LightningModule):
             self.construct(self.trainer.strategy.root_device)
 
     def construct(self, device: torch.device) -> None:
-        mesh = None if self.device_mesh is None else self.device_mesh["data_parallel"]
-        self.model = self.builder.build(device, mesh)
+        self.model = self.builder.build(device, self.device_mesh)
         if isinstance(self.task, RollsOut) and self.task.keeps_reference and not adapted_layers(self.model):
             # sharded as the policy is, and saved beside it: a resume finds the weights that it began with
             builder = replace(self.builder, fp8=None, recompute="none")
-            self.reference_model = builder.build(device, mesh).requires_grad_(False)
+            self.reference_model = builder.build(device, self.device_mesh).requires_grad_(False)
 
     def configure_optimizers(self) -> Optimizer:
         assert self.model is not None
@@ -174,11 +173,11 @@ class TrainingModule(pl.LightningModule):
         in_a_row = (self._skips[1] + 1) * result.skipped
         longest = torch.maximum(self._skips[2], in_a_row)
         self._skips.copy_(torch.stack([self._skips[0] + result.skipped, in_a_row, longest]))
-        tokens, supervised, pairs, examples, stop = self.mesh.sum([*self._host_counts, int(self.stop_requested)])
+        sums, self.stop_agreed = self.mesh.sum_of_data(self._host_counts, self.stop_requested)
+        tokens, supervised, pairs, examples = sums
         self.examples_seen += examples
         self._host_counts, self._micro_batches = [0, 0, 0, 0], 0
         self.last_step = (tokens, supervised, pairs)
-        self.stop_agreed = stop > 0
         self.learning_rate = self._rate(self.budget, self.tokens_seen + tokens, self.steps_taken + 1)
         set_learning_rate(optimizer, self.learning_rate)
 

@@ -22,7 +22,7 @@ from litespark.run.config import ConfigError, Parts
 from litespark.run.measured_precision import precision_of
 from litespark.run.preflight import measurable_layers, place_of
 from litespark.training.optim import AdamWConfig
-from litespark.training.strategies import Precision, activation_dtype
+from litespark.training.parallel.precision import Precision, activation_dtype
 
 # a variant may differ from the others in anything else
 _THE_SAME_FOR_ALL = ("model", "model_folder", "data", "task", "seed", "strategy", "resume")

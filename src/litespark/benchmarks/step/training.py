@@ -16,9 +16,9 @@ from litespark.run.config import Parts
 from litespark.run.preflight import Machine
 from litespark.training.module import TrainingModule
 from litespark.training.optim import build_optimizer
+from litespark.training.parallel.precision import forward_context
 from litespark.training.schedule import set_learning_rate
 from litespark.training.step import OptimizerStep
-from litespark.training.strategies import forward_context
 from litespark.training.validation import validate
 
 

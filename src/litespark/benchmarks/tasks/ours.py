@@ -16,9 +16,9 @@ from litespark.run.config import Parts
 from litespark.run.preflight import Machine
 from litespark.run.rollouts import running_task
 from litespark.tasks.task import Compares, RollsOut
+from litespark.training.parallel.precision import forward_context
 from litespark.training.reference import compute_reference
 from litespark.training.step import OptimizerStep
-from litespark.training.strategies import forward_context
 
 
 class _RolloutPhase:

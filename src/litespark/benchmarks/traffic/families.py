@@ -25,7 +25,7 @@ from litespark.benchmarks.traffic.inductor import scheduled
 from litespark.benchmarks.traffic.steps import COUNTED, as_on_gpu
 from litespark.models.huggingface.apply import apply_ops
 from litespark.ops.backend import BACKENDS, OpsConfig, resolve
-from litespark.training.strategies import forward_context
+from litespark.training.parallel.precision import forward_context
 
 UNMODIFIED, COMPILED, LIGER, OURS = "unmodified", "compiled", "liger", "litespark"
 FAMILY_VARIANTS = {

@@ -27,7 +27,7 @@ from litespark.metrics.records.traffic import (
 )
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
-from litespark.training.strategies import Precision
+from litespark.training.parallel.precision import Precision
 
 OURS = "litespark"
 EAGER = "eager"

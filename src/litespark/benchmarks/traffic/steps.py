@@ -39,7 +39,7 @@ from litespark.run.precision import step_shapes
 from litespark.run.preflight import Machine, idle_of, place_of
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
-from litespark.training.strategies import Precision, residual_dtype
+from litespark.training.parallel.precision import Precision, residual_dtype
 
 COUNTED = torch.device("cpu")
 # the first micro-batch makes gradients, a later one adds to them

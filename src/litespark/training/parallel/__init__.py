@@ -1,0 +1,1 @@
+"""How a run is spread over devices: its settings (`config`), the Lightning strategy, and FSDP2's sharding."""

@@ -1,0 +1,64 @@
+"""Every strategy trains as one process does, to the rounding of sums in another order: real processes over gloo."""
+
+import pytest
+import torch
+
+from tests.training.strategy_grid import STEPS, report, trained
+from tests.warm_processes import run_ranks
+
+TWO = {
+    "ddp": {"name": "ddp"},
+    "fsdp": {"name": "fsdp"},
+    "fsdp whole": {"name": "fsdp", "accumulate": "whole", "reshard_after_forward": False},
+    "hsdp of copies": {"name": "hsdp", "shard": 1},
+}
+FOUR = {
+    "ddp": {"name": "ddp"},
+    "fsdp": {"name": "fsdp", "prefetch": 2},
+    "hsdp": {"name": "hsdp", "shard": 2},
+    "hsdp whole": {"name": "hsdp", "shard": 2, "accumulate": "whole"},
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("alone"), {"name": "single"})
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return ranks_of(tmp_path_factory.mktemp("two"), 2, TWO)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return ranks_of(tmp_path_factory.mktemp("four"), 4, FOUR)
+
+
+def ranks_of(folder, count, cases):
+    run_ranks(count, report, folder, cases)
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def check_equal(found, expected):
+    assert len(found["steps"]) == STEPS
+    for mine, theirs in zip(found["steps"], expected["steps"], strict=True):
+        assert mine[:2] == pytest.approx(theirs[:2], rel=1e-5)
+        assert mine[2] == theirs[2]
+    assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5)
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, weight in expected["weights"].items():
+        assert (found["weights"][name] - weight).norm() / weight.norm() < 1e-5, name
+
+
+@pytest.mark.parametrize("case", TWO)
+def test_two_ranks_train_as_one_process_does(two, alone, case):
+    for rank in two:
+        check_equal(rank[case], alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FOUR)
+def test_four_ranks_train_as_one_process_does(four, alone, case):
+    for rank in four:
+        check_equal(rank[case], alone)
