@@ -10,6 +10,8 @@ from litespark.planning.communication import (
     Sharing,
     crossing_share,
     data_exchanges,
+    group_of,
+    number_exchanges,
     padded,
     units_of,
 )
@@ -122,3 +124,23 @@ def test_one_rank_sends_nothing():
 )
 def test_what_crosses_nodes_of_eight(roles, over, share):
     assert crossing_share(roles, over, 8) == share
+
+
+def test_groups_are_those_of_a_mesh_whose_last_dimension_is_the_fastest():
+    roles = Roles(replicate=2, shard=3, tensor=2)
+    assert group_of(roles, "tensor", 7) == (6, 7)
+    assert group_of(roles, "shard", 7) == (7, 9, 11)
+    assert group_of(roles, "replicate", 7) == (1, 7)
+    assert group_of(roles, "world", 7) == tuple(range(12))
+
+
+def test_a_step_agrees_on_a_few_numbers():
+    units = [[torch.Size([4, 2]), torch.Size([4])], [torch.Size([9])]]
+    # loss and divisor and two of each of 3 that the task observes, in fp64; 5 counts of the hosts
+    exchanges = number_exchanges(units, Roles(replicate=2, shard=2), observed=3)
+    assert [(one.what, one.payload, one.ranks) for one in exchanges] == [
+        ("sums", 8 * (2 + 6), 4),
+        ("counts", 8 * 5, 4),
+        ("norms", 4 * 3, 2),
+    ]
+    assert number_exchanges(units, Roles()) == []

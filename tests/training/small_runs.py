@@ -101,6 +101,8 @@ def training_module(
     strategy: StrategyConfig | None = None,
     fp8: Fp8Config | None = None,
     adapter: LoraAdapter | None = None,
+    precision: Any = "fp32",
+    recompute: Any = "none",
     **model: Any,
 ) -> TrainingModule:
     """A module for a budget of `steps` steps of `sequences` sequences."""
@@ -113,6 +115,8 @@ def training_module(
             strategy=strategy,
             fp8=fp8,
             adapter=adapter,
+            precision=precision,
+            recompute=recompute,
         ),
         task=task or Pretrain(),
         optimizer=optimizer or AdamWConfig(lr=1e-2),

@@ -9,6 +9,7 @@ What is exchanged: of parameters and gradients see Rajbhandari et al., "ZeRO", a
 in which FSDP2 gathers and reduces (`ModelSpec.units`, and the rest of the model as one more).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -22,9 +23,14 @@ from litespark.ops.backend import OpsConfig, resolve
 
 Collective = Literal["all_gather", "reduce_scatter", "all_reduce"]
 COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
-Dimension = Literal["replicate", "shard", "tensor"]
-# fp32, of DDP always, since masters are fp32
+# of the mesh of ranks, and all of them together
+Dimension = Literal["replicate", "shard", "tensor", "world"]
+# of DDP always, since masters are fp32
 _GRADIENT_BYTES = 4
+# of `OptimizerStep.sums` beside what a task observes, of which each is a sum and its divisor
+_SUMS, _SUM_BYTES = 2, 8
+# what the hosts count of a step: tokens, supervised ones, pairs of attention, examples, and who asks to stop
+_HOST_COUNTS = 5
 
 
 @dataclass(frozen=True)
@@ -124,21 +130,45 @@ def data_exchanges(units: Sequence[Unit], roles: Roles, sharing: Sharing) -> lis
     return exchanges
 
 
+def number_exchanges(units: Sequence[Unit], roles: Roles, observed: int = 0) -> list[Exchange]:
+    """The few numbers on which all ranks agree in a step, which cost their latency alone.
+
+    They are the loss and its divisor with sum and divisor of each number that the task observes, what the hosts count,
+    and, of gradients in shards, the norm of each parameter's.
+    """
+    world = roles.data * roles.tensor
+    if world == 1:
+        return []
+    sums = _SUM_BYTES * (_SUMS + 2 * observed)
+    exchanges = [
+        Exchange("all_reduce", "world", "sums", sums, world, 1),
+        Exchange("all_reduce", "world", "counts", 8 * _HOST_COUNTS, world, 1),
+    ]
+    if roles.shard > 1:
+        norms = 4 * sum(len(unit) for unit in units)
+        exchanges.append(Exchange("all_reduce", "shard", "norms", norms, roles.shard, 1))
+    return exchanges
+
+
+def group_of(roles: Roles, over: Dimension, rank: int = 0) -> tuple[int, ...]:
+    """The ranks with which `rank` exchanges over a dimension, numbered as `Roles` has them, the last one fastest."""
+    if over == "world":
+        return tuple(range(roles.data * roles.tensor))
+    sizes = roles._asdict()
+    faster = roles._fields[roles._fields.index(over) + 1 :]
+    stride = math.prod(sizes[name] for name in faster)
+    first = rank - rank // stride % sizes[over] * stride
+    return tuple(first + place * stride for place in range(sizes[over]))
+
+
 def crossing_share(roles: Roles, over: Dimension, ranks_per_node: int) -> float:
     """The share of what is sent over a dimension that goes from node to node, of all ranks together.
 
-    Ranks are numbered as `Roles` has its dimensions, the last one fastest, and fill one node after the other.
+    Around each ring a rank sends to the next of its group; ranks fill one node after the other.
     """
-    sizes = roles._asdict()
-    size, stride = sizes[over], 1
-    for faster in reversed(roles._fields):
-        if faster == over:
-            break
-        stride *= sizes[faster]
-    ranks = roles.data * roles.tensor
     crossing = 0
-    for rank in range(ranks):
-        place = rank // stride % size
-        after = rank + ((place + 1) % size - place) * stride
+    for rank in range(world := roles.data * roles.tensor):
+        group = group_of(roles, over, rank)
+        after = group[(group.index(rank) + 1) % len(group)]
         crossing += rank // ranks_per_node != after // ranks_per_node
-    return crossing / ranks
+    return crossing / world

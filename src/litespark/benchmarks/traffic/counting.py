@@ -7,6 +7,7 @@ The rules:
 - Our custom ops are looked into, down to the launches of kernels, see `litespark.ops.launches`.
 - A compiled graph launches what `litespark.benchmarks.traffic.inductor` finds in its schedule.
 - Products and attention have FLOPs, and nothing else. Of attention the causal pairs count, and five products backward.
+- What is sent to other ranks is counted by itself, see `litespark.benchmarks.traffic.collectives`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch._library.custom_ops import OPDEFS
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litespark.benchmarks.profile.classes import class_of, in_a_module
+from litespark.benchmarks.traffic.collectives import Sent, is_communication, sent_by
 from litespark.benchmarks.traffic.inductor import FusedKernel
 from litespark.metrics.records.traffic import Counts
 from litespark.ops.adamw import function as adamw
@@ -50,10 +53,12 @@ _PRODUCTS = {"mm": 0, "bmm": 0, "_scaled_mm": 0, "addmm": 1, "baddbmm": 1}
 
 @dataclass
 class Phase:
-    """A micro-batch, or what follows the last one in a step: by class, and bytes kept from forward to backward."""
+    """A micro-batch, or what follows the last one in a step: by class, bytes kept from forward to backward, and what is
+    sent to other ranks."""
 
     classes: defaultdict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
     saved: int = 0
+    sent: list[Sent] = field(default_factory=list)
 
 
 class TrafficMode(TorchDispatchMode):
@@ -101,7 +106,13 @@ class TrafficMode(TorchDispatchMode):
         self._made.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # it comes back with its parts
         name, kwargs = func._schema.name, kwargs or {}
+        if is_communication(name):
+            if (sent := sent_by(func, args)) is not None:
+                self.phases[-1].sent.append(sent)
+            return func(*args, **kwargs)
         if name.startswith("profiler::"):
             if "enter" in name:
                 self._labels.append(args[0])
