@@ -15,17 +15,21 @@ from litespark.benchmarks.traffic.counting import TrafficMode
 from litespark.training.parallel.config import StrategyConfig
 from tests.training.small_runs import batches, small_run, training_module
 
-ACCUMULATE = 2
+ACCUMULATE = 3
 # of which rows do not divide by the ranks
 SIZES = {"num_layers": 2, "hidden_size": 10, "head_dim": 4, "intermediate_size": 15}
 # DDP finds its buckets in the first
 _COUNTED_STEP = 3
 CASES: dict[str, dict[str, Any]] = {
     "ddp": {"name": "ddp"},
-    "fsdp": {"name": "fsdp"},
+    "fsdp": {"name": "fsdp", "precision": "bf16", "recompute": "full"},
+    "fsdp whole": {"name": "fsdp", "accumulate": "whole"},
+}
+# of four ranks
+MORE_CASES: dict[str, dict[str, Any]] = {
     "fsdp keeps": {"name": "fsdp", "reshard_after_forward": False},
-    "fsdp bf16": {"name": "fsdp", "precision": "bf16"},
-    "fsdp recompute": {"name": "fsdp", "recompute": "full"},
+    "hsdp": {"name": "hsdp", "shard": 2},
+    "hsdp whole": {"name": "hsdp", "shard": 2, "accumulate": "whole", "precision": "bf16", "reduce_dtype": "bf16"},
 }
 
 
@@ -60,7 +64,7 @@ def sent(folder: Path, *, precision: str = "fp32", recompute: str = "none", **se
     )  # fmt: skip
     # as `litespark.callbacks.signals` has it in every run
     run.trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    run.trainer.fit(module, batches(2))
+    run.trainer.fit(module, batches(2, module.mesh))
     assert counts.mode is not None
     return [one for phase in counts.mode.phases for one in phase.sent]
 
@@ -69,7 +73,7 @@ def report(folder: Path) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    counted = {case: [tuple(one) for one in sent(folder / f"{case} {rank}", **CASES[case])] for case in CASES}
+    rank, cases = dist.get_rank(), CASES | (MORE_CASES if dist.get_world_size() == 4 else {})
+    counted = {case: [tuple(one) for one in sent(folder / f"{case} {rank}", **cases[case])] for case in cases}
     torch.save(counted, folder / f"rank-{rank}.pt")
     dist.destroy_process_group()

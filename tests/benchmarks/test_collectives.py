@@ -5,34 +5,43 @@ from collections import Counter
 import pytest
 import torch
 
-from litespark.mesh import Roles
 from litespark.planning.communication import Sharing, data_exchanges, group_of, number_exchanges, units_of
 from litespark.training.parallel.config import StrategyConfig
-from tests.benchmarks.collectives_worker import ACCUMULATE, CASES, SIZES, report
+from tests.benchmarks.collectives_worker import ACCUMULATE, CASES, MORE_CASES, SIZES, report
 from tests.training.small_runs import small_llama
 from tests.warm_processes import run_ranks
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
-def counted(request, tmp_path_factory):
+def counted(ranks, folder):
     """What each rank counted, by case."""
-    folder = tmp_path_factory.mktemp("ranks")
-    run_ranks(request.param, report, folder)
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(request.param)]
+    run_ranks(ranks, report, folder)
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_real_step_sends_what_the_formulas_have(counted, case):
-    settings = CASES[case]
-    roles = StrategyConfig(settings["name"]).roles(len(counted))
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    return counted(2, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def of_four(tmp_path_factory):
+    return counted(4, tmp_path_factory.mktemp("four"))
+
+
+def check(by_rank, case, *, precision="fp32", recompute="none", **settings):
+    strategy = StrategyConfig(**settings)
+    roles = strategy.roles(len(by_rank))
+    bf16 = precision == "bf16"
     sharing = Sharing(
         ACCUMULATE,
-        gathered_bytes=2 if settings.get("precision") == "bf16" else 4,
-        reshard_after_forward=settings.get("reshard_after_forward", True),
+        gathered_bytes=2 if bf16 else 4,
+        reduced_bytes=2 if bf16 and strategy.reduce_dtype == "bf16" else 4,
+        reshard_after_forward=strategy.reshard_after_forward,
+        reduced_whole=strategy.accumulate == "whole",
     )
     units = units_of(small_llama(**SIZES))
     exchanges = data_exchanges(units, roles, sharing) + number_exchanges(units, roles)
-    for rank, of_rank in enumerate(counted):
+    for rank, of_rank in enumerate(by_rank):
         payloads, calls = Counter(), Counter()
         for collective, payload, ranks in of_rank[case]:
             payloads[collective, tuple(ranks)] += payload
@@ -44,3 +53,14 @@ def test_a_real_step_sends_what_the_formulas_have(counted, case):
             expected_calls[key] += one.calls or 1  # small models are one bucket of DDP
         assert payloads == expected
         assert calls == expected_calls
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_real_step_of_two_ranks_sends_what_the_formulas_have(of_two, case):
+    check(of_two, case, **CASES[case])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES | MORE_CASES)
+def test_a_real_step_of_four_ranks_sends_what_the_formulas_have(of_four, case):
+    check(of_four, case, **(CASES | MORE_CASES)[case])

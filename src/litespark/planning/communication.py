@@ -61,8 +61,7 @@ class Exchange:
 class Sharing:
     """How the ranks of a run share a step of `micro_batches`; bytes are those of a value on its way.
 
-    `reduced_whole`: gradients of a step are added up whole, and parameters stay gathered after a backward pass
-    (`strategy.accumulate=whole`), instead of in shards.
+    `reduced_whole`: gradients of a step are added up whole, and parameters stay gathered (`strategy.accumulate=whole`).
     """
 
     micro_batches: int = 1
@@ -74,9 +73,7 @@ class Sharing:
     @property
     def gathers(self) -> int:
         """How often a step gathers each unit: before its forward pass, and again behind it where it was freed."""
-        again = int(self.reshard_after_forward)
-        # what a backward pass leaves gathered, the next forward pass finds
-        return 1 + again * self.micro_batches if self.reduced_whole else (1 + again) * self.micro_batches
+        return 1 if self.reduced_whole else (1 + self.reshard_after_forward) * self.micro_batches
 
     @property
     def reductions(self) -> int:

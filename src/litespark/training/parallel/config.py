@@ -22,11 +22,12 @@ class StrategyConfig:
     tensor: Count | None = None
     """For `fsdp_tp`, how many neighbouring ranks compute each matrix together; null is the processes of a machine."""
     reshard_after_forward: Switch = True
-    """Where parameters are sharded, free the gathered ones of a block between forward and backward."""
+    """Where parameters are sharded, free the gathered ones of a block between forward and backward; not with
+    `accumulate=whole`."""
     accumulate: Literal["sharded", "whole"] = "sharded"
     """Where parameters are sharded, how the micro-batches of a step add up their gradients: `sharded` gathers and
     reduces in each; `whole` keeps gathered weights and whole gradients between them, which takes the memory of both and
-    sends nothing until the last."""
+    gathers in the first alone and reduces in the last."""
     reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     """Where parameters are sharded and computed with in bf16, the dtype in which gradients are summed over ranks."""
     prefetch: Annotated[int, Range(at_least=1, at_most=16)] = 1

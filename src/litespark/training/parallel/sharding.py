@@ -36,8 +36,10 @@ def shard_model(
         cast_forward_inputs=False,
     )
     over = mesh["shard"] if mesh["replicate"].size() == 1 else mesh["replicate", "shard"]
+    # what the next micro-batch needs whole is there already in the first one's backward pass
+    frees = config.reshard_after_forward and config.accumulate != "whole"
     for unit in (*blocks, model):
-        fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
+        fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=frees)
     if (depth := config.prefetch) > 1:  # one is what FSDP2 does by itself
         for index, block in enumerate(blocks):
             assert isinstance(block, FSDPModule)
