@@ -64,8 +64,6 @@ def _is_group(value: Any) -> bool:
 
 
 def _ranks(group: Any) -> tuple[int, ...]:
-    if isinstance(group, str):
-        found: Any = dist.distributed_c10d._resolve_process_group(group)
-    else:
-        found = dist.ProcessGroup.unbox(group)
+    c10d: Any = dist.distributed_c10d
+    found = c10d._resolve_process_group(group) if isinstance(group, str) else dist.ProcessGroup.unbox(group)
     return tuple(dist.get_process_group_ranks(found))
