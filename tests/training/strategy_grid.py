@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from litespark.training.optim import AdamWConfig
+from litespark.training.optim import AdamWConfig, MuonConfig
 from litespark.training.parallel.config import StrategyConfig
 from tests.training.small_runs import batches, small_run, training_module
 
@@ -17,19 +17,22 @@ SIZES: dict[str, Any] = {
     "hidden_size": 16, "num_layers": 3, "num_heads": 4, "num_kv_heads": 4, "intermediate_size": 24, "vocab_size": 32,
     "tie_embeddings": True,
 }  # fmt: skip
+# a large epsilon: Adam divides what rounding left of a gradient that is zero by itself
+OPTIMIZERS = {
+    kind: build(lr=1e-2, eps=1e-3, grad_clip=0.5) for kind, build in {"adamw": AdamWConfig, "muon": MuonConfig}.items()
+}
 
 
-def trained(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def trained(folder: Path, settings: dict[str, Any], optimizer: str = "adamw") -> dict[str, Any]:
     """Loss, norm before clipping and tokens of each step, the weights after the last, and a validation of five
     sequences, which two and four ranks have unlike numbers of."""
     folder.mkdir(exist_ok=True)
     strategy = StrategyConfig(**settings)
     ranks = dist.get_world_size() if dist.is_initialized() else 1
-    # a large epsilon: Adam divides what rounding left of a gradient that is zero by itself
     module = training_module(
         steps=STEPS,
         sequences=SEQUENCES,
-        optimizer=AdamWConfig(lr=1e-2, eps=1e-3, grad_clip=0.5),
+        optimizer=OPTIMIZERS[optimizer],
         strategy=strategy,
         **SIZES,
     )
@@ -54,8 +57,11 @@ def trained(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
-    """On every rank: each of `cases`, settings of a strategy by name."""
+    """On every rank: each of `cases`, settings of a strategy by name, with Muon where that has it."""
     dist.init_process_group("gloo")
-    results = {name: trained(folder / name, settings) for name, settings in cases.items()}
+    results = {
+        name: trained(folder / name, settings, name.split()[-1] if name.endswith("muon") else "adamw")
+        for name, settings in cases.items()
+    }
     torch.save(results, folder / f"rank-{dist.get_rank()}.pt")
     dist.destroy_process_group()

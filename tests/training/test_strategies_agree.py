@@ -1,5 +1,7 @@
 """Every strategy trains as one process does, to the rounding of sums in another order: real processes over gloo."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -16,13 +18,15 @@ FOUR = {
     "ddp": {"name": "ddp"},
     "fsdp": {"name": "fsdp", "prefetch": 2},
     "hsdp": {"name": "hsdp", "shard": 2},
+    "hsdp muon": {"name": "hsdp", "shard": 2},
     "hsdp whole": {"name": "hsdp", "shard": 2, "accumulate": "whole"},
 }
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("alone"), {"name": "single"})
+    folder = tmp_path_factory.mktemp("alone")
+    return cache(lambda optimizer: trained(folder / optimizer, {"name": "single"}, optimizer))
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +44,28 @@ def ranks_of(folder, count, cases):
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def check_equal(found, expected):
+def check_equal(case, found, alone):
+    # Muon's direction is rounded to bf16, which turns the last bit of a sum over ranks into one of bf16, in each of 20 steps
+    optimizer, tolerance = ("muon", 3e-3) if case.endswith("muon") else ("adamw", 1e-5)
+    expected = alone(optimizer)
     assert len(found["steps"]) == STEPS
     for mine, theirs in zip(found["steps"], expected["steps"], strict=True):
-        assert mine[:2] == pytest.approx(theirs[:2], rel=1e-5)
+        assert mine[:2] == pytest.approx(theirs[:2], rel=tolerance)
         assert mine[2] == theirs[2]
-    assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5)
+    assert found["validation"] == pytest.approx(expected["validation"], rel=tolerance)
     assert found["weights"].keys() == expected["weights"].keys()
     for name, weight in expected["weights"].items():
-        assert (found["weights"][name] - weight).norm() / weight.norm() < 1e-5, name
+        assert (found["weights"][name] - weight).norm() / weight.norm() < tolerance, name
 
 
 @pytest.mark.parametrize("case", TWO)
 def test_two_ranks_train_as_one_process_does(two, alone, case):
     for rank in two:
-        check_equal(rank[case], alone)
+        check_equal(case, rank[case], alone)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", FOUR)
 def test_four_ranks_train_as_one_process_does(four, alone, case):
     for rank in four:
-        check_equal(rank[case], alone)
+        check_equal(case, rank[case], alone)

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import AdamW, Optimizer
 from torch.optim._muon import DEFAULT_A, DEFAULT_B, DEFAULT_C, EPS, _adjust_lr, _zeropower_via_newtonschulz
 
@@ -35,7 +36,7 @@ def block_matrices(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
 class MuonWithAdamW(Optimizer):
     """Takes a step of Muon with some parameters and one of AdamW with others.
 
-    The `groups` of Muon have matrices, plain or sharded by rows over a one-dimensional mesh, with the `rows` of their
+    The `groups` of Muon have matrices, plain or sharded, with the `rows` of their
     parts. The groups and states of a fused `adamw` become part of this optimizer.
     """
 
@@ -83,15 +84,16 @@ class MuonWithAdamW(Optimizer):
         direction = gradient.lerp(new_average, momentum) if group["nesterov"] else new_average
         new_weight = weight * (1 - lr * group["weight_decay"])
 
-        # rows of the whole matrix: those of this rank, those of a part
-        first, begin = _first_row(parameter), 0
+        # of the whole matrix: rows and columns of this rank, rows of a part
+        (first, left), begin = _offset(parameter), 0
+        columns = slice(left, left + weight.shape[1])
         for part in _whole(direction, parameter).split(group["rows"]):
             low, high = max(begin, first), min(begin + len(part), first + len(weight))
             if low < high:
                 coefficients = DEFAULT_A, DEFAULT_B, DEFAULT_C
                 orthogonal = _zeropower_via_newtonschulz(part, coefficients, group["newton_schulz_steps"], EPS)
                 rate: Any = _adjust_lr(lr, group["adjust_lr"], part.shape)
-                rows = orthogonal[low - begin : high - begin].to(new_weight.dtype)
+                rows = orthogonal[low - begin : high - begin, columns].to(new_weight.dtype)
                 # as PyTorch's `add(alpha=-rate)`, which takes a number of the host
                 new_weight[low - first : high - first].addcmul_(rows, -rate.to(new_weight.dtype))
             begin += len(part)
@@ -106,14 +108,13 @@ class MuonWithAdamW(Optimizer):
             torch.where(self.found_inf > 0, old, new, out=old)
 
 
-def _first_row(parameter: Tensor) -> int:
-    """The row of the whole matrix with which the rows of this rank begin; where it has none, any."""
+def _offset(parameter: Tensor) -> tuple[int, int]:
+    """Row and column of the whole matrix at which what this rank has of it begins."""
     if not isinstance(parameter, DTensor):
-        return 0
-    mesh = parameter.device_mesh
-    assert parameter.placements == (Shard(0),), parameter.placements
-    # as torch.chunk cuts it: all shards but the last ones are of this many rows
-    return -(-parameter.shape[0] // mesh.size()) * mesh.get_local_rank()
+        return 0, 0
+    of_rank = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    row, column = of_rank[1]
+    return row, column
 
 
 def _whole(direction: Tensor, parameter: Tensor) -> Tensor:
