@@ -60,7 +60,7 @@ def report(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
     """On every rank: each of `cases`, settings of a strategy by name, with Muon where that has it."""
     dist.init_process_group("gloo")
     results = {
-        name: trained(folder / name, settings, name.split()[-1] if name.endswith("muon") else "adamw")
+        name: trained(folder / name, settings, "muon" if name.endswith("muon") else "adamw")
         for name, settings in cases.items()
     }
     torch.save(results, folder / f"rank-{dist.get_rank()}.pt")

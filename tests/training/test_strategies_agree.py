@@ -45,7 +45,7 @@ def ranks_of(folder, count, cases):
 
 
 def check_equal(case, found, alone):
-    # Muon's direction is rounded to bf16, which turns the last bit of a sum over ranks into one of bf16, in each of 20 steps
+    # each direction of Muon is rounded to bf16, which turns the last bit of a sum over ranks into one of bf16
     optimizer, tolerance = ("muon", 3e-3) if case.endswith("muon") else ("adamw", 1e-5)
     expected = alone(optimizer)
     assert len(found["steps"]) == STEPS
