@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from litespark.mesh import Roles
+from litespark.models import init
 from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter
 from litespark.models.huggingface.model import CausalLM
@@ -101,7 +103,12 @@ def _adapted() -> None:
 def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     sequences = random_ids(2, 16), random_ids(2, 16, seed=1)
-    single, model = small_model(seed=5, **BIASES), _sharded("fp32")
+    single = small_model(seed=5, **BIASES)
+    with mock.patch.object(init, "_values", wraps=init._values) as draws:
+        model = _sharded("fp32")
+    # the ranks take turns
+    count, rank = len(list(model.parameters())), torch.distributed.get_rank()
+    assert draws.call_count == len(range(rank, count, 2))
     _assert_equal(_whole(model.state_dict()), single.state_dict())
     export_huggingface(model, folder, max_shard_bytes=20_000)
 

@@ -17,26 +17,35 @@ from litespark.models.spec import ModelSpec
 def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
     """Draw all weights, plain or DTensor, as `spec` describes them, in place.
 
-    Every parameter has its own generator, and is drawn whole on the CPU before a rank takes its shard: the values
-    depend on nothing but the seed and the parameter's name and shape.
+    Every parameter has its own generator, and is drawn whole on the CPU: the values depend on nothing but the seed and
+    the parameter's name and shape. Of a sharded one, ranks take turns to draw and send the others their shards.
     """
     with torch.no_grad():
-        for parameter, values in _drawn(model, spec, seed):
-            assign(parameter, values)
+        for parameter, turn, values in _drawn(model, spec, seed):
+            assign(parameter, values, turn)
 
 
-def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Each parameter with its initial values on the CPU, in order; as many are drawn ahead as there are threads."""
+def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Parameter, int | None, Tensor]]:
+    """Each parameter, the coordinate in its mesh whose turn it is (None: drawn by every rank), and its initial values
+    on the CPU, not written where it is another's turn. As many are drawn ahead as there are threads."""
     threads = torch.get_num_threads()
-    waiting: deque[tuple[nn.Parameter, Future[Tensor]]] = deque()
+    waiting: deque[tuple[nn.Parameter, int | None, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for name, parameter in model.named_parameters():
-            waiting.append((parameter, pool.submit(_values, spec, seed, name, parameter.shape)))
+        for index, (name, parameter) in enumerate(model.named_parameters()):
+            turn = None
+            if isinstance(parameter, DTensor):
+                mesh = parameter.device_mesh
+                turn = index % min(mesh.shape)
+            if turn is None or mesh.get_local_rank(0) == turn:
+                values = pool.submit(_values, spec, seed, name, parameter.shape)
+            else:
+                values = pool.submit(torch.empty, parameter.shape, dtype=torch.float32, device="cpu")
+            waiting.append((parameter, turn, values))
             if len(waiting) > threads:  # not all at once: they would take as much memory as the model
-                first, values = waiting.popleft()
-                yield first, values.result()
-        for first, values in waiting:
-            yield first, values.result()
+                first, its_turn, values = waiting.popleft()
+                yield first, its_turn, values.result()
+        for first, its_turn, values in waiting:
+            yield first, its_turn, values.result()
 
 
 def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
@@ -62,13 +71,16 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def assign(parameter: Tensor, values: Tensor) -> None:
-    """Fill a parameter with `values`, which are whole; each rank takes its shard, dtype and device."""
+def assign(parameter: Tensor, values: Tensor, sender: int | None = None) -> None:
+    """Fill a parameter with `values`, which are whole; each rank takes its shard, dtype and device.
+
+    With a `sender`, only the ranks at that coordinate of the first dimension of its mesh have them; a collective.
+    """
     if isinstance(parameter, DTensor):
         local = parameter.to_local()
         values = values.to(dtype=local.dtype, device=local.device)
         # src_data_rank=None: each rank cuts its own shard, nothing is sent
-        shard = distribute_tensor(values, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        shard = distribute_tensor(values, parameter.device_mesh, parameter.placements, src_data_rank=sender)
         local.copy_(shard.to_local())
     else:
         parameter.copy_(values)
