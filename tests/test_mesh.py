@@ -65,7 +65,7 @@ results = {
     "gather": mesh.gather({"rank": rank}),
     "first": mesh.from_first(lambda: (time.sleep(3), rank)[1], "the data to be prepared"),
     "said": said,
-    "machines": mesh.from_machines(lambda: rank, "both"),
+    "all ranks": mesh.from_all(lambda: rank, "both"),
     "error": fails(ValueError("no such file")),
     "error of the second": fails(OSError("read-only"), [1]),
     "unpicklable": fails(Unpicklable(needed=3)),
@@ -106,7 +106,7 @@ def ranks(tmp_path_factory):
         ("all", [False, False, True]),
         ("gather", [{"rank": 0}, {"rank": 1}]),
         ("first", 0),
-        ("machines", [0, 1]),
+        ("all ranks", [0, 1]),
         ("error", "ValueError: no such file"),
         ("error of the second", "OSError: read-only"),
         ("afterwards", "still together"),
@@ -136,7 +136,7 @@ def test_one_process_agrees_with_itself():
     mesh = Mesh()
     assert (mesh.sum([3]), mesh.any(False), mesh.gather("x")) == ([3], False, ["x"])
     assert mesh.from_first(lambda: 7, "a number") == 7
-    assert mesh.from_machines(lambda: 7, "a number") == [7]
+    assert mesh.from_all(lambda: 7, "a number") == [7]
     assert (mesh.is_first, mesh.roles, mesh.data_rank) == (True, (1, 1, 1), 0)
     alone = torch.tensor([3])
     mesh.sum_on_device(alone)

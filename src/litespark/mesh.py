@@ -107,10 +107,9 @@ class Mesh:
         """
         return self.from_ranks([0], make, doing)[0]
 
-    def from_machines(self, make: Callable[[], T], doing: str) -> list[T]:
-        """What `make` returns on the first rank of each machine; otherwise as `from_first`."""
-        first = [rank for rank, local_rank in enumerate(self.gather(self.local_rank)) if local_rank == 0]
-        return self.from_ranks(first, make, doing)
+    def from_all(self, make: Callable[[], T], doing: str) -> list[T]:
+        """What `make` returns on each rank, in the order of ranks; otherwise as `from_first`."""
+        return self.from_ranks(range(self.world_size), make, doing)
 
     def from_ranks(self, working: Collection[int], make: Callable[[], T], doing: str) -> list[T]:
         """What `make` returns on each rank of `working`, at the same time; otherwise as `from_first`."""

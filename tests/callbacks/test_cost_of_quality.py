@@ -88,7 +88,7 @@ def test_nan_reaches_nothing_and_a_target_that_is_missed_leaves_the_run_to_its_b
 def test_a_validation_that_was_left_out_is_made_up_for_before_the_next_step(tmp_path, clock):
     Run(tmp_path, clock, target=None, steps=4, every=None).fit()
     run = Run(tmp_path, clock, target=FALLING[4])
-    run.fit(ckpt_path=checkpoint_folder.find(tmp_path).state, weights_only=True)
+    run.fit(ckpt_path=checkpoint_folder.find(tmp_path).folder, weights_only=True)
     assert (run.validated, run.module.steps_taken) == ([4], 4)
     assert run.quality.target.reached.train_seconds == pytest.approx(4 * STEP)
 
@@ -102,14 +102,14 @@ def test_the_checkpoint_of_a_step_holds_its_validation_which_no_resume_repeats(t
     checkpoint = checkpoint_folder.find(tmp_path)
     assert checkpoint.step == 2
     run = Run(tmp_path, clock, target=None, steps=6)
-    run.fit(ckpt_path=checkpoint.state, weights_only=True)
+    run.fit(ckpt_path=checkpoint.folder, weights_only=True)
     assert run.validated == [4, 6]
     assert sorted(run.rows()) == [2, 4, 6]
 
 
 def test_what_was_reached_before_a_resume_is_found_again_and_a_lower_target_trains_on(tmp_path, clock):
     first = Run(tmp_path, clock, target=FALLING[4]).fit()
-    state = checkpoint_folder.find(tmp_path).state
+    state = checkpoint_folder.find(tmp_path).folder
     again = Run(tmp_path, clock, target=FALLING[4])
     again.fit(ckpt_path=state, weights_only=True)
     assert again.module.steps_taken == 4

@@ -1,7 +1,6 @@
 """Joules under a real Trainer with a fake meter: windows, phases, and what a resume carries on."""
 
 import pytest
-import torch
 
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
@@ -10,6 +9,7 @@ from litespark.metrics.energy import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.callbacks.fake_time import TimedTask, metered, rows_of
+from tests.checkpoints import state_in
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 
 WATTS = 100.0
@@ -77,8 +77,8 @@ def test_a_resume_carries_the_joules_on_and_keeps_those_of_lost_steps_in_all_in(
     clock.now += 500  # nobody meters a machine without a run
     resumed, energy = metered_run(tmp_path, clock, steps=10, every=4)
     clock.now += 5
-    state = checkpoint_folder.find(tmp_path).state
-    saved = torch.load(state, weights_only=True)["litespark_energy"]
+    state = checkpoint_folder.find(tmp_path).folder
+    saved = state_in(state)["litespark_energy"]
     assert saved["train"]["millijoules"] == 4 * WATTS * 1000
     resumed.trainer.fit(resumed.module, batches(2), ckpt_path=state, weights_only=True)
     totals = energy.sum_over_ranks(resumed.module)

@@ -170,7 +170,7 @@ def test_a_resume_goes_on_as_if_nothing_had_happened(tmp_path):
     assert len(whole.moves()) == 3
     expected = {row["step"]: what_was_measured(row) for row in whole.rows}
     for step in (3, 6, 8):
-        state = tmp_path / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
+        state = tmp_path / "checkpoints" / f"step-{step:08d}"
         resumed = Fp8Run(tmp_path / f"from-{step}", fp8_config(), steps=12, plant=plant, resume=state)
         assert resumed.monitor.record == whole.monitor.record
         assert resumed.monitor.policy.state_dict() == whole.monitor.policy.state_dict()
@@ -184,7 +184,7 @@ def test_a_resume_reads_where_the_run_would_have_read(tmp_path):
     run = Fp8Run(tmp_path, fp8_config(sample_every=3), steps=11, log_every=2, after=[checkpointer], phases=phases)
     # steps 0, 3, 6 and 9 count; the reading at 6 finds none since 4
     assert [row["step"] for row in run.rows if names.FP8_LINEARS in row] == [2, 4, 8, 10]
-    state = tmp_path / "checkpoints" / "step-00000005" / "state.ckpt"
+    state = tmp_path / "checkpoints" / "step-00000005"
     resumed = Fp8Run(tmp_path / "resumed", fp8_config(sample_every=3), steps=11, log_every=2, resume=state)
     # the last reading before the resume was at 4
     assert [row["step"] for row in resumed.rows if names.FP8_LINEARS in row] == [8, 10]

@@ -87,7 +87,7 @@ def test_a_checkpoint_within_a_window_holds_the_steps_of_that_window(tmp_path, c
     (tmp_path / "resumed").mkdir()
     again = training_module(steps=8, sequences=2, task=TimedTask(clock, [1.0]))
     resumed = clock.drive(small_run(tmp_path / "resumed", again, log_every=4))
-    state = tmp_path / "checkpoints" / "step-00000003" / "state.ckpt"
+    state = tmp_path / "checkpoints" / "step-00000003"
     resumed.trainer.fit(again, batches(2), ckpt_path=state, weights_only=True)
     for summary in (run.throughput.summary(), resumed.throughput.summary()):
         assert (summary.steps, summary.tokens, summary.train_seconds) == (8, 8 * 2 * LENGTH, pytest.approx(8))

@@ -18,6 +18,7 @@ import yaml
 from litespark.cli import main
 from litespark.metrics.energy import EnergyJournal
 from litespark.reports import report
+from tests.checkpoints import FILE
 from tests.properties import HealthCheck, given, settings, st
 
 LONGEST = 8
@@ -80,7 +81,7 @@ def checkpoint(run: Path) -> Path:
 
 def files_of_a_run(run: Path) -> list[Path]:
     names = ("run.json", "metrics.jsonl", "config.yaml", "data.json", "samples.md", "energy.jsonl")
-    inside = [checkpoint(run) / name for name in ("checkpoint.json", "state.ckpt")]
+    inside = [checkpoint(run) / name for name in ("checkpoint.json", FILE)]
     return [*(run / name for name in names), *inside, run / "tokenizer" / "tokenizer.json"]
 
 
@@ -111,7 +112,7 @@ def test_a_damaged_file_of_a_run_is_one_message(copies, capsys, damage):
     for path in files_of_a_run(copies / "run"):
         with damaged(path):
             DAMAGES[damage](path)
-            read_by_all = path.name in ("config.yaml", "checkpoint.json", "state.ckpt", "tokenizer.json")
+            read_by_all = path.name in ("config.yaml", "checkpoint.json", FILE, "tokenizer.json")
             for words in commands_of_a_run(copies)[: None if read_by_all else 2]:
                 refused_or_done(words, capsys)
             EnergyJournal(copies / "run" / "energy.jsonl").last()

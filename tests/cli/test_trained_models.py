@@ -12,8 +12,8 @@ import yaml
 from litespark.cli import main
 from litespark.run.folder import SEAL
 from litespark.run.load import load_trained
-from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.checkpoint.folder import CheckpointError
+from tests.checkpoints import FILE, reseal, state_in
 from tests.cli.tiny_run import tiny
 
 STEP = "checkpoints/step-00000004"
@@ -25,18 +25,10 @@ def copied(run, tmp_path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copied"))
 
 
-def reseal(checkpoint: Path, **about: object) -> None:
-    """Seal a changed checkpoint as an attacker would: with hashes that are right."""
-    seal = json.loads((checkpoint / SEAL).read_text())
-    (checkpoint / SEAL).unlink()
-    unfinished = checkpoint.rename(checkpoint.with_name("unfinished"))
-    checkpoint_folder.seal(unfinished, seal["step"], {**seal["about"], **about})
-
-
 def test_the_newest_checkpoint_is_loaded_with_its_weights_and_tokenizer(run):
     model, tokenizer, checkpoint = load_trained(run)
     assert checkpoint.step == 4
-    state = torch.load(run / STEP / "state.ckpt", weights_only=True)["state_dict"]
+    state = state_in(run / STEP)["state_dict"]
     weights = {f"model.{name}": weight for name, weight in model.named_parameters()}
     assert set(weights) == set(state)
     assert all(torch.equal(weight, state[name]) for name, weight in weights.items())
@@ -62,7 +54,7 @@ def test_a_run_in_fp8_is_exported_and_generates_from_its_weights(tmp_path, capsy
     settings = ("precision=fp8", "precision.fp8.simulate=true", "name=fp8", "callbacks.sample_prompt=the quick")
     assert main(["train", *tiny(tmp_path), *settings]) == 0
     run = tmp_path / "logs" / "runs" / "fp8"
-    state = torch.load(run / STEP / "state.ckpt", weights_only=True)
+    state = state_in(run / STEP)
     assert "fp8" in state["litespark"]
     model, _, _ = load_trained(run)
     assert model.fp8 is None
@@ -123,9 +115,9 @@ def test_a_run_on_synthetic_data_has_no_tokenizer(tmp_path):
 
 def test_a_pickle_that_runs_code_is_refused_even_with_a_sound_seal(copied, tmp_path):
     payload = type("Payload", (), {"__reduce__": lambda self: (os.mkdir, (str(tmp_path / "hacked"),))})
-    torch.save({"state_dict": payload()}, copied / STEP / "state.ckpt")
+    torch.save({"state_dict": payload()}, copied / STEP / FILE)
     reseal(copied / STEP)
-    with pytest.raises(CheckpointError, match="refused"):
+    with pytest.raises(CheckpointError, match=rf"{FILE} is not read"):
         load_trained(copied / STEP)
     assert not (tmp_path / "hacked").exists()
 

@@ -7,9 +7,11 @@ import torch
 
 from litespark.child_process import Ended, run
 from litespark.cli import main
+from litespark.mesh import Mesh
 from litespark.run import verify_resume as module
 from litespark.run.verify_resume import RunFailedError, compare, verify_resume
 from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.checkpoint.state import read_whole, write
 from tests.cli.tiny_run import tiny
 from tests.end_to_end.runs import train
 
@@ -32,10 +34,14 @@ def nudge(tensor: torch.Tensor) -> torch.Tensor:
 
 PLANTED = {
     "one bit of a weight": (["state_dict", "model.norm.weight"], nudge, "weights: model.norm.weight: 1 of 32"),
-    "a moment": (["optimizer_states", 0, "state", 0, "exp_avg"], nudge, "optimizer state: 0.state.0.exp_avg"),
+    "a moment": (
+        ["optimizer_states", 0, "state", "norm.weight", "exp_avg"],
+        nudge,
+        "optimizer state: 0.state.norm",
+    ),
     "tokens": (["litespark", "tokens_seen"], lambda n: n + 1, "counters: tokens_seen: undisturbed 512, resumed 513"),
     "position": (["TokenDataModule", "sequences"], lambda n: n - 4, "data position: TokenDataModule.sequences"),
-    "random numbers": (["litespark", "random", 0, "python", 1, 5], lambda n: n ^ 1, "random state: 0.python.1.5"),
+    "random numbers": (["litespark", "random", 0, "python", 1], lambda n: n ^ 1, "random state: 0.python.1"),
     "a weight that is gone": (
         ["state_dict"],
         lambda weights: dict(list(weights.items())[1:]),
@@ -48,11 +54,9 @@ PLANTED = {
 def test_a_planted_difference_is_found(run, tmp_path, path, change, complaint):
     sound = checkpoint_folder.find(run)
     assert compare(sound, sound)[1] is None
-    state = torch.load(sound.state, weights_only=True)
+    state = read_whole(sound)
     changed(state, path, change)
-    unfinished = checkpoint_folder.begin(tmp_path, 4, 0)
-    torch.save(state, unfinished / checkpoint_folder.STATE)
-    _, difference = compare(sound, checkpoint_folder.read(checkpoint_folder.seal(unfinished, 4, sound.about)))
+    _, difference = compare(sound, checkpoint_folder.read(write(Mesh(), tmp_path, 4, state, sound.about, keep=1)))
     assert complaint in difference
 
 
@@ -67,12 +71,10 @@ def test_scales_and_moves_of_fp8_are_compared_and_not_a_number_is_the_same_as_it
         values = {"weights": weight, "scales of fp8": scale, "moves of fp8": rest}
         if part is not None:
             values[part][0] += moved
-        state = {"state_dict": {"w": weight}, "optimizer_states": [], "global_step": 1}
+        state = {"state_dict": {"w": weight}, "optimizer_states": [{"state": {}}], "global_step": 1}
         state["callbacks"] = {"Fp8Monitor": {"policy": {"layers": {"down": {"rest": rest}}}}}
-        (tmp_path / name).mkdir()
-        about = {"random": [], "fp8": {"scaling": {"scale": scale}}}
-        torch.save({**state, "litespark": about}, tmp_path / name / checkpoint_folder.STATE)
-        checkpoints.append(checkpoint_folder.Checkpoint(tmp_path / name, 1, {}))
+        state["litespark"] = {"random": [], "fp8": {"scaling": {"scale": scale}}}
+        checkpoints.append(checkpoint_folder.read(write(Mesh(), tmp_path / name, 1, state, {}, keep=1)))
     compared, difference = compare(*checkpoints)
     assert compared["scales of fp8"] == 1
     assert difference is part is None or difference.startswith(f"{part}: {where}: ")

@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from litespark.cli import main
+from tests.checkpoints import state_in
 from tests.process_state import as_before
 from tests.warm_processes import ROOT, run_ranks, started, train_py
 
@@ -125,7 +126,7 @@ def train_ranks_and_kill(folder: Path, after_step: int, *overrides: str, process
 
 def final_state(folder: Path, step: int) -> dict:
     """What the checkpoint of `step` holds, without the timings of the machine."""
-    state = torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.ckpt", weights_only=True)
+    state = state_in(folder / "checkpoints" / f"step-{step:08d}")
     return {key: state[key] for key in ("state_dict", "optimizer_states", "litespark", "TokenDataModule")}
 
 

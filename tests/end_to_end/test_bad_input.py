@@ -22,7 +22,7 @@ from litespark.run.composing import compose as config_of
 from litespark.run.config import parts_from
 from litespark.run.folder import SEAL
 from litespark.run.train import USER_ERRORS, train
-from litespark.training.checkpoint import folder as checkpoint_folder
+from tests.checkpoints import FILE, reseal
 from tests.end_to_end import runs
 from tests.end_to_end.bad_input import FROM, NO_FILES, TABLE
 from tests.end_to_end.runs import write_text
@@ -62,13 +62,6 @@ class World:
     def everything(self) -> dict[str, int]:
         """Every file with its size, every folder with -1."""
         return {str(path): path.stat().st_size if path.is_file() else -1 for path in self.root.rglob("*")}
-
-
-def sealed(folder: Path, state: Path, about: dict) -> None:
-    """Make `state` the sealed checkpoint of step 1 of the run in `folder`, as an attacker could."""
-    unfinished = checkpoint_folder.begin(folder / "checkpoints", 1, 0)
-    shutil.copy(state, unfinished / checkpoint_folder.STATE)
-    checkpoint_folder.seal(unfinished, 1, about)
 
 
 @pytest.fixture(scope="module")
@@ -133,23 +126,22 @@ def world(tmp_path_factory):
     # checkpoints: of a run without files, and what others may hand over
     shutil.rmtree(run)
     run = train(config_of(made.overrides(f"{NO_FILES} name=synthetic")))
-    state = run / "checkpoints" / "step-00000002" / checkpoint_folder.STATE
+    state = run / "checkpoints" / "step-00000002" / FILE
     for name in ("truncated", "flipped", "other_model", "pickled", "unsealed"):
         shutil.copytree(run, root / name)
-    truncated = root / "truncated" / "checkpoints" / "step-00000002" / checkpoint_folder.STATE
+    truncated = root / "truncated" / "checkpoints" / "step-00000002" / FILE
     truncated.write_bytes(state.read_bytes()[:1000])
-    flipped = root / "flipped" / "checkpoints" / "step-00000002" / checkpoint_folder.STATE
+    flipped = root / "flipped" / "checkpoints" / "step-00000002" / FILE
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
     (root / "unsealed" / "checkpoints" / "step-00000002" / SEAL).unlink()
     model = parts_from(config_of(made.overrides(NO_FILES))).resolved["model"]
-    shutil.rmtree(root / "other_model" / "checkpoints" / "step-00000002")
-    sealed(root / "other_model", state, {"model": {**model, "hidden_size": 64}})
+    reseal(root / "other_model" / "checkpoints" / "step-00000002", model={**model, "hidden_size": 64})
     (root / "planted.ckpt").write_bytes(pickle.dumps(Payload(root / "executed")))
-    torch.save({"state_dict": Payload(root / "executed")}, root / "planted_by_torch.ckpt")
-    shutil.rmtree(root / "pickled" / "checkpoints" / "step-00000002")
-    sealed(root / "pickled", root / "planted_by_torch.ckpt", {"model": model})
+    pickled = root / "pickled" / "checkpoints" / "step-00000002"
+    torch.save({"state_dict": Payload(root / "executed")}, pickled / FILE)
+    reseal(pickled)
     return made
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from tests.checkpoints import state_in
 from tests.end_to_end.runs import train, train_on_ranks
 
 SHORT = "trainer.log_every=1 budget.tokens=null precision=fp32 metrics.probe_seconds=0 callbacks.report=false".split()
@@ -47,10 +48,7 @@ def test_a_resume_within_a_rollout_gives_the_same_bits(tmp_path, strategy):
     train_on_ranks(f"resume={cut}", *asked)
     assert len(learnt(whole)) == 6
     assert learnt(cut) == learnt(whole)
-    ends = [
-        tensors(torch.load(run / "checkpoints" / "step-00000006" / "state.ckpt", weights_only=True))
-        for run in (whole, cut)
-    ]
+    ends = [tensors(state_in(run / "checkpoints" / "step-00000006")) for run in (whole, cut)]
     assert len(ends[0]) > 20
     assert ends[0].keys() == ends[1].keys()
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []

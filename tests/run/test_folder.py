@@ -25,7 +25,7 @@ def test_a_link_to_a_run_and_a_checkpoint_that_was_moved_lead_to_it(tmp_path):
     [
         (RECORD, True),
         ("events.out.tfevents.1", True),
-        ("checkpoints/.unfinished-00000002/state.ckpt", True),
+        ("checkpoints/.unfinished-00000002/rank-00000.safetensors", True),
         ("checkpoints/step-00000002/checkpoint.json", False),
         (METRICS, False),
         ("notes.txt", False),

@@ -19,7 +19,9 @@ from litespark.metrics.environment import git_state
 from litespark.run import train as run
 from litespark.run.record import RunRecord
 from litespark.run.targets import ConfigError
+from litespark.training.checkpoint import files
 from litespark.training.checkpoint import folder as checkpoint_folder
+from tests.checkpoints import FILE, state_in
 from tests.metrics.fake_meter import FakeMeter
 from tests.metrics.records.hand_made import changed
 from tests.run.composed import SMALL, config
@@ -146,14 +148,13 @@ def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_p
         assert after[section] == before[section]
 
 
-def test_a_resume_verifies_and_reads_its_checkpoint_once(tmp_path, monkeypatch):
+def test_a_resume_verifies_its_checkpoint_once(tmp_path, monkeypatch):
     settings = (*SMALL, *FP8, f"paths.logs={tmp_path}")  # in fp8 its scales are compared as well
     folder = run.train(config(*settings))
-    hashed, read, sha256, load = [], [], checkpoint_folder.content_hash, torch.load
-    monkeypatch.setattr(checkpoint_folder, "content_hash", lambda path: (hashed.append(path.name), sha256(path))[1])
-    monkeypatch.setattr(torch, "load", lambda file, **how: (read.append(Path(file).name), load(file, **how))[1])
+    hashed, sha256 = [], files.content_hash
+    monkeypatch.setattr(files, "content_hash", lambda path: (hashed.append(path.name), sha256(path))[1])
     run.train(config(*settings, f"resume={folder}", "budget.steps=3", "callbacks.checkpoint_at_end=false"))
-    assert hashed == read == ["state.ckpt"]
+    assert hashed == [FILE]
 
 
 def test_what_follows_the_last_step_is_in_the_journal_and_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
@@ -183,10 +184,7 @@ def test_a_run_in_fp8_is_recorded_as_one_and_resumes_with_its_scales(tmp_path):
     assert {op["op"]: op["used"] for op in first["ops"]}["fp8"] == "reference"
     run.train(config(*settings, f"resume={folder}", "budget.steps=4"))
     assert record(folder)["fp8"]["readings"] == 4
-    states = [
-        torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.ckpt", weights_only=True)["litespark"]["fp8"]
-        for step in (2, 4)
-    ]
+    states = [state_in(folder / "checkpoints" / f"step-{step:08d}")["litespark"]["fp8"] for step in (2, 4)]
     assert [state["scaling"]["steps"] for state in states] == [2, 4]
     # what step 4 looks back on begins with what step 2 had noted
     assert torch.equal(states[1]["scaling"]["history"][2:4], states[0]["scaling"]["history"][:2])

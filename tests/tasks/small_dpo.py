@@ -37,7 +37,7 @@ def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, 
         folder, module, accumulate=4 // micro_batch_size, validate_every=2, phases=phases, precision=precision,
         callbacks=[reference, *callbacks, saver, StopAfter(stop)],
     )  # fmt: skip
-    state = checkpoint_folder.find(folder / "checkpoints").state if resume else None
+    state = checkpoint_folder.find(folder / "checkpoints").folder if resume else None
     run.trainer.fit(module, data, ckpt_path=state, weights_only=True)
     run.metrics.save()
     return run, read_metrics(folder)

@@ -12,7 +12,6 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training import cuda_graph
-from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.optim import AdamWConfig, MuonConfig
 from litespark.training.parallel.precision import forward_context
 from litespark.training.step import OptimizerStep
@@ -48,7 +47,7 @@ def fit(folder, *, graph, accumulate=2, optimizer=None, callbacks=(), resume=Non
     phases = Phases()
     saver = Checkpointer(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
     run = small_run(folder, module, accumulate=accumulate, callbacks=[*callbacks, saver], phases=phases, **settings)
-    state = None if resume is None else resume / "checkpoints" / f"step-{SAVED:08d}" / checkpoint_folder.STATE
+    state = None if resume is None else resume / "checkpoints" / f"step-{SAVED:08d}"
     run.trainer.fit(module, batches(2), ckpt_path=state, weights_only=None if resume is None else True)
     return run
 

@@ -21,7 +21,6 @@ from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.ops.linear.state import Fp8State
 from litespark.training import fp8
-from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
 
@@ -46,7 +45,7 @@ def fit(folder, *, config=DELAYED, steps=STEPS, resume=None, callbacks=(), accum
     phases = Phases()
     saver = Checkpointer(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
     run = small_run(folder, module, accumulate=accumulate, callbacks=[*callbacks, saver], phases=phases, **run_settings)
-    state = None if resume is None else resume / "checkpoints" / f"step-{SAVED:08d}" / checkpoint_folder.STATE
+    state = None if resume is None else resume / "checkpoints" / f"step-{SAVED:08d}"
     run.trainer.fit(module, batches(micro_batch), ckpt_path=state, weights_only=None if resume is None else True)
     return run
 

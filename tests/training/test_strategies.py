@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name, kind", [("ddp", DDPStrategy), ("fsdp", MeshStrategy)])
 def test_collectives_have_the_backend_of_the_device_and_the_timeout_of_the_settings(name, kind):
     strategy = build_strategy(StrategyConfig(name, timeout_seconds=77), CPU, Roles(2))
-    assert type(strategy) is kind
+    assert isinstance(strategy, kind)
     assert (strategy._process_group_backend, strategy._timeout.total_seconds()) == ("gloo", 77)
     assert build_strategy(StrategyConfig(name), torch.device("cuda"), Roles(2))._process_group_backend == "nccl"
 

@@ -78,14 +78,24 @@ def test_two_ranks_end_where_one_process_does(ranks, alone, case):
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_muon_resumed_on_two_ranks_ends_in_the_same_bits(ranks, strategy):
     for rank in ranks:
-        resumed, whole = (rank[f"{strategy} {what}"]["weights"] for what in ("resumed", "muon nothing"))
+        resumed, whole = (rank[f"{strategy} {what}"]["weights"] for what in (f"as {strategy}", "muon nothing"))
         assert len(resumed) == STEPS - SAVED
         assert all(same(a, b) for a, b in zip(resumed, whole[SAVED:], strict=True))
 
 
+@pytest.mark.parametrize("was, now", [("ddp", "fsdp"), ("fsdp", "ddp")])
+def test_a_resume_changes_how_the_model_is_spread(ranks, was, now):
+    for rank in ranks:
+        resumed, whole = rank[f"{was} as {now}"], rank[f"{was} muon nothing"]
+        assert (len(resumed["weights"]), resumed["tokens"]) == (STEPS - SAVED, whole["tokens"])
+        assert resumed["momentum"] == rank[f"{now} muon nothing"]["momentum"]
+        for mine, expected in zip(resumed["weights"][-1], whole["weights"][-1], strict=True):
+            assert (mine - expected).norm() / expected.norm() < 1e-6
+
+
 def test_the_momentum_of_muon_is_sharded_where_the_strategy_shards(ranks):
     for rank in ranks:
-        assert rank["fsdp muon nothing"]["momentum"] == rank["fsdp resumed"]["momentum"] == (12, 9)
+        assert rank["fsdp muon nothing"]["momentum"] == rank["fsdp as fsdp"]["momentum"] == (12, 9)
         assert rank["ddp muon nothing"]["momentum"] == (24, 9)
 
 

@@ -3,6 +3,7 @@
 Writes, for each case, what this rank has after every step to `FOLDER/rank-R.pt`.
 """
 
+import itertools
 import logging
 import signal
 import warnings
@@ -146,11 +147,10 @@ def report(folder: Path) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     dist.init_process_group("gloo")
     results: dict[str, Any] = {case: train(folder / case, **settings) for case, settings in CASES.items()}
-    for name in ("ddp", "fsdp"):
-        saved = folder / f"{name} muon nothing" / "checkpoints" / f"step-{SAVED:08d}" / "state.ckpt"
-        results[f"{name} resumed"] = train(
-            folder / f"{name} resumed", name=name, kind="muon", what="nothing", resume=saved
-        )
+    for was, now in itertools.product(("ddp", "fsdp"), repeat=2):
+        saved = folder / f"{was} muon nothing" / "checkpoints" / f"step-{SAVED:08d}"
+        case = f"{was} as {now}"
+        results[case] = train(folder / case, name=now, kind="muon", what="nothing", resume=saved)
     bad = Planted(lambda _: dist.get_rank() == 1)
     results["always bad"] = ended(folder / "bad", every=None, task=bad, optimizer=AdamWConfig(nonfinite_limit=2))
     results["broken shard"] = ended(folder / "shard", "fsdp", broken=True)

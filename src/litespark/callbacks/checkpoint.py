@@ -59,13 +59,13 @@ class Checkpointer(StepCallback):
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             about = {**self.about, "tokens": module.tokens_seen, "world_size": module.mesh.world_size}
 
-            def write() -> None:
-                self._leave_out_foreign(content.get("callbacks", {}))
+            def ready() -> None:
+                self._leave_out_foreign(content["callbacks"])
                 for logger in trainer.loggers:  # a resume keeps the rows up to this step
                     logger.save()
-                state.write(self.folder, step, content, about, self.keep)
 
-            module.mesh.from_first(write, "the checkpoint to be written")
+            module.mesh.from_first(ready, "the logs to be written")
+            state.write(module.mesh, self.folder, step, content, about, self.keep)
         self.saved_step = step
 
     def _leave_out_foreign(self, states: dict[str, Any]) -> None:

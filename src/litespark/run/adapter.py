@@ -14,7 +14,6 @@ from litespark.config.settings import together
 from litespark.mesh import Mesh
 from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter, import_peft
-from litespark.models.init import assign
 from litespark.models.spec import TakesAdapters
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.run.config import Parts, made_group
@@ -22,7 +21,7 @@ from litespark.run.model_folder import ModelFolder
 from litespark.tasks.task import NeedsTools
 from litespark.training.adapter import PREFIX, check_adapter
 from litespark.training.checkpoint.folder import Checkpoint, CheckpointError
-from litespark.training.checkpoint.state import read_state
+from litespark.training.checkpoint.state import WEIGHTS, read_state
 from litespark.training.optim import MuonConfig
 
 log = logging.getLogger(__name__)
@@ -89,11 +88,11 @@ def load_adapted(checkpoint: Checkpoint) -> tuple[nn.Module, LoraAdapter, str]:
     base = _base_of(checkpoint)
     model = base.read(resolve(OpsConfig()))
     lora.put_on(model, base.spec, adapter)
-    loaded: Any = read_state(checkpoint).get("state_dict")
+    loaded: Any = read_state(checkpoint)[WEIGHTS]
     check_adapter({PREFIX + name: value for name, value in model.state_dict().items()}, loaded)
     for name, parameter in model.named_parameters():
         if PREFIX + name in loaded:
-            assign(parameter.data, loaded[PREFIX + name])
+            loaded[PREFIX + name].read_into(parameter)
     return model, adapter, base.path
 
 

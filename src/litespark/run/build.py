@@ -50,7 +50,6 @@ from litespark.run.rollouts import running_task
 from litespark.tasks.task import Compares, NeedsTools
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
-from litespark.training.checkpoint.state import StateAtHand
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from litespark.training.parallel.precision import lightning_precision, residual_dtype
@@ -149,9 +148,8 @@ def build_run(
     record: RunRecord,
     segment: SegmentRecord,
     meter: EnergyMeter,
-    state: StateAtHand | None = None,
 ) -> Run:
-    """All parts of a run that is written into `folder`; `segment` says at which step it begins, from which `state`."""
+    """All parts of a run that is written into `folder`; `segment` says at which step it begins."""
     ops, choices = choose_ops(parts, machine, record.ops)
     parts, of_adamw = choose_adamw(parts, machine, record.ops)
     choices += of_adamw
@@ -193,7 +191,7 @@ def build_run(
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     all_loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
-    trainer = _trainer(parts, machine, folder, callbacks, all_loggers, state)
+    trainer = _trainer(parts, machine, folder, callbacks, all_loggers)
     metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
     return Run(folder, trainer, module, data, recorder, energy, reference, validation, quality, metrics, tensorboard)
 
@@ -272,7 +270,6 @@ def _trainer(
     folder: Path,
     callbacks: list[Callback],
     all_loggers: list[Logger],
-    state: StateAtHand | None,
 ) -> pl.Trainer:
     ranks, profiler = machine.ranks, None
     if parts.trainer.profile:
@@ -282,7 +279,7 @@ def _trainer(
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, machine.mesh.roles),
-        plugins=[StartedRanks(ranks), *([] if state is None else [state])],
+        plugins=[StartedRanks(ranks)],
         precision=lightning_precision(machine.precision, machine.device),
         # the module ends the run with its budget, which may be in tokens
         max_steps=-1,

@@ -4,12 +4,11 @@ Nothing in a run folder is trusted: files are verified against the seal, nothing
 but ours and those that are allowed.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from litespark.atomic import written_whole
 from litespark.config.groups import NATIVE
@@ -24,7 +23,8 @@ from litespark.run.config import made_group
 from litespark.run.folder import SEAL, TOKENIZER, run_of
 from litespark.run.targets import check_targets
 from litespark.training.checkpoint.folder import Checkpoint, CheckpointError, find
-from litespark.training.checkpoint.state import read_state
+from litespark.training.checkpoint.pieces import StoredTensor
+from litespark.training.checkpoint.state import WEIGHTS, read_state
 
 # where the LightningModule keeps its model
 _PREFIX = "model."
@@ -138,21 +138,19 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     with torch.device("meta"):
         model = config.build(resolve(OpsConfig()), "none")
     model.to_empty(device="cpu")
-    state = read_state(checkpoint).get("state_dict")
-    items = state.items() if isinstance(state, Mapping) else ()
-    weights = {
+    weights: dict[str, StoredTensor] = {
         name.removeprefix(_PREFIX): value
-        for name, value in items  # beside them lie those of a task's metrics
-        if isinstance(name, str) and name.startswith(_PREFIX) and isinstance(value, Tensor)
+        for name, value in read_state(checkpoint)[WEIGHTS].items()  # beside them lie those of a task's metrics
+        if name.startswith(_PREFIX)
     }
     expected = model.state_dict()
     for name in sorted(weights.keys() | expected.keys()):
         there, wanted = (tuple(side[name].shape) if name in side else None for side in (weights, expected))
         if there != wanted:
             raise CheckpointError(
-                f"{checkpoint.state}: {name} is {there or 'absent'}, expected {wanted or 'no such weight'} for "
+                f"{checkpoint.folder}: {name} is {there or 'absent'}, expected {wanted or 'no such weight'} for "
                 f"{config.name} as its seal describes it; this checkpoint is of another kind or version"
             )
     for name, weight in expected.items():
-        weight.copy_(weights[name])
+        weights[name].read_into(weight)
     return model

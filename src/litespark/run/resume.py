@@ -1,8 +1,9 @@
 """A run that is resumed: its checkpoint, verified and read once, and what may differ from how it was started."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from litespark.config.groups import on_resume
@@ -13,50 +14,52 @@ from litespark.run.config import ConfigError, Parts, differences
 from litespark.run.folder import CONFIG, RECORD, read_config, run_of
 from litespark.run.preflight import Machine
 from litespark.run.record import RunRecord
-from litespark.training.checkpoint.folder import Checkpoint, find, read
-from litespark.training.checkpoint.state import StateAtHand, read_state
+from litespark.training.checkpoint.folder import Checkpoint, CheckpointError, find
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run goes on: its folder, checkpoint, what that holds for Lightning to take, and its record so far."""
+    """Where a run goes on: its folder, checkpoint, and its record so far."""
 
     folder: Path
     checkpoint: Checkpoint
-    state: StateAtHand
     record: RunRecord
 
 
 def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resumed:
-    """What `resume` means; a collective. Every rank opens the state once.
-
-    One rank finds the checkpoint and verifies it, and one on each other machine, whose disk may be another.
-    """
+    """What `resume` means; a collective. Each rank verifies its share of the files, and what it reads of the others."""
     mesh = machine.mesh
 
     def found() -> Checkpoint:
         folder = run_of(str(parts.resume))
-        if (folder / CONFIG).is_file():
+        if (folder / CONFIG).is_file() and not damaged:
             hold(folder)
-        return to_continue(parts)
+        return to_continue(parts, damaged)
 
-    checkpoint = mesh.from_first(found, "the checkpoint to be verified")
-    mesh.from_machines(lambda: mesh.rank and read(checkpoint.folder), "the checkpoint to be verified")
-    state = read_state(checkpoint)
+    damaged: dict[Path, CheckpointError] = {}
+    while True:
+        checkpoint = mesh.from_first(found, "the checkpoint to be found")
+        verify = partial(checkpoint.verify, mesh.rank, mesh.world_size)
+        try:
+            mesh.from_all(verify, "the checkpoint to be verified")
+            break
+        except CheckpointError as error:
+            damaged[checkpoint.folder] = error
+            if mesh.is_first:
+                log.warning("passing over a checkpoint: %s", error)
     folder = run_of(checkpoint.folder)
     record = RunRecord.read(folder / RECORD)
     _check_left(parts, record, checkpoint)
-    # Lightning would not ask for it, and it would keep the file mapped
-    kept = {} if parts.strategy.shards else state
-    return Resumed(folder, checkpoint, StateAtHand(kept), record)
+    return Resumed(folder, checkpoint, record)
 
 
-def to_continue(parts: Parts) -> Checkpoint:
-    """The checkpoint that `resume` means, after the config was compared with that of its run."""
+def to_continue(parts: Parts, damaged: Mapping[Path, CheckpointError] | None = None) -> Checkpoint:
+    """The checkpoint that `resume` means, after the config was compared with that of its run. Its files are not read,
+    and those that were found `damaged` do not count."""
     assert parts.resume is not None
-    checkpoint = find(parts.resume)
+    checkpoint = find(parts.resume, hashes=False, damaged=damaged or {})
     folder = run_of(checkpoint.folder)
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
@@ -72,12 +75,6 @@ def to_continue(parts: Parts) -> Checkpoint:
             + "\n".join(f"  {key}: was {was!r}, is now {now!r}" for key, (was, now) in refused.items())
             + "\nA resume continues the same model and optimizer on the same data: give the same overrides again (they "
             f"are in {folder / RECORD} under command), or start a new run"
-        )
-    if "fsdp" in changes.get("strategy.name", ()):  # its optimizer states are named in another way
-        was, now = changes["strategy.name"]
-        raise ConfigError(
-            f"resume={parts.resume}: got strategy.name={now}, expected {was} as the run was started with; a run "
-            f"changes between single and ddp only, or between numbers of devices. Set strategy={was}"
         )
     if moved_in := differences({"model": checkpoint.about.get("model")}, {"model": parts.resolved["model"]}):
         raise ConfigError(

@@ -172,7 +172,7 @@ def _built(
         )
         record = resumed.record if resumed else new_record(parts, machine, folder, data.manifest, meter, overrides)
         segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
-        run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
+        run = build_run(parts, machine, folder, data, record, segment, meter)
         if machine.mesh.is_first:
             _note_start(parts, run, resumed)
         return run
@@ -202,7 +202,7 @@ def _note_start(parts: Parts, run: Run, resumed: Resumed | None) -> None:
 
 def _fit(run: Run, resumed: Resumed | None) -> None:
     """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
-    state = None if resumed is None else resumed.checkpoint.state
+    state = None if resumed is None else resumed.checkpoint.folder
     try:
         run.trainer.fit(run.module, run.data, ckpt_path=state, weights_only=True)
     except SystemExit as end:  # what Lightning 2.6.6 makes of a KeyboardInterrupt

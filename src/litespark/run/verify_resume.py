@@ -19,7 +19,7 @@ from litespark.run.checkout import QUIET
 from litespark.run.folder import CHECKPOINTS, flatten
 from litespark.training.budget import steps_alone
 from litespark.training.checkpoint.folder import Checkpoint, find, finished, read
-from litespark.training.checkpoint.state import read_state
+from litespark.training.checkpoint.state import read_whole
 
 _LINES_SHOWN = 15
 # parts of our state that are compared under a name of their own; validation is of measured times
@@ -96,7 +96,7 @@ def compare(one: Checkpoint, other: Checkpoint) -> tuple[dict[str, int], str | N
 
     Measured times and joules are not compared, since they always differ.
     """
-    first, second = _parts(read_state(one)), _parts(read_state(other))
+    first, second = _parts(read_whole(one)), _parts(read_whole(other))
     compared = {part: len(values) for part, values in first.items()}
     for part, values in first.items():
         for name in sorted(values.keys() | second[part].keys()):

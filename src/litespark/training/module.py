@@ -251,9 +251,6 @@ class TrainingModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters, the scales of fp8 and the random state of every rank; a collective."""
         assert self.model is not None
-        for state in checkpoint.get("optimizer_states", ()):
-            for group in state.get("param_groups", ()):  # none but on the first rank, under FSDP2
-                group["lr"] = float(group["lr"])  # a tensor, or not where it was loaded
         if self.builder.adapter is not None:
             checkpoint["state_dict"] = without_base(checkpoint["state_dict"])
         checkpoint["litespark"] = {
@@ -275,7 +272,7 @@ class TrainingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["litespark"]
         assert self.model is not None
-        if self.builder.adapter is not None and "state_dict" in checkpoint:  # FSDP2 reads it later
+        if self.builder.adapter is not None:
             check_adapter(self.state_dict(), checkpoint["state_dict"])
         fp8.restore(fp8.state_of(self.model), state.get("fp8"), first_rank=self.mesh.is_first)
         self.tokens_seen = state["tokens_seen"]

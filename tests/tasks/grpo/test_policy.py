@@ -70,7 +70,7 @@ def grpo_run(folder: Path, *, micro_batch_size=2, resume=False, stop=None, steps
         folder, module, accumulate=4 // micro_batch_size, validate_every=steps, phases=phases,
         callbacks=[saver, StopAfter(stop)],
     )  # fmt: skip
-    state = checkpoint_folder.find(folder / "checkpoints").state if resume else None
+    state = checkpoint_folder.find(folder / "checkpoints").folder if resume else None
     run.trainer.fit(module, data, ckpt_path=state, weights_only=True)
     run.metrics.save()
     return run, read_metrics(folder), seen

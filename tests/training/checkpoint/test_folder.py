@@ -11,16 +11,27 @@ import pytest
 import torch
 
 from litespark import atomic
+from litespark.mesh import Mesh
 from litespark.run.folder import SEAL
+from litespark.training.checkpoint import files
 from litespark.training.checkpoint import folder as checkpoint_folder
-from litespark.training.checkpoint import state
-from litespark.training.checkpoint.folder import STATE, CheckpointError, begin, find, finished, prune, read, seal
+from litespark.training.checkpoint import state as checkpoint_state
+from litespark.training.checkpoint.folder import CheckpointError, begin, find, finished, prune, read
+from tests.checkpoints import FILE, state_in
 
 
-def write(root, step, content=b"weights", about=None):
-    unfinished = begin(root, step, 0)
-    (unfinished / STATE).write_bytes(content * step)
-    return seal(unfinished, step, about or {"run": "a"})
+def state_of(value):
+    return {"state_dict": {"x": torch.full((9,), value)}, "optimizer_states": [{"state": {}}], "value": value}
+
+
+def write(root, step, value=1.5, about=None, keep=99):
+    return checkpoint_state.write(Mesh(), root, step, state_of(value), about or {"run": "a"}, keep)
+
+
+def value_of(path):
+    state = state_in(path)
+    assert torch.equal(state["state_dict"]["x"], torch.full((9,), state["value"]))
+    return state["value"]
 
 
 @pytest.fixture
@@ -38,7 +49,7 @@ def test_what_was_sealed_is_read_back(tmp_path):
     checkpoint = read(folder)
     assert folder.name == "step-00000012"
     assert (checkpoint.step, checkpoint.about) == (12, {"run": "mine", "tokens": 5})
-    assert checkpoint.state.read_bytes() == b"weights" * 12
+    assert value_of(folder) == 1.5
 
 
 def test_find_takes_a_run_its_checkpoints_or_one_of_them(root):
@@ -48,19 +59,19 @@ def test_find_takes_a_run_its_checkpoints_or_one_of_them(root):
 
 
 def test_the_same_step_can_be_saved_again(root):
-    write(root, 3, content=b"other")
-    assert find(root).state.read_bytes() == b"other" * 3
+    write(root, 3, 2.5)
+    assert value_of(root) == 2.5
     assert not list(root.glob(".*"))
 
 
 def flip(folder):
-    content = bytearray((folder / STATE).read_bytes())
+    content = bytearray((folder / FILE).read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / STATE).write_bytes(content)
+    (folder / FILE).write_bytes(content)
 
 
 def truncate(folder):
-    os.truncate(folder / STATE, 20)
+    os.truncate(folder / FILE, 20)
 
 
 def edit(**changes):
@@ -72,14 +83,17 @@ def edit(**changes):
 
 
 DAMAGE = {
-    "flipped": (flip, r"state\.ckpt was changed since it was written"),
-    "truncated": (truncate, r"state\.ckpt has 20 bytes, expected 21; this checkpoint is damaged"),
-    "missing state": (lambda folder: (folder / STATE).unlink(), r"state\.ckpt is missing"),
+    "flipped": (flip, rf"{FILE} was changed since it was written"),
+    "truncated": (truncate, rf"{FILE} has 20 bytes, expected [0-9]+; this checkpoint is damaged"),
+    "missing file": (lambda folder: (folder / FILE).unlink(), rf"{FILE} is missing"),
     "no seal": (lambda folder: (folder / SEAL).unlink(), "is not a checkpoint of this project: it has no"),
     "half a seal": (lambda folder: (folder / SEAL).write_text('{"schema": "lite'), r"damaged, .*\(JSON: Invalid JSON"),
-    "other schema": (edit(schema="litespark.checkpoint/9"), r"another version than .*/1 \(schema: .*checkpoint/9"),
+    "other schema": (
+        edit(schema="litespark.checkpoint/1", files=None),
+        r"than .*/2 \(schema: .*kpoint/1",
+    ),
     "seal without files": (edit(files=None), r"checkpoint\.json is damaged.*files: Field required"),
-    "seal without the state": (edit(files={}), r"lists no state\.ckpt"),
+    "another step in the seal": (edit(step=7), r"checkpoint\.json was changed since it was written"),
 }
 
 
@@ -108,9 +122,9 @@ def test_nothing_valid_is_an_error(root):
 
 def test_a_state_is_hashed_while_it_is_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint_folder, "content_hash", None)
-        written = state.write(tmp_path, 1, {"x": torch.arange(10_000)}, {"run": "a"}, keep=1)
-    assert torch.equal(state.read_state(read(written))["x"], torch.arange(10_000))
+        patched.setattr(files, "content_hash", None)
+        written = write(tmp_path, 1)
+    assert value_of(written) == 1.5
 
 
 def test_addresses_single_files_and_missing_folders_are_refused(tmp_path):
@@ -130,7 +144,7 @@ def test_addresses_single_files_and_missing_folders_are_refused(tmp_path):
 
 def test_the_newest_are_kept_and_what_is_unfinished_does_not_count_and_is_removed(root):
     left = begin(root, 9, 0)
-    (left / STATE).write_bytes(b"half")
+    (left / FILE).write_bytes(b"half")
     assert find(root.parent).step == 3
     prune(root, 3, 2)
     assert not left.exists()
@@ -142,32 +156,27 @@ def test_a_run_that_went_back_keeps_its_new_checkpoints_not_the_later_old_ones(r
     flip(root / "step-00000003")
     write(root, 30)  # of the branch that is left
     assert find(root / "step-00000001").step == 1
-    write(root, 2, content=b"again")
+    write(root, 2, 2.5)
     prune(root, 2, keep)
     assert [folder.name for folder in finished(root)] == ["step-00000001", "step-00000002"][-keep:]
-    assert find(root).state.read_bytes() == b"again" * 2
+    assert value_of(root) == 2.5
 
 
 def write_and_die(root, moment):
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    unfinished = begin(root, 3, 0)
-    with (unfinished / STATE).open("wb") as file:
-        file.write(b"new" * 1000)
-        if moment == "write":
-            die()
-    if moment == "hash":
-        checkpoint_folder.content_hash = die
+    if moment == "write":
+        os.fsync = die
     if moment == "seal":
-        os.fsync = lambda descriptor: die() if (unfinished / SEAL).exists() else None
+        os.fsync = lambda descriptor: die() if list(root.glob(f".*/{SEAL}")) else None
     if moment == "rename":
         Path.replace = die
-    seal(unfinished, 3, {})
+    write(root, 3)
     die()
 
 
-@pytest.mark.parametrize("moment, found", [("write", 2), ("hash", 2), ("seal", 2), ("rename", 2), ("after", 3)])
+@pytest.mark.parametrize("moment, found", [("write", 2), ("seal", 2), ("rename", 2), ("after", 3)])
 def test_kill_9_at_any_moment_leaves_a_valid_checkpoint(tmp_path, moment, found):
     for step in (1, 2):
         write(tmp_path, step)
@@ -189,7 +198,7 @@ def test_the_seal_is_flushed_before_the_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "replace", lambda self, to: (events.append("rename"), rename(self, to))[1])
     write(tmp_path, 1)
     assert events[-2] == "rename"
-    assert {STATE, SEAL, ".unfinished-00000001"} <= set(events[:-2])
+    assert {FILE, SEAL, ".unfinished-00000001"} <= set(events[:-2])
     assert events[-1] == tmp_path.name
 
 
@@ -197,7 +206,7 @@ def test_a_checkpoint_is_saved_where_the_old_ones_cannot_be_removed(tmp_path, mo
     def refuse(path):
         raise PermissionError(13, "not allowed", str(path))
 
-    state.write(tmp_path, 1, {"x": torch.ones(1)}, {}, keep=1)
+    write(tmp_path, 1)
     monkeypatch.setattr(checkpoint_folder.shutil, "rmtree", refuse)
-    assert state.write(tmp_path, 2, {"x": torch.ones(1)}, {}, keep=1).name == "step-00000002"
+    assert write(tmp_path, 2, keep=1).name == "step-00000002"
     assert "the checkpoint of step 2 is saved; older ones are still in" in caplog.text

@@ -1,7 +1,8 @@
 """Checkpoints on disk: written beside their place, sealed with hashes, renamed; verified before they are read.
 
-A checkpoint is a folder `checkpoints/step-00000100/` with the state in it and `checkpoint.json`, the seal: size and
-SHA-256 of every file, the step and what the state belongs to. A folder without a valid seal does not count.
+A checkpoint is a folder `checkpoints/step-00000100/` with a file of tensors of each rank that wrote, and
+`checkpoint.json`, the seal: size and SHA-256 of every file, where the pieces of each tensor lie, all that is no tensor,
+the step and what the state belongs to, and a hash of the seal itself. A folder without a valid seal does not count.
 """
 
 import hashlib
@@ -12,73 +13,58 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
-from litespark.atomic import content_hash, flush_tree, put
+from litespark.atomic import flush_tree, put
 from litespark.run.folder import CHECKPOINTS, SEAL
+from litespark.training.checkpoint.files import CheckpointError as CheckpointError
+from litespark.training.checkpoint.files import MappedFiles, Written, verify_size
+from litespark.training.checkpoint.pieces import Stored
 
 log = logging.getLogger(__name__)
 
-SCHEMA: Final = "litespark.checkpoint/1"
-STATE = "state.ckpt"
+SCHEMA: Final = "litespark.checkpoint/2"
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another kind."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the optimizer steps before it, what the writer stated about it, the hash of its state."""
+    """A checkpoint whose seal is valid: the optimizer steps before it, what the writer stated about it, the files and
+    tensors in it, what is no tensor, and the hash of it all."""
 
     folder: Path
     step: int
     about: Mapping[str, Any]
-    sha256: str = ""
-
-    @property
-    def state(self) -> Path:
-        return self.folder / STATE
-
-
-@dataclass(frozen=True)
-class _File:
-    size: int
+    files: Mapping[str, Written]
+    tensors: Mapping[str, Stored]
+    state: Mapping[str, Any]
     sha256: str
+
+    def verify(self, rank: int = 0, ranks: int = 1) -> None:
+        """Raise the CheckpointError where a file is not as it was written; of several `ranks`, each has its share."""
+        files = MappedFiles(self.folder, self.files)
+        for name in sorted(self.files)[rank::ranks]:
+            files.verify(name)
 
 
 @dataclass(frozen=True)
 class _Seal:
+    schema: Literal["litespark.checkpoint/2"]
     step: int
-    files: dict[str, _File]
     about: dict[str, Any]
-    schema: Literal["litespark.checkpoint/1"]
+    files: dict[str, Written]
+    tensors: dict[str, Stored]
+    state: dict[str, Any]
+    sha256: str
 
 
 _SEAL = TypeAdapter(_Seal)
-
-
-class HashedFile:
-    """A file that hashes what is written to it, so that it need not be read again for its seal."""
-
-    def __init__(self, file: BufferedWriter) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256()
-        self.flush = file.flush
-
-    def write(self, content: Any) -> int:
-        self._sha256.update(content)
-        return self._file.write(content)
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
 
 
 def begin(root: Path, step: int, expected_bytes: int) -> Path:
@@ -101,14 +87,11 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
     return folder
 
 
-def seal(unfinished: Path, step: int, about: Mapping[str, Any], hashes: Mapping[str, str] | None = None) -> Path:
-    """Hash (but for the `hashes` by name), flush and rename a checkpoint, which counts from the rename on."""
-    files = {}
-    for path in sorted(unfinished.iterdir()):
-        sha256 = (hashes or {}).get(path.name) or content_hash(path)
-        files[path.name] = {"size": path.stat().st_size, "sha256": sha256}
-    content = {"schema": SCHEMA, "step": step, "files": files, "about": dict(about)}
-    (unfinished / SEAL).write_text(json.dumps(content, indent=1))
+def seal(unfinished: Path, step: int, content: Mapping[str, Any]) -> Path:
+    """Flush and rename a checkpoint of these `about`, `files`, `tensors` and `state`; it counts from the rename on."""
+    fields = to_jsonable_python({"schema": SCHEMA, "step": step, **content})
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items())
+    (unfinished / SEAL).write_bytes(_with_hash(("{\n" + ",\n".join(lines)).encode()))
     flush_tree(unfinished)
     final = unfinished.parent / f"{_PREFIX}{step:08d}"
     if final.exists():  # the same step, saved again after a resume
@@ -117,43 +100,49 @@ def seal(unfinished: Path, step: int, about: Mapping[str, Any], hashes: Mapping[
     return final
 
 
+def _with_hash(body: bytes) -> bytes:
+    return body + b',\n"sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
+
+
 def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
-    """The checkpoint in `folder`, after its sizes and (by default) hashes were verified; else a CheckpointError."""
+    """The checkpoint in `folder`, after its seal, its sizes and (by default) its hashes were verified; else a
+    CheckpointError."""
     path = folder / SEAL
     if not path.is_file():
         raise CheckpointError(
             f"{folder} is not a checkpoint of this project: it has no {SEAL} (a checkpoint that was never finished, or "
             "one of another program; weights of other programs come in with model=huggingface model.path=FOLDER)"
         )
+    written = path.read_bytes()
     try:
-        content = _SEAL.validate_json(path.read_bytes())
+        content = _SEAL.validate_json(written)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
+        faults = error.errors(include_url=False)
+        fault = next((fault for fault in faults if fault["loc"] == ("schema",)), faults[0])
         raise CheckpointError(
             f"{path} is damaged, or of another version than {SCHEMA} ({'.'.join(map(str, fault['loc'])) or 'JSON'}: "
-            f"{fault['msg']}, got {fault['input']!r:.80}); use an earlier checkpoint"
+            f"{fault['msg']}, got {fault['input']!r:.80}); use an earlier checkpoint, or the version that wrote it"
         ) from error
-    if STATE not in content.files:
-        raise CheckpointError(f"{path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
+    body, mark, _ = written.rpartition(b',\n"sha256": "')
+    if not mark or _with_hash(body) != written:
+        raise CheckpointError(f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint")
+    checkpoint = Checkpoint(
+        folder, content.step, content.about, content.files, content.tensors, content.state, content.sha256
+    )
     for name, file in content.files.items():
-        written = folder / name
-        size = written.stat().st_size if written.is_file() else None
-        if size != file.size:
-            got = "is missing" if size is None else f"has {size} bytes"
-            raise CheckpointError(
-                f"{written} {got}, expected {file.size}; this checkpoint is damaged, use an earlier one"
-            )
-        if hashes and content_hash(written) != file.sha256:
-            raise CheckpointError(
-                f"{written} was changed since it was written (SHA-256 differs); use an earlier checkpoint"
-            )
-    return Checkpoint(folder, content.step, content.about, content.files[STATE].sha256)
+        verify_size(folder / name, file)
+    if hashes:
+        checkpoint.verify()
+    return checkpoint
 
 
-def find(path: str | Path) -> Checkpoint:
+def find(
+    path: str | Path, *, hashes: bool = True, damaged: Mapping[Path, CheckpointError] = MappingProxyType({})
+) -> Checkpoint:
     """The checkpoint that `path` means: one itself, or the newest valid one of a run folder.
 
-    A CheckpointError where nothing valid is there, or something that is not read for safety.
+    Without `hashes` its files are not read, and those that were found `damaged` do not count. A CheckpointError where
+    nothing valid is there, or something that is not read for safety.
     """
     if "://" in str(path):
         raise CheckpointError(f"got the address {path}, expected a local folder; copy the run folder here first")
@@ -167,15 +156,16 @@ def find(path: str | Path) -> Checkpoint:
             "model=huggingface model.path=FOLDER"
         )
     if (path / SEAL).exists() or path.name.startswith(_PREFIX):
-        return read(path)
+        return _undamaged(path, hashes, damaged)
     root = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     newest = None
     for folder in reversed(finished(root)):
         try:
-            return read(folder)
+            return _undamaged(folder, hashes, damaged)
         except CheckpointError as error:
             newest = newest or error
-            log.warning("passing over a checkpoint: %s", error)
+            if folder not in damaged:
+                log.warning("passing over a checkpoint: %s", error)
     if newest is None and (runs := runs_below(path)):
         some = ", ".join(str(run.relative_to(path)) for run in runs[:5]) + (", …" if len(runs) > 5 else "")
         raise CheckpointError(
@@ -187,6 +177,12 @@ def find(path: str | Path) -> Checkpoint:
     raise CheckpointError(
         f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. {remedy}"
     )
+
+
+def _undamaged(folder: Path, hashes: bool, damaged: Mapping[Path, CheckpointError]) -> Checkpoint:
+    if folder in damaged:
+        raise damaged[folder]
+    return read(folder, hashes=hashes)
 
 
 def can_resume(path: str | Path) -> bool:

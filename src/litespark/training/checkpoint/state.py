@@ -1,86 +1,154 @@
-"""The state in a checkpoint: Lightning's dictionary in PyTorch's format, a pickle that is read with `weights_only`."""
+"""The state in a checkpoint: Lightning's dictionary, its tensors by name in files of each rank, the rest in the seal.
 
-import io
+Names are those of the `state_dict` of the LightningModule (`model.…`), `optimizer.STATE.NAME` for the states of a
+parameter of the model, and `rest.…` for other tensors.
+"""
+
 import logging
-import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
-import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from litespark.mesh import Mesh
 from litespark.training.checkpoint import folder
-from litespark.training.checkpoint.folder import STATE, Checkpoint, CheckpointError, HashedFile
+from litespark.training.checkpoint.files import (
+    DTYPE_NAMES,
+    DTYPES,
+    CheckpointError,
+    MappedFiles,
+    Written,
+    write_tensors,
+)
+from litespark.training.checkpoint.folder import Checkpoint
+from litespark.training.checkpoint.pieces import StoredTensor, divide, held, local_piece
+from litespark.training.checkpoint.plain import decode, encode
 
 log = logging.getLogger(__name__)
 
+WEIGHTS, OPTIMIZERS = "state_dict", "optimizer_states"
+_OPTIMIZER, _REST, _VALUES = "optimizer", "rest", "optimizer_values"
 
-def write(root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `step` below `root`, and keep only the newest ones. Returns its folder.
 
-    A CheckpointError where the disk refuses; the earlier checkpoints are kept.
+@dataclass(frozen=True)
+class Prepared:
+    """A checkpoint of which all is decided and nothing is written: `mine` are the pieces of this rank by their keys."""
+
+    unfinished: Path
+    step: int
+    content: Mapping[str, Any]
+    mine: Mapping[str, Tensor]
+    keep: int
+
+    def finish(self, mesh: Mesh) -> Path:
+        """Write the pieces, seal the checkpoint when all ranks did, and remove older ones; a collective."""
+        root, file = self.unfinished.parent, f"rank-{mesh.rank:05d}.safetensors"
+
+        def write_own() -> dict[str, Written]:
+            return {file: write_tensors(self.unfinished / file, self.mine)} if self.mine else {}
+
+        def seal() -> Path:
+            files = {file: written for of_rank in by_rank for file, written in of_rank.items()}
+            sealed = folder.seal(self.unfinished, self.step, {"files": files, **self.content})
+            try:
+                folder.prune(root, self.step, self.keep)
+            except OSError as error:
+                log.warning(
+                    "the checkpoint of step %d is saved; older ones are still in %s: %s", self.step, root, error
+                )
+            return sealed
+
+        try:
+            by_rank = mesh.from_all(write_own, "the checkpoint to be written")
+            return mesh.from_first(seal, "the checkpoint to be sealed")
+        except OSError as error:
+            if mesh.is_first:
+                rmtree(self.unfinished, ignore_errors=True)  # which may be what fills the disk
+            raise CheckpointError(
+                f"the checkpoint of step {self.step} could not be written in {root}: {error}. The earlier checkpoints "
+                "are kept; correct this and resume"
+            ) from error
+
+
+def write(mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
+    """Write the checkpoint of `step` below `root`, and keep only the newest ones; a collective. Returns its folder.
+
+    `state` is Lightning's, with tensors plain or sharded (DTensor) and optimizer states by the names of parameters;
+    all else in it, as `about`, is that of rank 0. A CheckpointError on all ranks where a disk refuses; the earlier
+    checkpoints are kept.
     """
-    tensors = sum(leaf.nbytes for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
-    unfinished = folder.begin(root, step, int(1.05 * tensors))
-    try:
-        with (unfinished / STATE).open("wb") as file:
-            hashed = HashedFile(file)
-            torch.save(state, hashed)  # type: ignore[arg-type]  # it asks for no more than `write` and `flush`
-        sealed = folder.seal(unfinished, step, about, {STATE: hashed.sha256})
-    except OSError as error:
-        raise CheckpointError(
-            f"the checkpoint of step {step} could not be written in {root}: {error}. The earlier checkpoints are kept; "
-            "correct this and resume"
-        ) from error
-    try:
-        folder.prune(root, step, keep)
-    except OSError as error:
-        log.warning("the checkpoint of step %d is saved; older ones are still in %s: %s", step, root, error)
-    return sealed
+    return prepare(mesh, root, step, state, about, keep).finish(mesh)
+
+
+def prepare(
+    mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int
+) -> Prepared:
+    """What each rank has to write, with an empty folder for it; as `write`, which does it."""
+    tensors, rest = _parted(state)
+    encoded = dict[str, Any]()
+
+    def encode_rest() -> None:
+        refused: list[str] = []
+        encoded.update(encode(rest, _REST, tensors, refused))
+        refused += [str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPE_NAMES]
+        if refused:
+            raise CheckpointError(f"the state holds {', '.join(refused)}, expected tensors and plain values alone")
+
+    mesh.from_first(encode_rest, "the state to be sorted")
+    by_rank = mesh.gather(held(tensors))
+    pieces, same = [of_rank for of_rank, _ in by_rank], by_rank[0][1]
+    index, _ = divide(pieces, same, range(mesh.world_size))
+    expected = sum(prod(stored.shape) * DTYPES[stored.dtype].itemsize for stored in index.values())
+    unfinished = mesh.from_first(lambda: folder.begin(root, step, int(1.05 * expected)), "room for the checkpoint")
+    writers = [rank for rank, sees in enumerate(mesh.gather(unfinished.is_dir())) if sees]
+    index, keys = divide(pieces, same, writers)
+    mine = {key: local_piece(tensors[name])[0] for key, name in keys[mesh.rank].items()}
+    content = {"about": dict(about), "state": encoded, "tensors": index}
+    return Prepared(unfinished, step, content, mine, keep)
 
 
 def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All that a checkpoint holds, tensors on the CPU and mapped from the file: only those that are used are read.
-
-    A CheckpointError where it is not a state, or holds something else than tensors and plain values.
-    """
-    try:
-        state = torch.load(checkpoint.state, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
-        raise CheckpointError(
-            f"{checkpoint.state} is not read: {str(error).splitlines()[0]}. Expected tensors and plain values, as a "
-            "training run saves them; anything else could run code and is refused. Use a checkpoint that Litespark "
-            "wrote, or start from weights with model=huggingface model.path=FOLDER"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{checkpoint.state}: got a {type(state).__name__}, expected the state of a training run")
-    return state
+    """All that a checkpoint holds, as `write` took it; weights and states of parameters as a StoredTensor each, of
+    which nothing is read yet."""
+    files = MappedFiles(checkpoint.folder, checkpoint.files)
+    stored = {name: StoredTensor(name, value, files) for name, value in checkpoint.tensors.items()}
+    # of their own: what is small would keep its file mapped
+    state: dict[str, Any] = decode(checkpoint.state, lambda name: stored[name].whole().clone())
+    by_parameter: dict[str, dict[str, Any]] = state.pop(_VALUES)
+    for name in [name for name in stored if name.startswith((f"{_OPTIMIZER}.", f"{_REST}."))]:
+        tensor = stored.pop(name)
+        if name.startswith(f"{_OPTIMIZER}."):
+            _, key, parameter = name.split(".", 2)
+            by_parameter.setdefault(parameter, {})[key] = tensor
+    return {**state, WEIGHTS: stored, OPTIMIZERS: [{"state": by_parameter}]}
 
 
-class StateAtHand(TorchCheckpointIO):
-    """Gives Lightning, once, the state that was read before the run was built; under FSDP2 it opens the file itself."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self._state = state
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        state, self._state = self._state, {}
-        # weights are copied into the model; on a CPU the rest would stay in use, and with it the mapped file
-        return {
-            key: value if key == "state_dict" else pytree.tree_map_only(Tensor, torch.clone, value)
-            for key, value in state.items()
-        }
+def read_whole(checkpoint: Checkpoint) -> dict[str, Any]:
+    """As `read_state`, with every tensor on the CPU, mapped where it lies in one piece."""
+    return pytree.tree_map_only(StoredTensor, StoredTensor.whole, read_state(checkpoint))
 
 
 def foreign(value: Any) -> list[str]:
-    """What PyTorch would refuse to read again of `value`, or why it cannot be saved."""
-    saved = io.BytesIO()
-    try:
-        torch.save(value, saved)
-    except Exception as error:  # noqa: BLE001 (whatever an object's own pickling raises)
-        return [f"what cannot be pickled ({error})"]
-    saved.seek(0)
-    return torch.serialization.get_unsafe_globals_in_checkpoint(saved)
+    """The kinds of what a checkpoint does not take in `value`."""
+    tensors, refused = dict[str, Tensor](), list[str]()
+    encode(value, "", tensors, refused)
+    return refused + [str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPE_NAMES]
+
+
+def _parted(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of weights and optimizer by name, and all else."""
+    tensors, values = dict(state[WEIGHTS]), dict[str, dict[str, Any]]()
+    (optimizer,) = state[OPTIMIZERS]
+    for parameter, of_parameter in optimizer["state"].items():
+        for key, value in of_parameter.items():
+            if isinstance(value, Tensor):
+                tensors[f"{_OPTIMIZER}.{key}.{parameter}"] = value
+            else:
+                values.setdefault(parameter, {})[key] = value
+    rest = {key: value for key, value in state.items() if key not in (WEIGHTS, OPTIMIZERS)}
+    return tensors, {**rest, _VALUES: values}

@@ -16,18 +16,27 @@ from lightning.pytorch.strategies import (
 )
 
 from litespark.mesh import Roles
+from litespark.training.checkpoint.strategy import SavesByName
 from litespark.training.parallel.config import StrategyConfig
 from litespark.training.parallel.sharding import device_mesh, hold_back_gradients
 
 
-class MeshStrategy(ModelParallelStrategy):
+class AloneStrategy(SavesByName, SingleDeviceStrategy):
+    """One device."""
+
+
+class CopiesStrategy(SavesByName, DDPStrategy):
+    """A copy of the model on each device."""
+
+
+class MeshStrategy(SavesByName, ModelParallelStrategy):
     """FSDP2 and tensor parallelism over one device mesh of three dimensions: `replicate`, `shard`, `tensor`.
 
     Lightning's own mesh has two, sums over ranks in every micro-batch, and has no copies of a sharded model.
     """
 
     def __init__(self, config: StrategyConfig, roles: Roles, **group: Any) -> None:
-        super().__init__(roles.shard, roles.tensor, save_distributed_checkpoint=False, **group)
+        super().__init__(roles.shard, roles.tensor, **group)
         self._config, self._roles = config, roles
 
     def setup_environment(self) -> None:
@@ -55,12 +64,12 @@ class MeshStrategy(ModelParallelStrategy):
 def build_strategy(config: StrategyConfig, device: torch.device, roles: Roles) -> Strategy:
     """The Lightning strategy for `config` on `device` (of this rank), over the ranks of `roles`."""
     if config.name == "single":
-        return SingleDeviceStrategy(device=device)
+        return AloneStrategy(device=device)
     group: dict[str, Any] = {
         "process_group_backend": dist.get_default_backend_for_device(device),
         "timeout": timedelta(seconds=config.timeout_seconds),
     }
     if config.name == "ddp":
         # one bucket view instead of a second copy of the gradients; buffers are tables, the same on every rank
-        return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False, **group)
+        return CopiesStrategy(gradient_as_bucket_view=True, broadcast_buffers=False, **group)
     return MeshStrategy(config, roles, **group)

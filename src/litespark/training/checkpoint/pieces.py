@@ -1,0 +1,174 @@
+"""Tensors as a checkpoint has them: in pieces, each written by one rank that holds it, and read by all that need it.
+
+Own, and not `torch.distributed.checkpoint`: its plans would need a second index (its own is a pickle), a second way for
+ranks to agree, and copies of optimizer states by its names; cutting and finding pieces is what is left, and is here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from litespark.training.checkpoint.files import DTYPE_NAMES, DTYPES, CheckpointError, MappedFiles
+
+Extent = tuple[int, ...]
+
+
+class Held(NamedTuple):
+    """What a rank holds of a tensor: the shape and dtype of the whole, and where its piece lies in that."""
+
+    shape: Extent
+    dtype: str
+    offsets: Extent
+    sizes: Extent
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.sizes) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a tensor in a file."""
+
+    file: str
+    key: str
+    offsets: Extent
+    sizes: Extent
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Shape and dtype (as safetensors names it) of a tensor, and the pieces that make it up."""
+
+    shape: Extent
+    dtype: str
+    chunks: tuple[Chunk, ...]
+
+
+def local_piece(tensor: Tensor) -> tuple[Tensor, Extent]:
+    """What this rank holds of a tensor, sharing its memory, and its offsets in the whole."""
+    tensor = tensor.detach()
+    if not isinstance(tensor, DTensor):
+        return tensor, (0,) * tensor.ndim
+    _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tensor.to_local(), tuple(offsets)
+
+
+def held(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Held], dict[str, str]]:
+    """What this rank holds of each tensor, and the tensors that are another one: name -> that of the other."""
+    pieces, same, first = dict[str, Held](), dict[str, str](), dict[tuple[Any, ...], str]()
+    for name, tensor in tensors.items():
+        local, offsets = local_piece(tensor)
+        pieces[name] = Held(tuple(tensor.shape), DTYPE_NAMES[tensor.dtype], offsets, tuple(local.shape))
+        if local.numel():
+            here = (local.device, local.data_ptr(), local.stride(), *pieces[name])
+            if (other := first.setdefault(here, name)) != name:
+                same[name] = other
+    return pieces, same
+
+
+def divide(
+    by_rank: Sequence[Mapping[str, Held]], same: Mapping[str, str], writers: Sequence[int]
+) -> tuple[dict[str, Stored], list[dict[str, str]]]:
+    """Who writes which piece: the index of all tensors, and for each rank the names of its tensors by their keys.
+
+    A piece that several `writers` hold is written by one of them, so that each writes about as much; the `same` tensor
+    is written once.
+    """
+    keys: list[dict[str, str]] = [{} for _ in by_rank]
+    filled = [0] * len(by_rank)
+    wholes: dict[str, Held] = {}
+    owners: dict[tuple[str, Held], list[int]] = {}
+    for rank, pieces in enumerate(by_rank):
+        for name, piece in pieces.items():
+            wholes.setdefault(name, piece)
+            if name not in same and rank in writers and (0 not in piece.sizes or 0 in piece.shape):
+                owners.setdefault((name, piece), []).append(rank)
+    chunks: dict[str, list[Chunk]] = {name: [] for name in wholes}
+    # those with one owner first, then the large ones
+    for (name, piece), ranks in sorted(owners.items(), key=lambda item: (len(item[1]), -item[0][1].nbytes)):
+        rank = min(ranks, key=lambda rank: filled[rank])
+        key = name if piece.sizes == piece.shape else f"{name}[{_slices(piece)}]"
+        keys[rank][key] = name
+        filled[rank] += piece.nbytes
+        chunks[name].append(Chunk(f"rank-{rank:05d}.safetensors", key, piece.offsets, piece.sizes))
+    index = {
+        name: Stored(whole.shape, whole.dtype, tuple(sorted(chunks[same.get(name, name)], key=lambda c: c.offsets)))
+        for name, whole in wholes.items()
+    }
+    for name, stored in index.items():
+        if sum(prod(chunk.sizes) for chunk in stored.chunks) != prod(stored.shape):
+            raise CheckpointError(
+                f"{name} is not whole on the ranks that see the folder of checkpoints; expected a folder that all "
+                "ranks share (a network disk), or strategy=ddp"
+            )
+    return index, keys
+
+
+def _slices(piece: Held) -> str:
+    return ",".join(f"{begin}:{begin + size}" for begin, size in zip(piece.offsets, piece.sizes, strict=True))
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a checkpoint, of which nothing is read before it is asked for."""
+
+    name: str
+    stored: Stored
+    files: MappedFiles
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.stored.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.stored.dtype]
+
+    def whole(self) -> Tensor:
+        """All of it on the CPU; mapped from its file where it lies there in one piece, for which it takes no memory."""
+        if len(self.stored.chunks) == 1 and self.stored.chunks[0].sizes == self.stored.shape:
+            return self._piece(self.stored.chunks[0])
+        tensor = torch.empty(self.stored.shape, dtype=self.dtype, device="cpu")
+        self.read_into(tensor)
+        return tensor
+
+    @torch.no_grad()
+    def read_into(self, target: Tensor) -> None:
+        """Fill what this rank holds of `target`, of the same shape and any dtype, device and placement."""
+        local, offsets = local_piece(target)
+        missing = local.numel()
+        for chunk in self.stored.chunks if missing else ():
+            begins = tuple(map(max, offsets, chunk.offsets))
+            ends = [
+                min(first + size, other + extent)
+                for first, size, other, extent in zip(offsets, local.shape, chunk.offsets, chunk.sizes, strict=True)
+            ]
+            sizes = [end - begin for begin, end in zip(begins, ends, strict=True)]
+            if all(size > 0 for size in sizes):
+                source, into = self._piece(chunk), local
+                for dim, (begin, size) in enumerate(zip(begins, sizes, strict=True)):
+                    source = source.narrow(dim, begin - chunk.offsets[dim], size)
+                    into = into.narrow(dim, begin - offsets[dim], size)
+                into.copy_(source)
+                missing -= into.numel()
+        if missing:
+            raise CheckpointError(
+                f"{self.files.folder} lacks {missing} values of {self.name}; this checkpoint is damaged, use an "
+                "earlier one"
+            )
+
+    def _piece(self, chunk: Chunk) -> Tensor:
+        piece = self.files.tensor(chunk.file, chunk.key)
+        if (tuple(piece.shape), piece.dtype) != (chunk.sizes, self.dtype):
+            raise CheckpointError(
+                f"{self.files.folder / chunk.file}: {chunk.key} is {tuple(piece.shape)} of {piece.dtype}, its seal has "
+                f"{chunk.sizes} of {self.dtype}; this checkpoint is damaged, use an earlier one"
+            )
+        return piece
