@@ -24,7 +24,7 @@ class StopAfter(pl.Callback):
         trainer.should_stop |= pl_module.steps_taken == self.step
 
 
-def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, precision="fp32", callbacks=()):
+def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, callbacks=()):
     """Four steps of DPO over packed pairs, or the first `stop` of them; the run and its rows."""
     folder.mkdir(exist_ok=True)
     data = Examples(PAIRS, HELD_OUT, micro_batch_size=micro_batch_size)
@@ -34,7 +34,7 @@ def dpo_run(folder, *, micro_batch_size=4, cache=None, resume=False, stop=None, 
     reference = ReferenceModel(folder, cache or folder / "cache", phases=phases, about={})
     saver = Checkpointer(folder / "checkpoints", every_steps=2, keep=9, about={}, phases=phases)
     run = small_run(
-        folder, module, accumulate=4 // micro_batch_size, validate_every=2, phases=phases, precision=precision,
+        folder, module, accumulate=4 // micro_batch_size, validate_every=2, phases=phases,
         callbacks=[reference, *callbacks, saver, StopAfter(stop)],
     )  # fmt: skip
     state = checkpoint_folder.find(folder / "checkpoints").folder if resume else None

@@ -11,6 +11,8 @@ from torch.distributed.tensor import DTensor
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.reference import ReferenceModel
 from litespark.models.adapters.config import LoraAdapter
+from litespark.models.spec import Recompute
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.metric_rows import read_metrics
 from litespark.tasks.preferences.kto import KTO
 from litespark.tasks.preferences.task import Preference
@@ -18,6 +20,7 @@ from litespark.tasks.reward import Reward
 from litespark.tasks.sft import SFT
 from litespark.training.optim import AdamWConfig
 from litespark.training.parallel.config import StrategyConfig
+from litespark.training.parallel.precision import Precision
 from tests.tasks.grpo.test_policy import PROMPTS, policy
 from tests.tasks.small_dpo import weights
 from tests.tasks.toy_examples import VOCABULARY, Examples, random_examples
@@ -52,7 +55,15 @@ def _local_bytes(model: nn.Module | None) -> int:
 
 
 def task_run(
-    folder: Path, kind: str, *, micro_batch_size: int = 1, strategy: str | None = None, lora: bool = False, **asked: Any
+    folder: Path,
+    kind: str,
+    *,
+    micro_batch_size: int = 1,
+    strategy: str | None = None,
+    lora: bool = False,
+    precision: Precision = "fp32",
+    recompute: Recompute = "none",
+    **asked: Any,
 ) -> dict[str, Any]:
     """Four steps of four packed sequences; weights, logged rows and counts. `strategy`: this is one rank of two."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +73,8 @@ def task_run(
     module = training_module(
         steps=STEPS, sequences=ROWS, task=_task(kind, phases, asked), strategy=spread, vocab_size=VOCABULARY,
         max_seq_len=48, optimizer=AdamWConfig(lr=1e-2, eps=1e-2), num_labels=1 if kind == "reward" else None,
-        adapter=LoraAdapter(rank=2) if lora else None,
+        adapter=LoraAdapter(rank=2) if lora else None, precision=precision, recompute=recompute,
+        fp8=Fp8Config(simulate=True) if precision == "fp8" else None,
     )  # fmt: skip
     if kind == "grpo" and strategy == "fsdp":  # as a run of sharded weights does
         module.task.tools = replace(module.task.tools, any_rank=module.mesh.any)
@@ -70,7 +82,7 @@ def task_run(
     callbacks = [ReferenceModel(folder, folder / "cache", phases=phases, about={})] if kind in ("dpo", "kto") else []
     run = small_run(
         folder, module, accumulate=ROWS // micro_batch_size // devices, validate_every=2, strategy=spread,
-        devices=devices, phases=phases, callbacks=callbacks,
+        devices=devices, phases=phases, callbacks=callbacks, precision=precision,
     )  # fmt: skip
     run.trainer.fit(module, data)
     run.metrics.save()

@@ -117,9 +117,3 @@ def test_validation_of_sft_is_by_weight_and_bits_per_byte_by_token():
     size = sum(1 + int(i) % 3 for it in examples for i, w in zip(it.sequences[0], it.weights[0], strict=True) if w)
     bits = sum(of[w > 0].sum() for of, w in nats) / size / np.log(2)
     assert values["bits_per_byte"].item() == pytest.approx(bits.item(), rel=1e-5)
-
-
-def test_under_bf16_the_losses_of_dpo_stay_near_those_of_fp32(tmp_path):
-    (_, rows), (_, mixed) = dpo_run(tmp_path / "a"), dpo_run(tmp_path / "b", precision="bf16-mixed")
-    for row, other in zip(rows, mixed, strict=True):
-        assert other["train/loss"] == pytest.approx(row["train/loss"], rel=2e-2)
