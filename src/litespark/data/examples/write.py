@@ -112,13 +112,12 @@ def write_folder(name: str, config: ExamplesConfig, corpus: Corpus, encoder: Exa
         for split in (TRAIN, VALIDATION)
     }
     left_out = LeftOut(config)
-    held_out: set[float] | None = set() if corpus.validation else None
+    held_out = set[float]()
     for split, record in _dealt(config, corpus, scratch):
         try:
             if record.fault:
                 raise BadExampleError(record.fault, record.excerpt)
-            if held_out is not None:
-                _require_apart(held_out, split, record)
+            _require_apart(held_out, split, record)
             example = encoder.example(record.content)
         except BadExampleError as error:
             left_out.add(split, record, error)
@@ -169,8 +168,15 @@ def _dealt(config: ExamplesConfig, corpus: Corpus, scratch: Path) -> Iterator[tu
     groups = [_group(record) for record in first if not record.fault]
     # one prompt alone is all in training, and the other split empty
     cut = SplitRule.fit(groups, config.validation_fraction).cut if groups else 0.0
+    waiting: list[Record] = []
     for record in chain(first, records):
-        yield (VALIDATION if not record.fault and share_of(_group(record)) <= cut else TRAIN), record
+        split = VALIDATION if not record.fault and share_of(_group(record)) <= cut else TRAIN
+        if record.group is None or split == VALIDATION:
+            yield split, record
+        else:
+            waiting.append(record)
+    # where whole groups are held out, a prompt may be in two of them
+    yield from ((TRAIN, record) for record in waiting)
 
 
 def _group(record: Record) -> str:
