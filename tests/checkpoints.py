@@ -9,6 +9,7 @@ from litespark.mesh import Mesh
 from litespark.run.folder import SEAL
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.checkpoint.files import Written
+from litespark.training.checkpoint.keep import Keep
 from litespark.training.checkpoint.state import read_whole, write
 
 FILE = "rank-00000.safetensors"
@@ -21,7 +22,9 @@ def state_in(path: Path | str) -> dict[str, Any]:
 
 def written(root: Path, step: int, about: dict[str, Any], keep: int = 9, **values: Any) -> Path:
     """A checkpoint without weights."""
-    return write(Mesh(), root, step, {"state_dict": {}, "optimizer_states": [{"state": {}}], **values}, about, keep)
+    return write(
+        Mesh(), root, step, {"state_dict": {}, "optimizer_states": [{"state": {}}], **values}, about, Keep(keep)
+    )
 
 
 def reseal(checkpoint: Path, **about: object) -> Path:

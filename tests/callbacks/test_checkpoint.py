@@ -21,14 +21,27 @@ OPTIMIZERS = {"fused": AdamWConfig(lr=1e-2), "unfused": AdamWConfig(lr=1e-2, fus
 
 
 def saving_run(
-    folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", sequences=4, sizes=None, **settings
+    folder,
+    *,
+    every,
+    keep=9,
+    at_end=True,
+    steps=6,
+    task=None,
+    optimizer="fused",
+    sequences=4,
+    sizes=None,
+    best=None,
+    best_is="lowest",
+    **settings,
 ):
     folder.mkdir(exist_ok=True)
     phases = Phases()
     about = {"run": "mine", "model": {"hidden_size": 8}}
     saver = Checkpointer(
-        folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, about=about, phases=phases
-    )
+        folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, best=best, best_is=best_is, about=about,
+        phases=phases,
+    )  # fmt: skip
     module = training_module(
         steps=steps, sequences=sequences, task=task, optimizer=OPTIMIZERS[optimizer], **(sizes or {})
     )
@@ -68,6 +81,21 @@ def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, optimizer)
         assert counted == [6 * 4 * LENGTH, 6, 1]
     (ours,), (theirs,) = ours["optimizer_states"], theirs["optimizer_states"]
     torch.testing.assert_close(ours["state"], theirs["state"], rtol=0, atol=0)
+
+
+def test_the_best_by_a_metric_of_the_validation_is_kept_and_an_unknown_one_is_an_error(tmp_path):
+    run = saving_run(tmp_path, every=1, keep=1, validate_every=2, best="token_accuracy", best_is="highest")
+    run.trainer.fit(run.module, batches(2))
+    measured = metrics_in(tmp_path, "validation/token_accuracy")
+    best = max(measured, key=measured.get)  # the earliest of them
+    assert sorted(path.name for path in tmp_path.glob("checkpoints/step-*")) == [
+        f"step-{step:08d}" for step in sorted({best, 6})
+    ]
+    stated = find(tmp_path / "checkpoints" / "best")
+    assert (stated.step, stated.about["validation"]["token_accuracy"]) == (best, measured[best])
+    other = saving_run(tmp_path / "other", every=1, validate_every=2, best="acuracy")
+    with pytest.raises(ValueError, match=r"checkpoint_best: got acuracy, expected a metric .* token_accuracy"):
+        other.trainer.fit(other.module, batches(2))
 
 
 def metrics_in(folder, key):

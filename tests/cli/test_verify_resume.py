@@ -11,6 +11,7 @@ from litespark.mesh import Mesh
 from litespark.run import verify_resume as module
 from litespark.run.verify_resume import RunFailedError, compare, verify_resume
 from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.checkpoint.keep import Keep
 from litespark.training.checkpoint.state import read_whole, write
 from tests.cli.tiny_run import tiny
 from tests.end_to_end.runs import train
@@ -56,7 +57,7 @@ def test_a_planted_difference_is_found(run, tmp_path, path, change, complaint):
     assert compare(sound, sound)[1] is None
     state = read_whole(sound)
     changed(state, path, change)
-    _, difference = compare(sound, checkpoint_folder.read(write(Mesh(), tmp_path, 4, state, sound.about, keep=1)))
+    _, difference = compare(sound, checkpoint_folder.read(write(Mesh(), tmp_path, 4, state, sound.about, keep=Keep(1))))
     assert complaint in difference
 
 
@@ -74,7 +75,7 @@ def test_scales_and_moves_of_fp8_are_compared_and_not_a_number_is_the_same_as_it
         state = {"state_dict": {"w": weight}, "optimizer_states": [{"state": {}}], "global_step": 1}
         state["callbacks"] = {"Fp8Monitor": {"policy": {"layers": {"down": {"rest": rest}}}}}
         state["litespark"] = {"random": [], "fp8": {"scaling": {"scale": scale}}}
-        checkpoints.append(checkpoint_folder.read(write(Mesh(), tmp_path / name, 1, state, {}, keep=1)))
+        checkpoints.append(checkpoint_folder.read(write(Mesh(), tmp_path / name, 1, state, {}, keep=Keep(1))))
     compared, difference = compare(*checkpoints)
     assert compared["scales of fp8"] == 1
     assert difference is part is None or difference.startswith(f"{part}: {where}: ")

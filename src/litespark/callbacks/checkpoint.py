@@ -1,10 +1,11 @@
 """Saves checkpoints at the end of a step: every so many steps, at the end, and when asked to stop."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -13,6 +14,7 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.device import device_of
 from litespark.training.checkpoint import state
+from litespark.training.checkpoint.keep import VALIDATION, Keep
 from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,9 @@ class Checkpointer(StepCallback):
     _: KW_ONLY
     every_steps: int | None  # optimizer steps between checkpoints; None saves only at the end
     keep: int  # how many of the newest
+    keep_every: int | None = None  # and those at multiples of so many steps
+    best: str | None = None  # and the best by this metric of the validations
+    best_is: Literal["lowest", "highest"] = "lowest"
     about: Mapping[str, Any]  # what the seal says of the run
     phases: Phases
     at_end: bool = True
@@ -53,11 +58,14 @@ class Checkpointer(StepCallback):
         if step == self.saved_step:
             return
         device_of(module.device).synchronise()  # what is still computing belongs to the phase before
+        keep = Keep(self.keep, self.keep_every, self.best, highest=self.best_is == "highest")
         with self.phases.during("checkpoint"):
             module.require_finite_weights()
             # `Trainer.save_checkpoint` would write it too, and hang the other ranks where the disk refuses
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             about = {**self.about, "tokens": module.tokens_seen, "world_size": module.mesh.world_size}
+            if module.validated_at == step:
+                about[VALIDATION] = self._measured(module)
 
             def ready() -> None:
                 self._leave_out_foreign(content["callbacks"])
@@ -65,8 +73,18 @@ class Checkpointer(StepCallback):
                     logger.save()
 
             module.mesh.from_first(ready, "the logs to be written")
-            state.write(module.mesh, self.folder, step, content, about, self.keep)
+            state.write(module.mesh, self.folder, step, content, about, keep)
         self.saved_step = step
+
+    def _measured(self, module: TrainingModule) -> dict[str, float]:
+        """The metrics of the validation in this step; a ValueError where the one that is looked for is not there."""
+        values = {name.partition("/")[2]: value for name, value in module.validation.items()}
+        if self.best is not None and self.best not in values:
+            raise ValueError(
+                f"callbacks.checkpoint_best: got {self.best}, expected a metric of the validation; set it to one of "
+                f"{', '.join(sorted(values))}"
+            )
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _leave_out_foreign(self, states: dict[str, Any]) -> None:
         for callback in self.own:

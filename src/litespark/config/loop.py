@@ -97,6 +97,13 @@ class CallbacksConfig:
     """Save after the last step; a run without any checkpoint cannot be continued or exported."""
     checkpoint_keep: Count = 2
     """How many of the newest checkpoints to keep."""
+    checkpoint_keep_every: Count | None = None
+    """Keep those at multiples of so many steps, too, for good."""
+    checkpoint_best: str | None = None
+    """Keep the one with the best value of this metric of the validation, too, such as `loss`, with a link
+    `checkpoints/best`; those count that are saved in the step of a validation."""
+    checkpoint_best_is: Literal["lowest", "highest"] = "lowest"
+    """Which value of that metric is the best."""
     sample_prompt: str | None = None
     """Text that the trained model continues; null generates nothing."""
     sample_tokens: Count = 96

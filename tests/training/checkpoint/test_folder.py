@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from litespark import atomic
 from litespark.mesh import Mesh
 from litespark.run.folder import SEAL
 from litespark.training.checkpoint import files
-from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.checkpoint import state as checkpoint_state
-from litespark.training.checkpoint.folder import CheckpointError, begin, find, finished, prune, read
+from litespark.training.checkpoint.folder import CheckpointError, begin, find, finished, read
+from litespark.training.checkpoint.keep import Keep, prune
 from tests.checkpoints import FILE, state_in
 
 
@@ -25,7 +26,7 @@ def state_of(value):
 
 
 def write(root, step, value=1.5, about=None, keep=99):
-    return checkpoint_state.write(Mesh(), root, step, state_of(value), about or {"run": "a"}, keep)
+    return checkpoint_state.write(Mesh(), root, step, state_of(value), about or {"run": "a"}, Keep(keep))
 
 
 def value_of(path):
@@ -146,7 +147,7 @@ def test_the_newest_are_kept_and_what_is_unfinished_does_not_count_and_is_remove
     left = begin(root, 9, 0)
     (left / FILE).write_bytes(b"half")
     assert find(root.parent).step == 3
-    prune(root, 3, 2)
+    prune(root, 3, Keep(2))
     assert not left.exists()
     assert [folder.name for folder in finished(root)] == ["step-00000002", "step-00000003"]
 
@@ -157,7 +158,7 @@ def test_a_run_that_went_back_keeps_its_new_checkpoints_not_the_later_old_ones(r
     write(root, 30)  # of the branch that is left
     assert find(root / "step-00000001").step == 1
     write(root, 2, 2.5)
-    prune(root, 2, keep)
+    prune(root, 2, Keep(keep))
     assert [folder.name for folder in finished(root)] == ["step-00000001", "step-00000002"][-keep:]
     assert value_of(root) == 2.5
 
@@ -186,7 +187,7 @@ def test_kill_9_at_any_moment_leaves_a_valid_checkpoint(tmp_path, moment, found)
     assert writer.exitcode == -signal.SIGKILL
     assert find(tmp_path).step == found
     write(tmp_path, 3)
-    prune(tmp_path, 3, 3)
+    prune(tmp_path, 3, Keep(3))
     assert find(tmp_path).step == 3
     assert not list(tmp_path.glob(".*"))
 
@@ -207,6 +208,21 @@ def test_a_checkpoint_is_saved_where_the_old_ones_cannot_be_removed(tmp_path, mo
         raise PermissionError(13, "not allowed", str(path))
 
     write(tmp_path, 1)
-    monkeypatch.setattr(checkpoint_folder.shutil, "rmtree", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     assert write(tmp_path, 2, keep=1).name == "step-00000002"
     assert "the checkpoint of step 2 is saved; older ones are still in" in caplog.text
+
+
+@pytest.mark.parametrize("highest, best", [(False, 4), (True, 3)])
+def test_those_at_multiples_and_the_best_by_a_metric_are_kept_too(tmp_path, highest, best):
+    losses = {1: 2.0, 2: 1.5, 3: 3.0, 4: 0.5, 5: 0.5, 7: None}
+    keep = Keep(1, every=5, metric="loss", highest=highest)
+    for step in range(1, 8):
+        about = {} if losses.get(step) is None else {"validation": {"loss": losses[step], "other": -step}}
+        checkpoint_state.write(Mesh(), tmp_path, step, state_of(1.0), about, keep)
+    assert [read(folder).step for folder in finished(tmp_path)] == [best, 5, 7]
+    assert find(tmp_path / "best").step == best
+    assert find(tmp_path).step == 7
+    write(tmp_path, 2)  # it went back
+    prune(tmp_path, 2, keep)
+    assert [folder.name for folder in finished(tmp_path)] == ["step-00000002"]

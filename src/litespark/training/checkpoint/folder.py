@@ -29,8 +29,8 @@ from litespark.training.checkpoint.pieces import Stored
 log = logging.getLogger(__name__)
 
 SCHEMA: Final = "litespark.checkpoint/2"
-_PREFIX = "step-"
-_UNFINISHED = ".unfinished-"
+PREFIX = "step-"
+UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ _SEAL = TypeAdapter(_Seal)
 
 def begin(root: Path, step: int, expected_bytes: int) -> Path:
     """An empty folder under `root` for the checkpoint of `step`; a CheckpointError where there is no room for it."""
-    folder = root / f"{_UNFINISHED}{step:08d}"
+    folder = root / f"{UNFINISHED}{step:08d}"
     try:
         root.mkdir(exist_ok=True)  # in the folder of the run, which is not made again where somebody removed it
         if folder.exists():
@@ -89,11 +89,12 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
 
 def seal(unfinished: Path, step: int, content: Mapping[str, Any]) -> Path:
     """Flush and rename a checkpoint of these `about`, `files`, `tensors` and `state`; it counts from the rename on."""
-    fields = to_jsonable_python({"schema": SCHEMA, "step": step, **content})
+    # what is small first: `keep` reads the line of it alone
+    fields = to_jsonable_python({"schema": SCHEMA, "step": step, "about": {}, "files": {}, **content})
     lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items())
     (unfinished / SEAL).write_bytes(_with_hash(("{\n" + ",\n".join(lines)).encode()))
     flush_tree(unfinished)
-    final = unfinished.parent / f"{_PREFIX}{step:08d}"
+    final = unfinished.parent / f"{PREFIX}{step:08d}"
     if final.exists():  # the same step, saved again after a resume
         shutil.rmtree(final)
     put(unfinished, final)
@@ -155,7 +156,7 @@ def find(
             "could run code, and are not read. Weights of other programs come in as a Hugging Face folder, "
             "model=huggingface model.path=FOLDER"
         )
-    if (path / SEAL).exists() or path.name.startswith(_PREFIX):
+    if (path / SEAL).exists() or path.name.startswith(PREFIX):
         return _undamaged(path, hashes, damaged)
     root = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     newest = None
@@ -175,7 +176,7 @@ def find(
     reason = f"; the newest: {newest}" if newest else ""
     remedy = "Start the run again" if newest or root != path else "Name the folder of a run, such as logs/runs/NAME"
     raise CheckpointError(
-        f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. {remedy}"
+        f"no valid checkpoint in {root}, expected folders {PREFIX}… that hold a {SEAL}{reason}. {remedy}"
     )
 
 
@@ -194,33 +195,17 @@ def can_resume(path: str | Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether `path` is meant as a run, a checkpoint, or a folder of runs."""
-    named = path.name.startswith(_PREFIX) or (path / CHECKPOINTS).exists() or (path / SEAL).exists()
+    named = path.name.startswith(PREFIX) or (path / CHECKPOINTS).exists() or (path / SEAL).exists()
     return named or bool(runs_below(path))
 
 
 def runs_below(path: Path) -> list[Path]:
     """The runs with checkpoints in a folder, or in those of it, newest first."""
-    patterns = (f"*/{CHECKPOINTS}/{_PREFIX}*", f"*/*/{CHECKPOINTS}/{_PREFIX}*")
+    patterns = (f"*/{CHECKPOINTS}/{PREFIX}*", f"*/*/{CHECKPOINTS}/{PREFIX}*")
     runs = {checkpoint.parent.parent for pattern in patterns for checkpoint in path.glob(pattern)}
     return sorted(runs, key=lambda run: (run.stat().st_mtime, run.name), reverse=True)
 
 
 def finished(root: Path) -> list[Path]:
     """The checkpoint folders under `root` that were renamed to their place, oldest first; not verified."""
-    return sorted(p for p in root.glob(f"{_PREFIX}*") if p.is_dir())
-
-
-def prune(root: Path, step: int, keep: int) -> None:
-    """After the checkpoint of `step` was sealed, remove all but the newest `keep`, and what killed writers left.
-
-    Checkpoints of later steps go first: a run that went back to an earlier step takes those steps again, and must not
-    lose the new ones to the old.
-    """
-    newest = root / f"{_PREFIX}{step:08d}"
-    later = [folder for folder in finished(root) if folder.name > newest.name]
-    if later:
-        names = ", ".join(folder.name for folder in later)
-        log.warning("removing checkpoints of steps after %d, which this run takes again: %s", step, names)
-    earlier = [folder for folder in finished(root) if folder not in later]
-    for folder in (*later, *earlier[:-keep], *root.glob(f"{_UNFINISHED}*")):
-        shutil.rmtree(folder)
+    return sorted(p for p in root.glob(f"{PREFIX}*") if p.is_dir())

@@ -26,6 +26,7 @@ from litespark.training.checkpoint.files import (
     write_tensors,
 )
 from litespark.training.checkpoint.folder import Checkpoint
+from litespark.training.checkpoint.keep import Keep, prune
 from litespark.training.checkpoint.pieces import StoredTensor, divide, held, local_piece
 from litespark.training.checkpoint.plain import decode, encode
 
@@ -43,7 +44,7 @@ class Prepared:
     step: int
     content: Mapping[str, Any]
     mine: Mapping[str, Tensor]
-    keep: int
+    keep: Keep
 
     def finish(self, mesh: Mesh) -> Path:
         """Write the pieces, seal the checkpoint when all ranks did, and remove older ones; a collective."""
@@ -56,7 +57,7 @@ class Prepared:
             files = {file: written for of_rank in by_rank for file, written in of_rank.items()}
             sealed = folder.seal(self.unfinished, self.step, {"files": files, **self.content})
             try:
-                folder.prune(root, self.step, self.keep)
+                prune(root, self.step, self.keep)
             except OSError as error:
                 log.warning(
                     "the checkpoint of step %d is saved; older ones are still in %s: %s", self.step, root, error
@@ -75,8 +76,8 @@ class Prepared:
             ) from error
 
 
-def write(mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `step` below `root`, and keep only the newest ones; a collective. Returns its folder.
+def write(mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: Keep) -> Path:
+    """Write the checkpoint of `step` below `root`, and remove those not to `keep`; a collective. Returns its folder.
 
     `state` is Lightning's, with tensors plain or sharded (DTensor) and optimizer states by the names of parameters;
     all else in it, as `about`, is that of rank 0. A CheckpointError on all ranks where a disk refuses; the earlier
@@ -86,7 +87,7 @@ def write(mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Ma
 
 
 def prepare(
-    mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int
+    mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: Keep
 ) -> Prepared:
     """What each rank has to write, with an empty folder for it; as `write`, which does it."""
     tensors, rest = _parted(state)
