@@ -82,9 +82,12 @@ TELLS_DEVICES_APART = (
 )
 # who may ask PyTorch or Lightning of ranks: the piece that answers for them, what spreads a model over them, and what
 # joins them and tells Lightning which they are, what counts their collectives; and what asking looks like
-NAME_RANKS = {"litespark.mesh", "litespark.training.parallel.strategy", "litespark.run.processes"} | {
-    "litespark.benchmarks.traffic.collectives"
-}
+NAME_RANKS = {
+    "litespark.mesh",
+    "litespark.training.parallel.strategy",
+    "litespark.run.processes",
+    "litespark.run.meeting",
+} | {"litespark.benchmarks.traffic.collectives"}
 ASKING_OF_RANKS = {"distributed", "is_global_zero", "global_rank", "barrier", "rank_zero_only", "rank_zero_experiment"}
 # what lists the families, and what measures the native one alone; all else asks the protocols of models.spec
 NAME_LLAMA = tuple(

@@ -95,6 +95,8 @@ TABLE = {
         "model.rope_scaling.original_max_seq_len: got nothing, expected a number", "which kind=yarn has; set it"),
     "heads that do not divide the width": ("model.num_heads=3 model.num_kv_heads=3",
         "model.hidden_size 32 is not a multiple of model.num_heads 3", "set model.head_dim"),
+    "resume of no name": (f"{NO_FILES} resume=auto", "resume=auto: got no name, expected", "set name=NAME"),
+    "name of a finished run, not saved": (f"{NO_FILES} resume=auto name=unsaved", "exists already", "remove"),
     "missing checkpoint": (f"{NO_FILES} resume={{w}}/nowhere", "{w}/nowhere does not exist", "expected a run folder"),
     "folder without checkpoints": (f"{NO_FILES} resume={{w}}/empty", "no valid checkpoint in {w}/empty", "step-"),
     "truncated checkpoint": (f"{NO_FILES} budget.steps=9 resume={{w}}/truncated", "no valid checkpoint",

@@ -126,6 +126,8 @@ def world(tmp_path_factory):
     # checkpoints: of a run without files, and what others may hand over
     shutil.rmtree(run)
     run = train(config_of(made.overrides(f"{NO_FILES} name=synthetic")))
+    unsaved = shutil.copytree(run, run.with_name("unsaved"))
+    shutil.rmtree(unsaved / "checkpoints")
     state = run / "checkpoints" / "step-00000002" / FILE
     for name in ("truncated", "flipped", "other_model", "pickled", "unsealed"):
         shutil.copytree(run, root / name)

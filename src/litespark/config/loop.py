@@ -177,6 +177,7 @@ class RunConfig:
     seed: Annotated[Seed, FIXED] = 1234
     """Of initial weights, the order of the data, and samples."""
     resume: Text | None = None
-    """A run folder (its newest valid checkpoint) or one checkpoint in it: continue from there, in the same folder."""
+    """A run folder (its newest valid checkpoint) or one checkpoint in it: continue from there, in the same folder.
+    `auto`: continue the run of this `name` if it has saved anything, else start it."""
     allow_other_tokenizer: Annotated[Switch, MAY_CHANGE] = False
     """Train the weights of model.path on ids that mean other tokens."""

@@ -1,5 +1,6 @@
 """The folder of a run, `logs/runs/NAME`: the names of all that lies in it, and how its plain files are read."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def nothing_trained(folder: Path) -> bool:
     if not names <= _BEFORE_TRAINING or (logged.is_file() and logged.stat().st_size):
         return False
     return not any((folder / CHECKPOINTS).glob("[!.]*"))
+
+
+def nothing_saved(folder: Path) -> bool:
+    """Whether a folder is that of a run which was ended in its training, before its first checkpoint."""
+    record = folder / RECORD
+    if not record.is_file() or not (folder / CONFIG).is_file() or any((folder / CHECKPOINTS).glob("[!.]*")):
+        return False
+    try:
+        return json.loads(record.read_bytes()).get("status") != "finished"
+    except (ValueError, AttributeError):
+        return False
 
 
 def read_config(path: Path) -> dict[str, Any]:

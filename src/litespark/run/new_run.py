@@ -37,8 +37,11 @@ LONGEST_NAME = 200
 _CODE = Path(__file__).resolve().parents[1]
 
 
-def check_name(parts: Parts) -> None:
-    """Refuse a `name` that cannot be that of a new run; early, since preparing the data may take long."""
+def check_name(parts: Parts, *, again: bool = False) -> None:
+    """Refuse a `name` that cannot be that of a new run; early, since preparing the data may take long.
+
+    With `again` one may be taken whose run was ended before it saved anything.
+    """
     name, root = parts.name, parts.logs / "runs"
     if not name:
         return
@@ -47,11 +50,11 @@ def check_name(parts: Parts) -> None:
             f"name: got {name!r}, expected a plain folder name of at most {LONGEST_NAME} bytes (below {root})"
         )
     if (root / name).exists():
-        _check_untrained(root / name)
+        _check_untrained(root / name, again=again)
 
 
-def _check_untrained(folder: Path) -> None:
-    if run_folder.nothing_trained(folder):
+def _check_untrained(folder: Path, *, again: bool) -> None:
+    if run_folder.nothing_trained(folder) or (again and run_folder.nothing_saved(folder)):
         return
     remedy = "or remove it; it has no checkpoint to continue from"
     if finished(folder / run_folder.CHECKPOINTS):
@@ -65,13 +68,15 @@ def make(
     prepared: Path | None = None,
     manifest: Manifest | None = None,
     hold: Callable[[Path], None] = lambda folder: None,
+    *,
+    again: bool = False,
 ) -> Path:
     """Make the folder of a new run, locked by `hold`, and write into it the config and what is needed of the data.
 
     It is called `name`, or else after the time and `overrides`, those that distinguish this run. A folder of that
-    `name` in which nothing was trained is used again.
+    `name` in which nothing was trained is used again, and with `again` one whose run was ended before it saved.
     """
-    check_name(parts)
+    check_name(parts, again=again)
     name = parts.name or _default_name(overrides)
     folder = parts.logs / "runs" / name
     for number in itertools.count(2):
@@ -81,7 +86,7 @@ def make(
         except FileExistsError:
             folder = folder.with_name(f"{name}-{number}")
     hold(folder)
-    _check_untrained(folder)  # another process may have been faster
+    _check_untrained(folder, again=again)  # another process may have been faster
     for path in folder.iterdir():
         if path.name != run_folder.LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from litespark.device import device_of
 from litespark.launch import Ranks, meeting_point
 from litespark.mesh import Mesh
+from litespark.run.meeting import meet
 from litespark.run.preflight import Machine
 from litespark.run.targets import ConfigError
 from litespark.training.parallel.config import StrategyConfig
@@ -30,7 +31,8 @@ def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
         os.environ.update(place)
         backend, timeout = dist.get_default_backend_for_device(device), timedelta(seconds=strategy.timeout_seconds)
         try:
-            dist.init_process_group(backend, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
+            store = meet(ranks, timeout)
+            dist.init_process_group(backend, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size, store=store)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             raise ConfigError(
                 f"rank {ranks.rank} of {ranks.world_size} did not meet the others at {place['MASTER_ADDR']} port "

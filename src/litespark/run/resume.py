@@ -19,6 +19,14 @@ from litespark.training.checkpoint.folder import Checkpoint, CheckpointError, fi
 log = logging.getLogger(__name__)
 
 
+class FinishedError(ConfigError):
+    """The run to be resumed has nothing left to train."""
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
 @dataclass(frozen=True)
 class Resumed:
     """Where a run goes on: its folder, checkpoint, and its record so far."""
@@ -92,18 +100,20 @@ def _check_left(parts: Parts, record: RunRecord, checkpoint: Checkpoint) -> None
     """Refuse to train a run on that is finished, unless it is given more to do."""
     if record.status != "finished":
         return
-    wanted = parts.budget.target_bpb
+    folder, wanted = run_of(checkpoint.folder), parts.budget.target_bpb
     reached = None if record.target is None else record.target.reached
     if reached and wanted is not None and reached.bits_per_byte <= wanted:
-        raise ConfigError(
+        raise FinishedError(
             f"resume={parts.resume}: the run is finished, it reached {reached.bits_per_byte:.4g} bits per byte at step "
-            f"{reached.step}; lower budget.target_bpb={wanted} (or set it to null) to train on"
+            f"{reached.step}; lower budget.target_bpb={wanted} (or set it to null) to train on",
+            folder,
         )
     tokens = int(checkpoint.about["tokens"])
     if token_budget(parts).finished(tokens, checkpoint.step):
         key, spent = ("steps", checkpoint.step) if parts.budget.steps is not None else ("tokens", tokens)
-        raise ConfigError(
+        raise FinishedError(
             f"resume={parts.resume}: the run is finished; its checkpoint of step {checkpoint.step} has seen {tokens} "
             f"tokens, and budget.{key} is {getattr(parts.budget, key)}; raise budget.{key} to train on, for instance "
-            f"budget.{key}={2 * spent}"
+            f"budget.{key}={2 * spent}",
+            folder,
         )

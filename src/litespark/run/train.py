@@ -26,6 +26,7 @@ from litespark.launch import Ranks
 from litespark.metrics.meters import choose_meter
 from litespark.ops.choice import FailedVerificationError
 from litespark.run.adapter import with_base
+from litespark.run.automatic import check_found_alike, is_automatic, with_found_run
 from litespark.run.build import Run, build_run, check_vocabulary, token_budget
 from litespark.run.config import ConfigError, Parts, overrides_given, parts_from
 from litespark.run.continue_command import Started, how_to_continue
@@ -37,7 +38,7 @@ from litespark.run.model_folder import check_tokenizer
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes, part_processes
-from litespark.run.resume import Resumed, reopen
+from litespark.run.resume import FinishedError, Resumed, reopen
 from litespark.run.reward_models import check_reward_models
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
 from litespark.run.run_lock import run_lock
@@ -59,8 +60,8 @@ USER_ERRORS = (ValueError, OSError, NonFiniteError, OutOfMemoryError)
 def train(config: DictConfig) -> Path:
     """Train as `config` says; returns the run's folder. Errors are `USER_ERRORS`, bugs, or Interrupted, once saved."""
     quieten()
-    overrides = overrides_given()
-    parts = parts_from(config)
+    overrides, automatic = overrides_given(), is_automatic(config)
+    parts = parts_from(with_found_run(config) if automatic else config)
     ranks = Ranks.from_environment(parts.strategy.name)
     machine = preflight(parts, ranks)
     pl.seed_everything(parts.seed, verbose=False)
@@ -68,15 +69,30 @@ def train(config: DictConfig) -> Path:
     finished = False
     try:
         with ExitStack() as locks:
-            folder = _train(parts, machine, overrides, hold=lambda folder: locks.enter_context(run_lock(folder)))
+            if automatic:
+                check_found_alike(parts.resume, parts.name, machine.mesh)
+            hold = partial(_hold, locks)
+            try:
+                folder = _train(parts, machine, overrides, hold, again=automatic)
+            except FinishedError as done:  # of all ranks
+                if not automatic:
+                    raise
+                log.info("nothing is left to do: %s", done)
+                folder = done.folder
         finished = True
         return folder
     finally:
         part_processes(ranks, finished=finished)
 
 
-def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
-    """`hold` locks the folder of the run for this process, and so for all its ranks."""
+def _hold(locks: ExitStack, folder: Path) -> None:
+    locks.enter_context(run_lock(folder))
+
+
+def _train(
+    parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None], *, again: bool = False
+) -> Path:
+    """`hold` locks the folder of the run for this process, and so for all its ranks; see `make` for `again`."""
     started = Started.here()  # later its parent may be gone
     mesh, resumed = machine.mesh, None
     if parts.resume is not None:  # before the data, which may have to be prepared
@@ -84,7 +100,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         mesh.from_first(partial(check_reward_models, parts, resumed.checkpoint), "reward models to be compared")
     else:
         # on one rank: another may be so far ahead that it has made the folder
-        mesh.from_first(lambda: check_name(parts), "the name to be checked")
+        mesh.from_first(lambda: check_name(parts, again=again), "the name to be checked")
     if resumed is not None and parts.adapter is not None:
         parts = with_base(parts, resumed.checkpoint, mesh)
     data = _data(parts, machine, resumed, overrides)
@@ -97,7 +113,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     machine = with_measured_compile(parts, machine, steps, before)
     if resumed is None:
         folder = mesh.from_first(
-            lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"
+            lambda: make(parts, telling(overrides), prepared, data.manifest, hold, again=again),
+            "the run folder to be made",
         )
     else:
         folder = resumed.folder
