@@ -23,12 +23,18 @@ FP8 := --variant compiled --variant compiled_fp8 --variant litespark --variant "
 # whole sequences, as the Hugging Face baselines take them
 WHOLE := data.document_mask=false
 BENCH := $(PYTHON) -m litespark.cli bench
+# of bench-gpus: the devices of this machine, and how they are used
+GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
+STRATEGIES ?= ddp fsdp hsdp
+# a step of two micro-batches on up to eight
+SCALE := experiment=llama3b_litespark data=synthetic budget.tokens=null budget.steps=60 callbacks.checkpoint_every=null \
+	callbacks.sample_prompt=null trainer.validate_every=null trainer.global_batch_size=64
 # of bench and bench-gpu: anything writes the records into results/, which is committed, and nothing into logs/bench
 PUBLISH ?=
 PUBLISHED := $(if $(PUBLISH),--publish)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train lint test test-slow test-gpu lifecycle bench bench-gpu notebooks clean
+.PHONY: help setup train lint test test-slow test-gpu lifecycle bench bench-gpu bench-gpus notebooks clean
 .PHONY: bench-gpu-ops bench-gpu-loop bench-gpu-step bench-gpu-fp8 bench-gpu-parity bench-gpu-ablation bench-gpu-profile
 
 help:  ## this list
@@ -104,6 +110,11 @@ bench-gpu-profile:
 	$(BENCH) profile $(R3) $(WHOLE) --variant litespark $(PUBLISHED) $(ARGS)
 	$(BENCH) profile $(R3) $(WHOLE) --variant "litespark_fp8:precision=fp8" $(PUBLISHED) $(ARGS)
 	$(BENCH) profile $(R3) $(WHOLE) --variant compiled $(PUBLISHED) $(ARGS)
+
+bench-gpus: $(READY)  ## on all GPUs of a machine, steps under each of STRATEGIES, and one table; GPUS=2 on that many
+	$(foreach strategy,$(STRATEGIES),$(PYTHON) -m torch.distributed.run --nproc-per-node=$(GPUS) train.py $(SCALE) \
+		strategy=$(strategy) name=scale-$(strategy) $(ARGS) &&) \
+	$(PYTHON) -m litespark.cli report $(foreach strategy,$(STRATEGIES),logs/runs/scale-$(strategy))
 
 notebooks: $(READY)  ## write notebooks/*.ipynb from their paired sources
 	$(PYTHON) -m jupytext --to ipynb notebooks/*.py

@@ -35,11 +35,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "metrics",
         "parent",
     },
-    "planning": {"models", "ops", "training.optim", "metrics"},
+    "planning": {"models", "ops", "training.optim", "training.parallel.config", "metrics"},
     "reports": {
         "config.groups",
         "models.huggingface.table",
         "metrics",
+        "planning.ranks",
         *RECORD,
         "data.contents",
         "data.dropped",

@@ -48,7 +48,7 @@ def check(by_rank, case, *, precision="fp32", recompute="none", **settings):
             calls[collective, tuple(ranks)] += 1
         expected, expected_calls = Counter(), Counter()
         for one in exchanges:
-            key = one.collective, group_of(roles, one.over, rank)
+            key = one.collective, tuple(group_of(roles, one.over, rank))
             expected[key] += one.payload
             expected_calls[key] += one.calls or 1  # small models are one bucket of DDP
         assert payloads == expected

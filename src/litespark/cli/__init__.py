@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from litespark.cli import documents, finished_runs, ops, preparing, training
+from litespark.cli import documents, finished_runs, ops, planning, preparing, training
 from litespark.cli.bench import BENCHES
 from litespark.terminal import decide_streams, flush
 
@@ -27,7 +27,7 @@ _PLAIN: dict[str, Any] = {
 app = typer.Typer(add_completion=False, help="Train language models with few joules per token.", **_PLAIN)
 for _command in (
     training.train, preparing.prepare, ops.verify, finished_runs.report, documents.results, finished_runs.export,
-    finished_runs.generate, training.verify_resume, ops.kernels, documents.settings,
+    finished_runs.generate, training.verify_resume, planning.plan, ops.kernels, documents.settings,
 ):  # fmt: skip
     app.command()(_command)
 _benches = typer.Typer(help="Measure; with --publish the record goes into results/.", **_PLAIN)

@@ -5,11 +5,11 @@ A collective over n ranks works on a payload: the whole of what is gathered or r
 (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69(2), 2009). A ring
 in the order of ranks leaves each node once, so ranks of a node share what crosses, over all the network cards it has.
 
-What is exchanged: of parameters and gradients see Rajbhandari et al., "ZeRO", arXiv:1910.02054, section 7, in the units
-in which FSDP2 gathers and reduces (`ModelSpec.units`, and the rest of the model as one more).
+What is exchanged: of parameters and gradients see Rajbhandari et al., "ZeRO", arXiv:1910.02054, section 7, in the
+units in which FSDP2 gathers and reduces (`ModelSpec.units`, and the rest of the model as one more); between ranks that
+compute a matrix in parts see Korthikanti et al., arXiv:2205.05198, section 4.2.2.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -98,6 +98,14 @@ def units_of(spec: ModelSpec) -> list[Unit]:
     return units
 
 
+def in_parts(units: Sequence[Unit], tensor: int) -> list[Unit]:
+    """The units of a rank that computes each matrix in one of `tensor` parts; vectors stay whole."""
+    return [
+        [torch.Size([-(-shape[0] // tensor), *shape[1:]]) if len(shape) > 1 else shape for shape in unit]
+        for unit in units
+    ]
+
+
 def padded(unit: Unit, shards: int) -> int:
     """Values of a unit with each parameter's rows filled up to a multiple of `shards`, as FSDP2 sends them."""
     return sum(-(-shape[0] // shards) * shards * shape[1:].numel() for shape in unit)
@@ -127,6 +135,29 @@ def data_exchanges(units: Sequence[Unit], roles: Roles, sharing: Sharing) -> lis
     return exchanges
 
 
+def tensor_exchanges(
+    roles: Roles, *, tokens: int, hidden_size: int, num_layers: int, value_bytes: int, micro_batches: int, again: bool
+) -> list[Exchange]:
+    """What the ranks that compute a matrix in parts exchange in a step: activations of all `tokens` of a micro-batch.
+
+    Between matrices each rank has a part of the sequence. Of each half of a layer (attention, MLP) the normalised
+    stream is gathered and its output reduce-scattered, and backward the same for their gradients; the embedding
+    reduces, the head gathers, and backward the other way round. `again`: layers make their forward pass again in the
+    backward pass, up to the last product. The loss on a vocabulary in parts needs three numbers of each token.
+    """
+    if roles.tensor == 1:
+        return []
+    stream, group = tokens * hidden_size * value_bytes, roles.tensor
+    gathers = micro_batches * (num_layers * (4 + 2 * again) + 2)
+    reductions = micro_batches * (num_layers * (4 + again) + 2)
+    of_loss = 3 * micro_batches
+    return [
+        Exchange("all_gather", "tensor", "activations", gathers * stream, group, gathers),
+        Exchange("reduce_scatter", "tensor", "activations", reductions * stream, group, reductions),
+        Exchange("all_reduce", "tensor", "loss", of_loss * tokens * 4, group, of_loss),
+    ]
+
+
 def number_exchanges(units: Sequence[Unit], roles: Roles, observed: int = 0) -> list[Exchange]:
     """The few numbers on which all ranks agree in a step, which cost their latency alone.
 
@@ -147,15 +178,14 @@ def number_exchanges(units: Sequence[Unit], roles: Roles, observed: int = 0) -> 
     return exchanges
 
 
-def group_of(roles: Roles, over: Dimension, rank: int = 0) -> tuple[int, ...]:
+def group_of(roles: Roles, over: Dimension, rank: int = 0) -> range:
     """The ranks with which `rank` exchanges over a dimension, numbered as `Roles` has them, the last one fastest."""
     if over == "world":
-        return tuple(range(roles.data * roles.tensor))
-    sizes = roles._asdict()
-    faster = roles._fields[roles._fields.index(over) + 1 :]
-    stride = math.prod(sizes[name] for name in faster)
-    first = rank - rank // stride % sizes[over] * stride
-    return tuple(first + place * stride for place in range(sizes[over]))
+        return range(roles.data * roles.tensor)
+    stride = {"replicate": roles.shard * roles.tensor, "shard": roles.tensor, "tensor": 1}[over]
+    size = roles._asdict()[over]
+    first = rank - rank // stride % size * stride
+    return range(first, first + size * stride, stride)
 
 
 def crossing_share(roles: Roles, over: Dimension, ranks_per_node: int) -> float:
