@@ -4,6 +4,7 @@ What is on the host goes over gloo: nothing waits for a device, and data may tak
 group of their device, in the order of its work, and the host does not wait.
 """
 
+import copy
 import logging
 import os
 import pickle
@@ -60,9 +61,18 @@ class Mesh:
         self.is_first = self.rank == 0
         self.roles = roles or Roles(replicate=self.world_size)
         self.data_rank = self.rank // self.roles.tensor
+        self._join()
+
+    def _join(self) -> None:
         several = self.world_size > 1
         self._group: Any = dist.new_group(backend="gloo") if several else None
         self._patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if several else None
+
+    def apart(self) -> "Mesh":
+        """The same ranks, to agree in another thread at the same time."""
+        mesh = copy.copy(self)
+        mesh._join()
+        return mesh
 
     def sum(self, values: Sequence[int]) -> list[int]:
         """The sums over all ranks of `values`, integers below 2^63."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 
 import lightning.pytorch as pl
 import pytest
@@ -11,7 +12,8 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.training.budget import TokenBudget
 from litespark.training.checkpoint import folder as checkpoint_folder
-from litespark.training.checkpoint.folder import find
+from litespark.training.checkpoint import state
+from litespark.training.checkpoint.folder import CheckpointError, find
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.checkpoints import state_in
@@ -33,6 +35,7 @@ def saving_run(
     sizes=None,
     best=None,
     best_is="lowest",
+    in_background=False,
     **settings,
 ):
     folder.mkdir(exist_ok=True)
@@ -40,7 +43,7 @@ def saving_run(
     about = {"run": "mine", "model": {"hidden_size": 8}}
     saver = Checkpointer(
         folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, best=best, best_is=best_is, about=about,
-        phases=phases,
+        phases=phases, in_background=in_background,
     )  # fmt: skip
     module = training_module(
         steps=steps, sequences=sequences, task=task, optimizer=OPTIMIZERS[optimizer], **(sizes or {})
@@ -81,6 +84,48 @@ def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, optimizer)
         assert counted == [6 * 4 * LENGTH, 6, 1]
     (ours,), (theirs,) = ours["optimizer_states"], theirs["optimizer_states"]
     torch.testing.assert_close(ours["state"], theirs["state"], rtol=0, atol=0)
+
+
+def test_checkpoints_in_the_background_hold_their_step_while_training_goes_on(tmp_path, monkeypatch):
+    going_on, seen, write = threading.Event(), [], state.write_tensors
+
+    def waits(path, tensors):
+        assert going_on.wait(60)
+        return write(path, tensors)
+
+    def reached(micro_batch):
+        if micro_batch == 2 * 3:  # the fourth step: the checkpoint of the second is being written
+            seen.extend(path.name for path in (tmp_path / "back" / "checkpoints").iterdir())
+            going_on.set()
+        return False
+
+    whole = saving_run(tmp_path / "whole", every=2)
+    whole.trainer.fit(whole.module, batches(2))
+    monkeypatch.setattr(state, "write_tensors", waits)
+    back = saving_run(tmp_path / "back", every=2, in_background=True, task=Planted(reached))
+    back.trainer.fit(back.module, batches(2))
+    assert seen == [".unfinished-00000002"]
+    for step in (2, 4, 6):
+        ours, theirs = (state_in(tmp_path / of / "checkpoints" / f"step-{step:08d}") for of in ("back", "whole"))
+        for part in ("state_dict", "optimizer_states"):
+            torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
+        assert ours["litespark"]["steps_taken"] == step
+
+
+def test_an_error_in_the_background_ends_the_run_and_what_was_sealed_stays(tmp_path, monkeypatch):
+    write = state.write_tensors
+
+    def fails(path, tensors):
+        if "00000004" in path.parent.name:
+            raise OSError(28, "No space left on device")
+        return write(path, tensors)
+
+    monkeypatch.setattr(state, "write_tensors", fails)
+    run = saving_run(tmp_path, every=2, in_background=True, steps=20)
+    with pytest.raises(CheckpointError, match=r"of step 4 could not be written .*No space left"):
+        run.trainer.fit(run.module, batches(2))
+    assert run.module.steps_taken < 20
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_the_best_by_a_metric_of_the_validation_is_kept_and_an_unknown_one_is_an_error(tmp_path):

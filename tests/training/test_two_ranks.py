@@ -117,6 +117,10 @@ def test_the_scales_of_fp8_are_the_same_on_both_ranks_and_never_spoilt(ranks, ca
         ("full disk", "no room for a checkpoint"),
         ("broken shard", "after step 2 weights or optimizer states are not finite (embedding.weight)"),
         ("broken shard", "saved ['step-00000001']"),
+        ("refused", "checkpoint of step 2 could not be written"),
+        ("refused", "saved ['step-00000001']"),
+        ("refused in the background", "checkpoint of step 2 could not be written"),
+        ("refused in the background", "saved ['step-00000001']"),
         ("signalled", "stopped after step 2 and saved; saved ['step-00000002']"),
     ],
 )

@@ -21,6 +21,8 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import Interrupted, StopOnSignal
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.checkpoint import state
+from litespark.training.checkpoint.files import write_tensors
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.parallel.config import StrategyConfig
@@ -124,13 +126,16 @@ def ended(
     every: int | None = 1,
     accumulate: int = 1,
     broken: bool = False,
+    in_background: bool = False,
     **settings: Any,
 ) -> str:
     """The message with which a run ends, and the checkpoints that it leaves."""
     folder.mkdir(parents=True, exist_ok=True)
     strategy, phases = StrategyConfig(name), Phases()  # type: ignore[arg-type]
     module = training_module(steps=STEPS, sequences=4 * accumulate, strategy=strategy, **settings)
-    saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
+    saver = Checkpointer(
+        folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases, in_background=in_background
+    )
     callbacks = [*([Breaks()] if broken else []), saver, StopOnSignal(saver)]
     run = small_run(
         folder, module, accumulate=accumulate, strategy=strategy, devices=2, phases=phases, callbacks=callbacks
@@ -140,6 +145,12 @@ def ended(
     except (NonFiniteError, checkpoint_folder.CheckpointError, Interrupted) as error:
         return f"{error}; saved {[path.name for path in checkpoint_folder.finished(folder / 'checkpoints')]}"
     return "no error"
+
+
+def fails_on_rank_1(path: Path, tensors: Any) -> Any:
+    if dist.get_rank() == 1 and path.parent.name.endswith("2"):
+        raise OSError(28, "No space left on device")
+    return write_tensors(path, tensors)
 
 
 def report(folder: Path) -> None:
@@ -154,6 +165,11 @@ def report(folder: Path) -> None:
     bad = Planted(lambda _: dist.get_rank() == 1)
     results["always bad"] = ended(folder / "bad", every=None, task=bad, optimizer=AdamWConfig(nonfinite_limit=2))
     results["broken shard"] = ended(folder / "shard", "fsdp", broken=True)
+    for in_background in (False, True):
+        state.write_tensors = fails_on_rank_1  # type: ignore[assignment]
+        name = "refused in the background" if in_background else "refused"
+        results[name] = ended(folder / name, "fsdp", in_background=in_background)
+    state.write_tensors = write_tensors
     results["signalled"] = ended(folder / "signalled", every=None, accumulate=2, task=Planted(signalled))
     checkpoint_folder.shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment]
     results["full disk"] = ended(folder / "full disk")

@@ -14,6 +14,7 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.device import device_of
 from litespark.training.checkpoint import state
+from litespark.training.checkpoint.background import Background
 from litespark.training.checkpoint.keep import VALIDATION, Keep
 from litespark.training.module import TrainingModule
 
@@ -34,8 +35,10 @@ class Checkpointer(StepCallback):
     about: Mapping[str, Any]  # what the seal says of the run
     phases: Phases
     at_end: bool = True
+    in_background: bool = False  # training goes on while all but the last are written
     own: Sequence[Callback] = ()  # of the user's own; a state of theirs that could not be read back is left out
     saved_step: int | None = field(default=None, init=False)
+    _background: Background | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -44,19 +47,37 @@ class Checkpointer(StepCallback):
         self.saved_step = module.steps_taken
 
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        due = self.every_steps is not None and module.steps_taken % self.every_steps == 0
-        if due or (self.at_end and module.finished):
+        if self._background is not None:
+            self._background.poll()
+        if self.at_end and module.finished:
             self.save(trainer, module)
+        elif self.every_steps is not None and module.steps_taken % self.every_steps == 0:
+            self._save(trainer, module, in_background=self.in_background)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         if self.at_end:  # a callback of the user's own may have ended the training early
             self.save(trainer, pl_module)
+        self._wait()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: TrainingModule, exception: BaseException) -> None:  # type: ignore[override]
+        if self._background is not None:
+            self._background.end()
 
     def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """Save now, unless this step is saved already. A collective; call it between steps only."""
+        """Save now, unless this step is saved already; it is when this returns. A collective, between steps only."""
+        self._save(trainer, module, in_background=False)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._background is not None:
+            with self.phases.during("checkpoint"):
+                self._background.wait()
+
+    def _save(self, trainer: pl.Trainer, module: TrainingModule, *, in_background: bool) -> None:
         step = module.steps_taken
         if step == self.saved_step:
             return
+        self._wait()
         device_of(module.device).synchronise()  # what is still computing belongs to the phase before
         keep = Keep(self.keep, self.keep_every, self.best, highest=self.best_is == "highest")
         with self.phases.during("checkpoint"):
@@ -73,7 +94,11 @@ class Checkpointer(StepCallback):
                     logger.save()
 
             module.mesh.from_first(ready, "the logs to be written")
-            state.write(module.mesh, self.folder, step, content, about, keep)
+            if in_background:
+                self._background = self._background or Background(module.mesh)
+                self._background.start(state.prepare(module.mesh, self.folder, step, content, about, keep))
+            else:
+                state.write(module.mesh, self.folder, step, content, about, keep)
         self.saved_step = step
 
     def _measured(self, module: TrainingModule) -> dict[str, float]:

@@ -95,6 +95,9 @@ class CallbacksConfig:
     """Steps between checkpoints; null saves only at the end."""
     checkpoint_at_end: Switch = True
     """Save after the last step; a run without any checkpoint cannot be continued or exported."""
+    checkpoint_in_background: Switch = False
+    """Train on while a checkpoint is written, from a copy of what each process writes in host memory; the last one, and
+    that of a stop, are waited for. An error of a write ends the run at the step after it."""
     checkpoint_keep: Count = 2
     """How many of the newest checkpoints to keep."""
     checkpoint_keep_every: Count | None = None

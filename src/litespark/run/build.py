@@ -237,6 +237,7 @@ def _checkpointer(
         folder / CHECKPOINTS,
         every_steps=parts.callbacks.checkpoint_every,
         at_end=parts.callbacks.checkpoint_at_end,
+        in_background=parts.callbacks.checkpoint_in_background,
         keep=parts.callbacks.checkpoint_keep,
         keep_every=parts.callbacks.checkpoint_keep_every,
         best=parts.callbacks.checkpoint_best,
