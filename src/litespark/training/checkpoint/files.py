@@ -6,6 +6,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -64,10 +65,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     sha256 = hashlib.sha256()
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
         for part in itertools.chain((struct.pack("<Q", len(head)), head), (_bytes(tensors[name]) for name in names)):
-            sha256.update(part)
+            hashed = beside.submit(sha256.update, part)
             file.write(part)
+            hashed.result()
         file.flush()
         os.fsync(file.fileno())
     return Written(8 + len(head) + end, sha256.hexdigest())
