@@ -10,9 +10,12 @@ import torch
 import yaml
 
 from litespark.cli import main
+from litespark.ops.backend import OpsConfig, resolve
 from litespark.run.folder import SEAL
 from litespark.run.load import load_trained
+from litespark.run.model_folder import ModelFolder
 from litespark.training.checkpoint.folder import CheckpointError
+from litespark.training.checkpoint.pieces import StoredTensor
 from tests.checkpoints import FILE, reseal, state_in
 from tests.cli.tiny_run import tiny
 
@@ -36,6 +39,18 @@ def test_the_newest_checkpoint_is_loaded_with_its_weights_and_tokenizer(run):
     earlier = load_trained(run / "checkpoints" / "step-00000002")
     assert earlier.checkpoint.step == 2
     assert not torch.equal(earlier.model.head_weight, model.head_weight)
+
+
+def test_a_run_that_starts_from_another_reads_its_weights_where_they_lie(run, monkeypatch):
+    expected = load_trained(run).model.state_dict()
+    found = ModelFolder.find(run)
+    monkeypatch.setattr(ModelFolder, "read", None)
+    monkeypatch.setattr(
+        StoredTensor, "whole", lambda stored: torch.empty(stored.shape) if "rest" in stored.name else 1 / 0
+    )
+    model = found.spec.build(resolve(OpsConfig()), "none")
+    found.fill(model)
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
 
 def test_generation_is_the_same_from_a_run_and_from_its_export(run, tmp_path, capsys):

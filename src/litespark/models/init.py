@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import cast
 
@@ -55,14 +55,19 @@ def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
     return values
 
 
-def copy_weights(source: nn.Module, model: nn.Module, *, head: bool = True) -> None:
-    """Give `model` the weights of `source`, whole on every rank and of the same sizes, in place; each rank takes its
-    shard, dtype and device. An adapter of `model` stays as it is, and so does, without `head`, its `head_weight`."""
+def fill_weights(model: nn.Module, give: Callable[[str, Tensor], None], *, head: bool = True) -> None:
+    """Call `give` with the name and each parameter of `model`, to fill what this rank holds of it; not for those of an
+    adapter, nor, without `head`, for the `head_weight`."""
     kept = None if head else cast("Tensor", model.head_weight)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter is not kept and (of_base := base_name(name)) is not None:
-                assign(parameter, source.get_parameter(of_base).detach())
+                give(of_base, parameter)
+
+
+def copy_weights(source: nn.Module, model: nn.Module, *, head: bool = True) -> None:
+    """Fill `model` with the weights of `source`, whole on every rank; each rank takes its shard, dtype and device."""
+    fill_weights(model, lambda name, parameter: assign(parameter, source.get_parameter(name).detach()), head=head)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -134,16 +134,25 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
         model = load_adapted(checkpoint)[0]
         lora.merge(model)
         return model
+    weights = stored_weights(checkpoint)
+    with torch.device("meta"):
+        model = model_config(checkpoint).build(resolve(OpsConfig()), "none")
+    model.to_empty(device="cpu")
+    for name, weight in model.state_dict().items():
+        weights[name].read_into(weight)
+    return model
+
+
+def stored_weights(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
+    """The weights of a checkpoint by their names in its model, which they fit; nothing of them is read yet."""
     config = model_config(checkpoint)
     with torch.device("meta"):
-        model = config.build(resolve(OpsConfig()), "none")
-    model.to_empty(device="cpu")
+        expected = config.build(resolve(OpsConfig()), "none").state_dict()
     weights: dict[str, StoredTensor] = {
         name.removeprefix(_PREFIX): value
         for name, value in read_state(checkpoint)[WEIGHTS].items()  # beside them lie those of a task's metrics
         if name.startswith(_PREFIX)
     }
-    expected = model.state_dict()
     for name in sorted(weights.keys() | expected.keys()):
         there, wanted = (tuple(side[name].shape) if name in side else None for side in (weights, expected))
         if there != wanted:
@@ -151,6 +160,4 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
                 f"{checkpoint.folder}: {name} is {there or 'absent'}, expected {wanted or 'no such weight'} for "
                 f"{config.name} as its seal describes it; this checkpoint is of another kind or version"
             )
-    for name, weight in expected.items():
-        weights[name].read_into(weight)
-    return model
+    return weights

@@ -20,7 +20,7 @@ from litespark.config.settings import together
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import tokenizer_file
 from litespark.models.huggingface.spec import HuggingFaceConfig
-from litespark.models.init import copy_weights
+from litespark.models.init import copy_weights, fill_weights
 from litespark.models.safetensors_folder import SafetensorsReader
 from litespark.models.spec import HasHuggingFace, ModelSpec
 from litespark.ops.backend import Ops, OpsConfig, resolve
@@ -89,10 +89,18 @@ class ModelFolder:
         return hash_of_folder(self.place) if self.checkpoint is None else self.checkpoint.sha256
 
     def fill(self, model: nn.Module) -> None:
-        """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none."""
+        """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none.
+
+        Of a checkpoint without an adapter a rank reads what it holds of a sharded model, and nothing else.
+        """
+        own = getattr(getattr(model, "config", None), "num_labels", None)
+        if self.checkpoint is not None and "adapter" not in self.checkpoint.about:
+            stored = load.stored_weights(self.checkpoint)
+            head = getattr(self.spec, "num_labels", None) == own
+            fill_weights(model, lambda name, parameter: stored[name].read_into(parameter), head=head)
+            return
         source: Any = self.read(resolve(OpsConfig()))
-        labels = [getattr(getattr(of, "config", None), "num_labels", None) for of in (source, model)]
-        copy_weights(source, model, head=labels[0] == labels[1])
+        copy_weights(source, model, head=getattr(getattr(source, "config", None), "num_labels", None) == own)
 
     def read(self, ops: Ops) -> nn.Module:
         """The model with its weights, in fp32 on the CPU; one of a run has the references."""
