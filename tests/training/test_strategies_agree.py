@@ -5,19 +5,22 @@ from functools import cache
 import pytest
 import torch
 
-from tests.training.strategy_grid import STEPS, report, trained
+from tests.training.strategy_grid import report, trained
 from tests.warm_processes import run_ranks
 
 TWO = {
-    "ddp": {"name": "ddp"},
-    "fsdp": {"name": "fsdp"},
     "fsdp whole": {"name": "fsdp", "accumulate": "whole", "reshard_after_forward": False},
     "hsdp of copies": {"name": "hsdp", "shard": 1},
+    "tp": {"name": "tp"},
 }
 FOUR = {
     "ddp": {"name": "ddp"},
     "fsdp": {"name": "fsdp", "prefetch": 2},
     "hsdp": {"name": "hsdp", "shard": 2},
+    "tp": {"name": "tp"},
+    "fsdp_tp": {"name": "fsdp_tp", "tensor": 2},
+    "fsdp_tp of copies": {"name": "fsdp_tp", "tensor": 2, "shard": 1, "accumulate": "whole"},
+    "fsdp_tp muon": {"name": "fsdp_tp", "tensor": 2},
     "hsdp muon": {"name": "hsdp", "shard": 2},
     "hsdp whole": {"name": "hsdp", "shard": 2, "accumulate": "whole"},
 }
@@ -26,29 +29,30 @@ FOUR = {
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    return cache(lambda optimizer: trained(folder / optimizer, {"name": "single"}, optimizer))
+    return cache(
+        lambda optimizer, steps: trained(folder / f"{optimizer} {steps}", {"name": "single"}, optimizer, steps)
+    )
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return ranks_of(tmp_path_factory.mktemp("two"), 2, TWO)
+    return ranks_of(tmp_path_factory.mktemp("two"), 2, TWO, 6)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    return ranks_of(tmp_path_factory.mktemp("four"), 4, FOUR)
+    return ranks_of(tmp_path_factory.mktemp("four"), 4, FOUR, 20)
 
 
-def ranks_of(folder, count, cases):
-    run_ranks(count, report, folder, cases)
+def ranks_of(folder, count, cases, steps):
+    run_ranks(count, report, folder, cases, steps, timeout=900)
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(count)]
 
 
 def check_equal(case, found, alone):
     # each direction of Muon is rounded to bf16, which turns the last bit of a sum over ranks into one of bf16
     optimizer, tolerance = ("muon", 3e-3) if case.endswith("muon") else ("adamw", 1e-5)
-    expected = alone(optimizer)
-    assert len(found["steps"]) == STEPS
+    expected = alone(optimizer, len(found["steps"]))
     for mine, theirs in zip(found["steps"], expected["steps"], strict=True):
         assert mine[:2] == pytest.approx(theirs[:2], rel=tolerance)
         assert mine[2] == theirs[2]

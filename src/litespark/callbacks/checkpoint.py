@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.device import device_of
+from litespark.models.parallel_layers import parts_of
 from litespark.training.checkpoint import state
 from litespark.training.checkpoint.background import Background
 from litespark.training.checkpoint.keep import VALIDATION, Keep
@@ -94,11 +95,12 @@ class Checkpointer(StepCallback):
                     logger.save()
 
             module.mesh.from_first(ready, "the logs to be written")
+            parts = parts_of(module)
             if in_background:
                 self._background = self._background or Background(module.mesh)
-                self._background.start(state.prepare(module.mesh, self.folder, step, content, about, keep))
+                self._background.start(state.prepare(module.mesh, self.folder, step, content, about, keep, parts))
             else:
-                state.write(module.mesh, self.folder, step, content, about, keep)
+                state.write(module.mesh, self.folder, step, content, about, keep, parts)
         self.saved_step = step
 
     def _measured(self, module: TrainingModule) -> dict[str, float]:

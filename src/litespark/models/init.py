@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from litespark.models.adapters.initial import base_name, draw
+from litespark.models.parallel_layers import Part, parts_of
 from litespark.models.spec import ModelSpec
 
 
@@ -30,6 +31,7 @@ def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Pa
     on the CPU, not written where it is another's turn. As many are drawn ahead as there are threads."""
     threads = torch.get_num_threads()
     waiting: deque[tuple[nn.Parameter, int | None, Future[Tensor]]] = deque()
+    parts = parts_of(model)
     with ThreadPoolExecutor(threads) as pool:
         for index, (name, parameter) in enumerate(model.named_parameters()):
             turn = None
@@ -37,7 +39,7 @@ def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Pa
                 mesh = parameter.device_mesh
                 turn = index % min(mesh.shape)
             if turn is None or mesh.get_local_rank(0) == turn:
-                values = pool.submit(_values, spec, seed, name, parameter.shape)
+                values = pool.submit(_values, spec, seed, name, parameter.shape, parts.get(name))
             else:
                 values = pool.submit(torch.empty, parameter.shape, dtype=torch.float32, device="cpu")
             waiting.append((parameter, turn, values))
@@ -48,26 +50,36 @@ def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Pa
             yield first, its_turn, values.result()
 
 
-def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
+def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size, part: Part | None) -> Tensor:
+    if part is not None:
+        whole = _values(spec, seed, part.whole, torch.Size((part.of_rows, *shape[1:])), None)
+        return whole[part.first : part.first + part.rows]
     values = torch.empty(shape, dtype=torch.float32, device="cpu")
     # PyTorch draws with one thread, without Python's lock; a base has the same values with and without an adapter
     draw(spec, name, values, _generator(seed, base_name(name) or name))
     return values
 
 
-def fill_weights(model: nn.Module, give: Callable[[str, Tensor], None], *, head: bool = True) -> None:
-    """Call `give` with the name and each parameter of `model`, to fill what this rank holds of it; not for those of an
-    adapter, nor, without `head`, for the `head_weight`."""
-    kept = None if head else cast("Tensor", model.head_weight)
+def fill_weights(model: nn.Module, give: Callable[[str, Tensor, Part | None], None], *, head: bool = True) -> None:
+    """Call `give` with the name of each parameter of `model`, and the parameter, to fill what this rank holds of it:
+    for a part of a weight with the name of that, and which part it is. Not for parameters of an adapter, nor, without
+    `head`, for the `head_weight`."""
+    kept, parts = None if head else cast("Tensor", model.head_weight), parts_of(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter is not kept and (of_base := base_name(name)) is not None:
-                give(of_base, parameter)
+                part = parts.get(name)
+                give(of_base if part is None else part.whole, parameter, part)
 
 
 def copy_weights(source: nn.Module, model: nn.Module, *, head: bool = True) -> None:
     """Fill `model` with the weights of `source`, whole on every rank; each rank takes its shard, dtype and device."""
-    fill_weights(model, lambda name, parameter: assign(parameter, source.get_parameter(name).detach()), head=head)
+
+    def give(name: str, parameter: Tensor, part: Part | None) -> None:
+        whole = source.get_parameter(name).detach()
+        assign(parameter, whole if part is None else whole[part.first : part.first + part.rows])
+
+    fill_weights(model, give, head=head)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.models.cache import Cache
 from litespark.ops.backend import Ops
@@ -129,6 +130,19 @@ class TakesFp8(ModelSpec, Protocol):
 
     def enable_fp8(self, model: nn.Module, config: Fp8Config, pieces: Pieces) -> object:
         """Let the layers of a built `model` multiply in fp8; its `fp8` is an `Fp8State` from then on."""
+        ...
+
+
+@runtime_checkable
+class TakesTensorParallel(ModelSpec, Protocol):
+    """A family whose matrices several ranks can compute in parts, see `models.parallel_layers`."""
+
+    def why_not_parallel(self, size: int, shards: int = 1) -> str | None:
+        """What of its sizes stands against `size` ranks, each with one of `shards` of its part; None: nothing."""
+        ...
+
+    def parallelise(self, model: nn.Module, mesh: DeviceMesh) -> None:
+        """Cut a built `model` over the ranks of a mesh of one dimension, in place."""
         ...
 
 

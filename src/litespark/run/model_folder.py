@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic_core import to_jsonable_python
-from torch import nn
+from torch import Tensor, nn
 
 from litespark.atomic import content_hash
 from litespark.config.groups import KIND, MODEL_FOLDER, classes_of
@@ -21,6 +21,7 @@ from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import tokenizer_file
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.init import copy_weights, fill_weights
+from litespark.models.parallel_layers import Part
 from litespark.models.safetensors_folder import SafetensorsReader
 from litespark.models.spec import HasHuggingFace, ModelSpec
 from litespark.ops.backend import Ops, OpsConfig, resolve
@@ -97,7 +98,11 @@ class ModelFolder:
         if self.checkpoint is not None and "adapter" not in self.checkpoint.about:
             stored = load.stored_weights(self.checkpoint)
             head = getattr(self.spec, "num_labels", None) == own
-            fill_weights(model, lambda name, parameter: stored[name].read_into(parameter), head=head)
+
+            def give(name: str, parameter: Tensor, part: Part | None) -> None:
+                (stored[name] if part is None else stored[name].rows(part)).read_into(parameter)
+
+            fill_weights(model, give, head=head)
             return
         source: Any = self.read(resolve(OpsConfig()))
         copy_weights(source, model, head=getattr(getattr(source, "config", None), "num_labels", None) == own)

@@ -34,6 +34,7 @@ from litespark.run.model_folder import check_tokenizer
 from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.run.record_ops import ChoiceRecord
 from litespark.run.reward_models import parameters_of
+from litespark.run.tensor_parallel import why_not_tensor
 from litespark.tasks.task import NeedsTools, TakesFormats
 from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.parallel.precision import Precision, activation_dtype, residual_dtype
@@ -68,10 +69,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, roles.data)
     except ValueError as error:
         problems.append(str(error))
-    if roles.tensor > 1:
-        problems.append(
-            f"strategy={parts.strategy.name}: got no model that computes matrices in parts; set strategy=fsdp"
-        )
+    problems += why_not_tensor(parts, roles)
     if parts.strategy.name == "ddp" and (reason_against := why_no_ddp(device)) is not None:
         problems.append(reason_against)
     if (too_long := why_not_length(parts)) is not None:

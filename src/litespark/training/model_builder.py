@@ -11,7 +11,7 @@ from litespark.models.adapters import lora
 from litespark.models.adapters.config import LoraAdapter
 from litespark.models.compilation import CompileMode, compile_model
 from litespark.models.init import initialise
-from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8
+from litespark.models.spec import HasResidual, ModelSpec, Recompute, TakesFp8, TakesTensorParallel
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.linear.kept import accumulate_in_place, hold_frozen
@@ -47,6 +47,9 @@ class ModelBuilder:
         blocks = self.spec.units(model)
         if self.strategy.shards:
             assert mesh is not None
+            if mesh["tensor"].size() > 1:
+                assert isinstance(self.spec, TakesTensorParallel)
+                self.spec.parallelise(model, mesh["tensor"])
             shard_model(model, blocks, mesh, self.strategy, self.precision)
         model.to_empty(device=device)
         initialise(model, self.spec, self.seed)

@@ -16,13 +16,17 @@ from tests.training.strategy_grid import OPTIMIZERS
 STEPS, SAVED, SEQUENCES = 4, 2, 8
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {"single": {"name": "single"}},
-    2: {"ddp on 2": {"name": "ddp"}, "fsdp on 2": {"name": "fsdp"}},
-    4: {"fsdp on 4": {"name": "fsdp"}, "hsdp on 4": {"name": "hsdp", "shard": 2}},
+    2: {"ddp on 2": {"name": "ddp"}, "fsdp on 2": {"name": "fsdp"}, "tp on 2": {"name": "tp"}},
+    4: {
+        "fsdp on 4": {"name": "fsdp"},
+        "hsdp on 4": {"name": "hsdp", "shard": 2},
+        "fsdp_tp on 4": {"name": "fsdp_tp", "tensor": 2},
+    },
 }
-# nine rows and thirteen over two and four ranks: shards of unlike sizes, and empty ones for five
+# ten rows over two and four ranks: shards of unlike sizes
 SIZES: dict[str, Any] = {
-    "hidden_size": 12, "num_layers": 2, "num_heads": 3, "num_kv_heads": 1, "intermediate_size": 13, "vocab_size": 29,
-    "tie_embeddings": True,
+    "hidden_size": 10, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 4, "intermediate_size": 16,
+    "vocab_size": 32, "tie_embeddings": True,
 }  # fmt: skip
 
 
@@ -45,8 +49,8 @@ def saved(folder: Path, settings: dict[str, Any], resume: Path | None = None) ->
     )
     saver = SavesAtOnce(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
     run = small_run(
-        folder, module, accumulate=SEQUENCES // (2 * ranks), strategy=strategy, devices=ranks, phases=phases,
-        callbacks=[saver], validate_every=STEPS,
+        folder, module, accumulate=SEQUENCES // (2 * module.mesh.roles.data), strategy=strategy, devices=ranks,
+        phases=phases, callbacks=[saver], validate_every=STEPS,
     )  # fmt: skip
     data = batches(2, module.mesh, vocab_size=SIZES["vocab_size"])
     run.trainer.fit(module, data, ckpt_path=resume, weights_only=None if resume is None else True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.config.settings import FIXED, Switch, settings
 from litespark.models.llama.fp8 import enable_fp8
@@ -136,9 +137,21 @@ class LlamaConfig:
             "down": (self.hidden_size, self.intermediate_size),
         }
 
+    def why_not_parallel(self, size: int, shards: int = 1) -> str | None:
+        """See `TakesTensorParallel`."""
+        from litespark.models.llama import parallel  # as all of these: of the model, which is made of this config
+
+        return parallel.why_not_parallel(self, size, shards)
+
+    def parallelise(self, model: Any, mesh: DeviceMesh) -> None:
+        """See `TakesTensorParallel`."""
+        from litespark.models.llama import parallel
+
+        parallel.parallelise(model, mesh)
+
     def linear_layers(self, model: Any) -> dict[str, str]:
         """See `TakesAdapters`."""
-        from litespark.models.llama.adapters import linear_layers  # of the model, which is made of this config
+        from litespark.models.llama.adapters import linear_layers
 
         return linear_layers(model)
 

@@ -5,7 +5,7 @@ ranks to agree, and copies of optimizer states by its names; cutting and finding
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from litespark.models.parallel_layers import Part
 from litespark.training.checkpoint.files import DTYPE_NAMES, DTYPES, CheckpointError, MappedFiles
 
 Extent = tuple[int, ...]
@@ -111,6 +112,26 @@ def divide(
     return index, keys
 
 
+def joined(index: Mapping[str, Stored], parts: Mapping[str, Part]) -> dict[str, Stored]:
+    """The index in which tensors that are rows of another are pieces of that; the first of those without rows."""
+    found = dict[str, Stored]()
+    for name, stored in index.items():
+        if (part := parts.get(name)) is None:
+            found[name] = stored
+        elif not stored.shape:
+            found.setdefault(part.whole, stored)
+        else:
+            shape = (part.of_rows, *stored.shape[1:])
+            before = found.get(part.whole, Stored(shape, stored.dtype, ()))
+            chunks = (*before.chunks, *(_moved(chunk, part.first) for chunk in stored.chunks))
+            found[part.whole] = Stored(shape, stored.dtype, tuple(sorted(chunks, key=lambda chunk: chunk.offsets)))
+    return found
+
+
+def _moved(chunk: Chunk, rows: int) -> Chunk:
+    return replace(chunk, offsets=(chunk.offsets[0] + rows, *chunk.offsets[1:]))
+
+
 def _slices(piece: Held) -> str:
     return ",".join(f"{begin}:{begin + size}" for begin, size in zip(piece.offsets, piece.sizes, strict=True))
 
@@ -130,6 +151,13 @@ class StoredTensor:
     @property
     def dtype(self) -> torch.dtype:
         return DTYPES[self.stored.dtype]
+
+    def rows(self, part: Part) -> "StoredTensor":
+        """Some of its rows; all of it where it has none."""
+        if not self.stored.shape:
+            return self
+        chunks = tuple(_moved(chunk, -part.first) for chunk in self.stored.chunks)
+        return replace(self, stored=replace(self.stored, shape=(part.rows, *self.stored.shape[1:]), chunks=chunks))
 
     def whole(self) -> Tensor:
         """All of it on the CPU; mapped from its file where it lies there in one piece, for which it takes no memory."""

@@ -5,7 +5,7 @@ parameter of the model, and `rest.…` for other tensors.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from litespark.mesh import Mesh
+from litespark.models.parallel_layers import Part
 from litespark.training.checkpoint import folder
 from litespark.training.checkpoint.files import (
     DTYPE_NAMES,
@@ -27,12 +28,13 @@ from litespark.training.checkpoint.files import (
 )
 from litespark.training.checkpoint.folder import Checkpoint
 from litespark.training.checkpoint.keep import Keep, prune
-from litespark.training.checkpoint.pieces import StoredTensor, divide, held, local_piece
+from litespark.training.checkpoint.pieces import StoredTensor, divide, held, joined, local_piece
 from litespark.training.checkpoint.plain import decode, encode
 
 log = logging.getLogger(__name__)
 
 WEIGHTS, OPTIMIZERS = "state_dict", "optimizer_states"
+MODEL = "model."
 _OPTIMIZER, _REST, _VALUES = "optimizer", "rest", "optimizer_values"
 
 
@@ -76,18 +78,33 @@ class Prepared:
             ) from error
 
 
-def write(mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: Keep) -> Path:
+def write(
+    mesh: Mesh,
+    root: Path,
+    step: int,
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+    keep: Keep,
+    parts: Mapping[str, Part] | None = None,
+) -> Path:
     """Write the checkpoint of `step` below `root`, and remove those not to `keep`; a collective. Returns its folder.
 
     `state` is Lightning's, with tensors plain or sharded (DTensor) and optimizer states by the names of parameters;
-    all else in it, as `about`, is that of rank 0. A CheckpointError on all ranks where a disk refuses; the earlier
+    all else in it, as `about`, is that of rank 0. Weights that are `parts` of others, and their states, are written as
+    pieces of these. A CheckpointError on all ranks where a disk refuses; the earlier
     checkpoints are kept.
     """
-    return prepare(mesh, root, step, state, about, keep).finish(mesh)
+    return prepare(mesh, root, step, state, about, keep, parts).finish(mesh)
 
 
 def prepare(
-    mesh: Mesh, root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: Keep
+    mesh: Mesh,
+    root: Path,
+    step: int,
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+    keep: Keep,
+    parts: Mapping[str, Part] | None = None,
 ) -> Prepared:
     """What each rank has to write, with an empty folder for it; as `write`, which does it."""
     tensors, rest = _parted(state)
@@ -109,7 +126,7 @@ def prepare(
     writers = [rank for rank, sees in enumerate(mesh.gather(unfinished.is_dir())) if sees]
     index, keys = divide(pieces, same, writers)
     mine = {key: local_piece(tensors[name])[0] for key, name in keys[mesh.rank].items()}
-    content = {"about": dict(about), "state": encoded, "tensors": index}
+    content = {"about": dict(about), "state": encoded, "tensors": joined(index, _with_states(tensors, parts or {}))}
     return Prepared(unfinished, step, content, mine, keep)
 
 
@@ -139,6 +156,17 @@ def foreign(value: Any) -> list[str]:
     tensors, refused = dict[str, Tensor](), list[str]()
     encode(value, "", tensors, refused)
     return refused + [str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPE_NAMES]
+
+
+def _with_states(tensors: Iterable[str], parts: Mapping[str, Part]) -> dict[str, Part]:
+    """`parts` with those of the optimizer states among `tensors`."""
+    found = dict(parts)
+    for name in tensors:
+        if name.startswith(f"{_OPTIMIZER}."):
+            _, key, parameter = name.split(".", 2)
+            if (part := parts.get(MODEL + parameter)) is not None:
+                found[name] = part._replace(whole=f"{_OPTIMIZER}.{key}.{part.whole.removeprefix(MODEL)}")
+    return found
 
 
 def _parted(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
