@@ -20,7 +20,7 @@ PLANS = re.compile(r"(^```\nlitespark plan ([^\n]*)\n```\n\n)((?:\|[^\n]*\n)*)",
 def planned(words: str) -> str:
     """The rows of a plan as Markdown."""
     given = COMMANDS["plan"].make_context("plan", shlex.split(words)).params
-    plans, about, flops = plan_ranks(given["overrides"], Layout(given["nodes"], given["gpus_per_node"]))
+    plans, about, flops = plan_ranks(given["overrides"], Layout(given["nodes"], given["gpus_per_node"]), print)
     lines = table(plans, about=about, flops=flops).markdown().splitlines()
     return "".join(f"{line}\n" for line in lines if line.startswith("|"))
 
@@ -45,6 +45,7 @@ def test_a_table_of_the_page_is_what_is_planned_now(words, rows):
             "trainer.global_batch_size: got 8 and 128 processes, expected a multiple of 128; set tr",
         ),
         ("strategy=hsdp strategy.shard=3", "strategy.shard: got 3, expected a number that divides the 8 processes"),
+        pytest.param("strategy=tp --gpus-per-node 3", "=4, which 3 ranks cannot share equally", marks=pytest.mark.slow),
         pytest.param("adapter=lora", "adapter: got one, expected adapter=none", marks=pytest.mark.slow),
     ],
 )

@@ -17,20 +17,29 @@ from tests.training.small_runs import batches, small_run, training_module
 
 ACCUMULATE = 3
 # of which rows do not divide by the ranks
-SIZES = {"num_layers": 2, "hidden_size": 10, "head_dim": 4, "intermediate_size": 15}
+SIZES = {
+    "num_layers": 2, "hidden_size": 9, "head_dim": 4, "num_heads": 4, "num_kv_heads": 4, "intermediate_size": 16,
+    "vocab_size": 32,
+}  # fmt: skip
+SEQUENCES = 2  # of a micro-batch
 # DDP finds its buckets in the first
 _COUNTED_STEP = 3
 CASES: dict[str, dict[str, Any]] = {
     "ddp": {"name": "ddp"},
     "fsdp": {"name": "fsdp", "precision": "bf16", "recompute": "full"},
     "fsdp whole": {"name": "fsdp", "accumulate": "whole"},
+    "tp": {"name": "tp", "precision": "bf16", "recompute": "full"},
 }
 # of four ranks
 MORE_CASES: dict[str, dict[str, Any]] = {
     "fsdp keeps": {"name": "fsdp", "reshard_after_forward": False},
     "hsdp": {"name": "hsdp", "shard": 2},
     "hsdp whole": {"name": "hsdp", "shard": 2, "accumulate": "whole", "precision": "bf16", "reduce_dtype": "bf16"},
-}
+    "fsdp_tp": {"name": "fsdp_tp", "tensor": 2},
+    "fsdp_tp of copies": {
+        "name": "fsdp_tp", "tensor": 2, "shard": 1, "accumulate": "whole", "precision": "bf16", "recompute": "full",
+    },
+}  # fmt: skip
 
 
 class Counts(pl.Callback):
@@ -54,8 +63,8 @@ def sent(folder: Path, *, precision: str = "fp32", recompute: str = "none", **se
     folder.mkdir(parents=True, exist_ok=True)
     strategy, world_size = StrategyConfig(**settings), dist.get_world_size()
     module = training_module(
-        steps=_COUNTED_STEP, sequences=world_size * ACCUMULATE * 2, strategy=strategy, precision=precision,
-        recompute=recompute, **SIZES,
+        steps=_COUNTED_STEP, sequences=strategy.roles(world_size).data * ACCUMULATE * SEQUENCES, strategy=strategy,
+        precision=precision, recompute=recompute, **SIZES,
     )  # fmt: skip
     counts = Counts()
     run = small_run(
@@ -64,7 +73,7 @@ def sent(folder: Path, *, precision: str = "fp32", recompute: str = "none", **se
     )  # fmt: skip
     # as `litespark.callbacks.signals` has it in every run
     run.trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    run.trainer.fit(module, batches(2, module.mesh))
+    run.trainer.fit(module, batches(SEQUENCES, module.mesh, vocab_size=SIZES["vocab_size"]))
     assert counts.mode is not None
     return [one for phase in counts.mode.phases for one in phase.sent]
 

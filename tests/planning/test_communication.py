@@ -60,7 +60,7 @@ def test_a_full_shard_of_3b_works_on_18_to_24_gb_in_each_micro_batch(r3, reduced
 
 
 def test_ddp_of_3b_works_on_12_gb_in_each_update_and_sends_twice_that(r3):
-    (exchange,) = data_exchanges(r3, Roles(replicate=64), Sharing(micro_batches=4))
+    (exchange,) = data_exchanges(r3, Roles(replicate=64), Sharing(micro_batches=4, by_unit=False))
     assert (exchange.collective, exchange.payload) == ("all_reduce", 4 * PARAMETERS)
     assert exchange.payload / GB == pytest.approx(12, rel=0.01)
     assert exchange.sent == pytest.approx(2 * 4 * PARAMETERS * 63 / 64)

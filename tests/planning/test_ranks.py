@@ -99,7 +99,7 @@ def test_activations_that_are_not_counted_are_not_guessed():
 
 def test_matrices_in_parts_exchange_activations():
     """8 ranks compute each matrix: a layer gathers and reduces (1, 4096, 6144) in bf16 twice each way, and forward
-    again but for the last product; the embedding, the head and the loss come on top."""
+    again but for the last product; the embedding, the head, the loss and the norms come on top."""
     of_rank = plan("tp", nodes=1)
     stream = 4096 * 6144 * 2
     by_collective = {
@@ -109,7 +109,8 @@ def test_matrices_in_parts_exchange_activations():
     assert by_collective == {
         "all_gather": MICRO_BATCHES * (60 * 6 + 2) * stream,
         "reduce_scatter": MICRO_BATCHES * (60 * 5 + 2) * stream,
-        "all_reduce": MICRO_BATCHES * 3 * 4096 * 4,
+        # three numbers of each token, and the weights of norms in bf16; once the norms of 9 parameters a layer and 3
+        "all_reduce": MICRO_BATCHES * (3 * 4096 * 4 + (2 * 60 + 1) * 6144 * 2) + 4 * (60 * 9 + 3),
     }
     assert of_rank.across == 0
     assert of_rank.kept == 4_000_000_000 // 8

@@ -1,6 +1,7 @@
 """`litespark plan`: what ranks hold and send under each strategy; activations are counted, all else is computed."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 from litespark.benchmarks.traffic.session import count_ours
 from litespark.benchmarks.traffic.steps import precision_as_on_gpu
@@ -10,12 +11,15 @@ from litespark.planning.ranks import Layout, RankPlan, plan_rank
 from litespark.run.checkout import repository
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
+from litespark.run.tensor_parallel import why_not_tensor
 from litespark.tasks.task import Observes
 
 
-def plan_ranks(overrides: Sequence[str], layout: Layout) -> tuple[list[RankPlan], str, float]:
+def plan_ranks(
+    overrides: Sequence[str], layout: Layout, say: Callable[[str], None]
+) -> tuple[list[RankPlan], str, float]:
     """A plan for the chosen strategy, or for each that is for several ranks; a line about it, and FLOPs of a rank."""
-    choices = [compose_parts(words) for words in _of_strategies(overrides, layout)]
+    choices = _of_strategies(overrides, layout, say)
     parts = choices[0]
     if parts.adapter is not None:
         raise ConfigError("adapter: got one, expected adapter=none: the plan is of a model that is trained whole")
@@ -33,11 +37,24 @@ def plan_ranks(overrides: Sequence[str], layout: Layout) -> tuple[list[RankPlan]
     return plans, about, flops * tokens / layout.ranks
 
 
-def _of_strategies(overrides: Sequence[str], layout: Layout) -> list[list[str]]:
+def _of_strategies(overrides: Sequence[str], layout: Layout, say: Callable[[str], None]) -> list[Parts]:
+    """The config with the strategy that it chooses, or with each that such ranks can have; why not others is said."""
     if any(word.startswith("strategy=") for word in overrides):
-        return [list(overrides)]
+        parts = compose_parts(overrides)
+        if refused := _why_not(parts, layout):
+            raise ConfigError("\n".join(refused))
+        return [parts]
     names = [file.stem for file in sorted((repository() / "configs" / "strategy").glob("*.yaml"))]
-    return [[*overrides, f"strategy={name}"] for name in names if (name == "single") == (layout.ranks == 1)]
+    of_ranks = [name for name in names if (name == "single") == (layout.ranks == 1)]
+    composed = [compose_parts([*overrides, f"strategy={name}"]) for name in of_ranks]
+    reasons = [_why_not(parts, layout) for parts in composed]
+    for line in itertools.chain(*reasons):
+        say(f"left out: {line}")
+    return [parts for parts, reason in zip(composed, reasons, strict=True) if not reason]
+
+
+def _why_not(parts: Parts, layout: Layout) -> list[str]:
+    return why_not_tensor(parts, parts.strategy.roles(layout.ranks, layout.gpus_per_node))
 
 
 def _split(parts: Parts, layout: Layout) -> tuple[int, int]:

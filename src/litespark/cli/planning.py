@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litespark.cli.configs import Overrides, number
+from litespark.cli.configs import Overrides, number, tell
 from litespark.ranges import Positive, Processes
 
 
@@ -22,6 +22,6 @@ def plan(
     from litespark.planning.ranks import Layout, Links
     from litespark.reports.ranks import table
 
-    plans, about, flops = plan_ranks(overrides, Layout(nodes, gpus_per_node))
+    plans, about, flops = plan_ranks(overrides, Layout(nodes, gpus_per_node), tell)
     print(table(plans, about=about, flops=flops, links=Links(inside * 1e9, across * 1e9)).text())
     return 0

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from litespark.mesh import Roles
-from litespark.models.spec import ModelSpec
+from litespark.models.spec import HasMatrices, ModelSpec
 from litespark.ops.backend import OpsConfig, resolve
 
 Collective = Literal["all_gather", "reduce_scatter", "all_reduce"]
@@ -61,6 +61,7 @@ class Exchange:
 class Sharing:
     """How the ranks of a run share a step of `micro_batches`; bytes are those of a value on its way.
 
+    `by_unit`: FSDP2 has the parameters; else DDP, which has them whole on every rank.
     `reduced_whole`: gradients of a step are added up whole, and parameters stay gathered (`strategy.accumulate=whole`).
     """
 
@@ -69,6 +70,7 @@ class Sharing:
     reduced_bytes: int = 4
     reshard_after_forward: bool = True
     reduced_whole: bool = False
+    by_unit: bool = True
 
     @property
     def gathers(self) -> int:
@@ -85,25 +87,33 @@ Unit = Sequence[torch.Size]
 """The shapes of the parameters that are gathered at once."""
 
 
-def units_of(spec: ModelSpec) -> list[Unit]:
-    """The units of a model, the rest behind its layers; a shared parameter is in one of them."""
+def units_of(spec: ModelSpec, tensor: int = 1) -> list[Unit]:
+    """The units of a model, the rest behind its layers; a shared parameter is in one of them.
+
+    With `tensor` ranks that compute each matrix in parts, the shapes of one of them: a matrix of a layer that is
+    several stored above each other (see `HasMatrices`) is these, each cut by rows, any other one is cut by columns, and
+    the embedding and the head are cut by rows.
+    """
     with torch.device("meta"):
         model = spec.build(resolve(OpsConfig()), "none")
+    stacked = [part.matrices() for part in model.modules() if tensor > 1 and isinstance(part, HasMatrices)]
+    rows_of = {matrix: rows for of_part in stacked for matrix, rows in of_part.items()}
     seen: set[nn.Parameter] = set()
     units: list[Unit] = []
     for module in (*spec.units(model), model):
         own = [parameter for parameter in module.parameters() if parameter not in seen]
         seen.update(own)
-        units.append([parameter.shape for parameter in own])
+        units.append([shape for parameter in own for shape in _cut(parameter, rows_of.get(parameter), tensor)])
     return units
 
 
-def in_parts(units: Sequence[Unit], tensor: int) -> list[Unit]:
-    """The units of a rank that computes each matrix in one of `tensor` parts; vectors stay whole."""
-    return [
-        [torch.Size([-(-shape[0] // tensor), *shape[1:]]) if len(shape) > 1 else shape for shape in unit]
-        for unit in units
-    ]
+def _cut(parameter: nn.Parameter, rows: tuple[int, ...] | None, tensor: int) -> list[torch.Size]:
+    shape = parameter.shape
+    if tensor == 1 or len(shape) == 1:
+        return [shape]
+    if rows is not None and len(rows) == 1:
+        return [torch.Size([shape[0], shape[1] // tensor])]
+    return [torch.Size([count // tensor, *shape[1:]]) for count in rows or (shape[0],)]
 
 
 def padded(unit: Unit, shards: int) -> int:
@@ -114,21 +124,23 @@ def padded(unit: Unit, shards: int) -> int:
 def data_exchanges(units: Sequence[Unit], roles: Roles, sharing: Sharing) -> list[Exchange]:
     """What the ranks that differ in their data exchange in a step: parameters and gradients.
 
-    Without shards it is DDP's all-reduce of fp32 gradients after the last micro-batch. With them each unit is gathered
-    and its gradients are reduce-scattered; over copies the shards of them are then all-reduced, once a step.
+    Of DDP it is the all-reduce of fp32 gradients after the last micro-batch. FSDP2 gathers each unit and
+    reduce-scatters its gradients; over copies the shards of them are then all-reduced, once a step.
     """
-    if roles.shard == 1:
-        values = sum(shape.numel() for unit in units for shape in unit)
-        if roles.replicate == 1:
-            return []
-        return [Exchange("all_reduce", "replicate", "gradients", _GRADIENT_BYTES * values, roles.replicate)]
     values = sum(padded(unit, roles.shard) for unit in units)
+    if not sharing.by_unit:
+        ddp = Exchange("all_reduce", "replicate", "gradients", _GRADIENT_BYTES * values, roles.replicate)
+        return [ddp] if roles.replicate > 1 else []
     gathered, reduced = values * sharing.gathered_bytes, values * sharing.reduced_bytes
     gathers, reductions = sharing.gathers, sharing.reductions
-    exchanges = [
-        Exchange("all_gather", "shard", "parameters", gathers * gathered, roles.shard, gathers * len(units)),
-        Exchange("reduce_scatter", "shard", "gradients", reductions * reduced, roles.shard, reductions * len(units)),
-    ]
+    exchanges = []
+    if roles.shard > 1:
+        exchanges = [
+            Exchange("all_gather", "shard", "parameters", gathers * gathered, roles.shard, gathers * len(units)),
+            Exchange(
+                "reduce_scatter", "shard", "gradients", reductions * reduced, roles.shard, reductions * len(units)
+            ),
+        ]
     if roles.replicate > 1:
         of_shard = reduced // roles.shard
         exchanges.append(Exchange("all_reduce", "replicate", "gradients", of_shard, roles.replicate, len(units)))
@@ -136,25 +148,30 @@ def data_exchanges(units: Sequence[Unit], roles: Roles, sharing: Sharing) -> lis
 
 
 def tensor_exchanges(
-    roles: Roles, *, tokens: int, hidden_size: int, num_layers: int, value_bytes: int, micro_batches: int, again: bool
+    units: Sequence[Unit], roles: Roles, sharing: Sharing, *, tokens: int, hidden_size: int, again: bool
 ) -> list[Exchange]:
     """What the ranks that compute a matrix in parts exchange in a step: activations of all `tokens` of a micro-batch.
 
     Between matrices each rank has a part of the sequence. Of each half of a layer (attention, MLP) the normalised
     stream is gathered and its output reduce-scattered, and backward the same for their gradients; the embedding
     reduces, the head gathers, and backward the other way round. `again`: layers make their forward pass again in the
-    backward pass, up to the last product. The loss on a vocabulary in parts needs three numbers of each token.
+    backward pass, up to the last product. The loss on a vocabulary in parts needs three numbers of each token. The
+    gradients of vectors (the weights of norms) are summed, since each rank has them of its own tokens.
     """
     if roles.tensor == 1:
         return []
-    stream, group = tokens * hidden_size * value_bytes, roles.tensor
-    gathers = micro_batches * (num_layers * (4 + 2 * again) + 2)
-    reductions = micro_batches * (num_layers * (4 + again) + 2)
-    of_loss = 3 * micro_batches
+    layers, group, micro_batches = len(units) - 1, roles.tensor, sharing.micro_batches
+    stream = tokens * hidden_size * sharing.gathered_bytes
+    gathers = micro_batches * (layers * (4 + 2 * again) + 2)
+    reductions = micro_batches * (layers * (4 + again) + 2)
+    vectors = [shape.numel() for unit in units for shape in unit if len(shape) == 1]
+    of_vectors = sum(vectors) * (sharing.reduced_bytes if sharing.reduced_whole else sharing.gathered_bytes)
+    sums = sharing.reductions
     return [
         Exchange("all_gather", "tensor", "activations", gathers * stream, group, gathers),
         Exchange("reduce_scatter", "tensor", "activations", reductions * stream, group, reductions),
-        Exchange("all_reduce", "tensor", "loss", of_loss * tokens * 4, group, of_loss),
+        Exchange("all_reduce", "tensor", "loss", 3 * micro_batches * tokens * 4, group),
+        Exchange("all_reduce", "tensor", "vectors", sums * of_vectors, group, sums * len(vectors)),
     ]
 
 
@@ -162,7 +179,7 @@ def number_exchanges(units: Sequence[Unit], roles: Roles, observed: int = 0) -> 
     """The few numbers on which all ranks agree in a step, which cost their latency alone.
 
     They are the loss and its divisor with sum and divisor of each number that the task observes, what the hosts count,
-    and, of gradients in shards, the norm of each parameter's.
+    and, of gradients in shards or parts, the norm of each parameter's.
     """
     world = roles.data * roles.tensor
     if world == 1:
@@ -172,10 +189,9 @@ def number_exchanges(units: Sequence[Unit], roles: Roles, observed: int = 0) -> 
         Exchange("all_reduce", "world", "sums", sums, world, 1),
         Exchange("all_reduce", "world", "counts", 8 * _HOST_COUNTS, world, 1),
     ]
-    if roles.shard > 1:
-        norms = 4 * sum(len(unit) for unit in units)
-        exchanges.append(Exchange("all_reduce", "shard", "norms", norms, roles.shard, 1))
-    return exchanges
+    norms = 4 * sum(len(unit) for unit in units)
+    parts: tuple[tuple[Dimension, int], ...] = (("shard", roles.shard), ("tensor", roles.tensor))
+    return exchanges + [Exchange("all_reduce", over, "norms", norms, ranks, 1) for over, ranks in parts if ranks > 1]
 
 
 def group_of(roles: Roles, over: Dimension, rank: int = 0) -> range:

@@ -13,7 +13,6 @@ from litespark.planning.communication import (
     Unit,
     crossing_share,
     data_exchanges,
-    in_parts,
     number_exchanges,
     padded,
     tensor_exchanges,
@@ -99,6 +98,7 @@ def sharing_of(strategy: StrategyConfig, *, narrow: bool, micro_batches: int) ->
         reduced_bytes=_NARROW_BYTES if narrow and strategy.reduce_dtype == "bf16" else _WIDE_BYTES,
         reshard_after_forward=strategy.reshard_after_forward,
         reduced_whole=strategy.accumulate == "whole",
+        by_unit=strategy.shards,
     )
 
 
@@ -123,18 +123,13 @@ def plan_rank(
     """
     roles = strategy.roles(layout.ranks, layout.gpus_per_node)
     sharing = sharing_of(strategy, narrow=narrow, micro_batches=micro_batches)
-    units = in_parts(units_of(spec), roles.tensor)
+    units = units_of(spec, roles.tensor)
     exchanges = data_exchanges(units, roles, sharing) + number_exchanges(units, roles, observed)
     shapes = spec.step_shapes(micro_batch_size, seq_len, False)
     if shapes is not None:
+        tokens, hidden_size = micro_batch_size * seq_len, shapes.hidden_size
         exchanges += tensor_exchanges(
-            roles,
-            tokens=micro_batch_size * seq_len,
-            hidden_size=shapes.hidden_size,
-            num_layers=spec.num_layers,
-            value_bytes=sharing.gathered_bytes,
-            micro_batches=micro_batches,
-            again=recompute == "full",
+            units, roles, sharing, tokens=tokens, hidden_size=hidden_size, again=recompute == "full"
         )
     values = sum(padded(unit, roles.shard) // roles.shard for unit in units)
     # of AdamW two moments, of Muon one of its matrices
