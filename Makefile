@@ -25,7 +25,7 @@ WHOLE := data.document_mask=false
 BENCH := $(PYTHON) -m litespark.cli bench
 # of bench-gpus: the devices of this machine, and how they are used
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
-STRATEGIES ?= ddp fsdp hsdp
+STRATEGIES ?= ddp fsdp tp
 # a step of two micro-batches on up to eight
 SCALE := experiment=llama3b_litespark data=synthetic budget.tokens=null budget.steps=60 callbacks.checkpoint_every=null \
 	callbacks.sample_prompt=null trainer.validate_every=null trainer.global_batch_size=64
