@@ -85,19 +85,22 @@ def divide(
     keys: list[dict[str, str]] = [{} for _ in by_rank]
     filled = [0] * len(by_rank)
     wholes: dict[str, Held] = {}
-    owners: dict[tuple[str, Held], list[int]] = {}
+    owners: dict[tuple[str, Extent], list[int]] = {}
+    held_there: dict[tuple[str, Extent], Held] = {}
     for rank, pieces in enumerate(by_rank):
         for name, piece in pieces.items():
             wholes.setdefault(name, piece)
             if name not in same and rank in writers and (0 not in piece.sizes or 0 in piece.shape):
-                owners.setdefault((name, piece), []).append(rank)
+                owners.setdefault((name, piece.offsets), []).append(rank)
+                held_there[name, piece.offsets] = piece
     chunks: dict[str, list[Chunk]] = {name: [] for name in wholes}
     # those with one owner first, then the large ones
-    for (name, piece), ranks in sorted(owners.items(), key=lambda item: (len(item[1]), -item[0][1].nbytes)):
-        rank = min(ranks, key=lambda rank: filled[rank])
+    sizes = {at: piece.nbytes for at, piece in held_there.items()}
+    for at in sorted(owners, key=lambda at: (len(owners[at]), -sizes[at])):
+        (name, _), piece, rank = at, held_there[at], min(owners[at], key=filled.__getitem__)
         key = name if piece.sizes == piece.shape else f"{name}[{_slices(piece)}]"
         keys[rank][key] = name
-        filled[rank] += piece.nbytes
+        filled[rank] += sizes[at]
         chunks[name].append(Chunk(f"rank-{rank:05d}.safetensors", key, piece.offsets, piece.sizes))
     index = {
         name: Stored(whole.shape, whole.dtype, tuple(sorted(chunks[same.get(name, name)], key=lambda c: c.offsets)))

@@ -4,10 +4,10 @@ Names are those of the `state_dict` of the LightningModule (`model.…`), `optim
 parameter of the model, and `rest.…` for other tensors.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -20,7 +20,6 @@ from litespark.models.parallel_layers import Part
 from litespark.training.checkpoint import folder
 from litespark.training.checkpoint.files import (
     DTYPE_NAMES,
-    DTYPES,
     CheckpointError,
     MappedFiles,
     Written,
@@ -28,7 +27,7 @@ from litespark.training.checkpoint.files import (
 )
 from litespark.training.checkpoint.folder import Checkpoint
 from litespark.training.checkpoint.keep import Keep, prune
-from litespark.training.checkpoint.pieces import StoredTensor, divide, held, joined, local_piece
+from litespark.training.checkpoint.pieces import Stored, StoredTensor, divide, held, joined, local_piece
 from litespark.training.checkpoint.plain import decode, encode
 
 log = logging.getLogger(__name__)
@@ -110,24 +109,40 @@ def prepare(
     tensors, rest = _parted(state)
     encoded = dict[str, Any]()
 
-    def encode_rest() -> None:
+    def begun() -> Path:
         refused: list[str] = []
         encoded.update(encode(rest, _REST, tensors, refused))
         refused += [str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPE_NAMES]
         if refused:
             raise CheckpointError(f"the state holds {', '.join(refused)}, expected tensors and plain values alone")
+        whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        return folder.begin(root, step, int(1.05 * whole))
 
-    mesh.from_first(encode_rest, "the state to be sorted")
-    by_rank = mesh.gather(held(tensors))
-    pieces, same = [of_rank for of_rank, _ in by_rank], by_rank[0][1]
-    index, _ = divide(pieces, same, range(mesh.world_size))
-    expected = sum(prod(stored.shape) * DTYPES[stored.dtype].itemsize for stored in index.values())
-    unfinished = mesh.from_first(lambda: folder.begin(root, step, int(1.05 * expected)), "room for the checkpoint")
-    writers = [rank for rank, sees in enumerate(mesh.gather(unfinished.is_dir())) if sees]
-    index, keys = divide(pieces, same, writers)
-    mine = {key: local_piece(tensors[name])[0] for key, name in keys[mesh.rank].items()}
+    unfinished = mesh.from_first(begun, "room for the checkpoint")
+    index, keys = _divided(mesh, tensors, unfinished.is_dir())
+    mine = {key: local_piece(tensors[name])[0] for key, name in keys.items()}
     content = {"about": dict(about), "state": encoded, "tensors": joined(index, _with_states(tensors, parts or {}))}
     return Prepared(unfinished, step, content, mine, keep)
+
+
+_last: dict[tuple[Any, ...], tuple[dict[str, Stored], dict[str, str]]] = {}  # of one save
+
+
+def _divided(mesh: Mesh, tensors: Mapping[str, Tensor], sees: bool) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The index of all tensors, and what this rank writes by its keys, where it `sees` the folder; a collective.
+
+    That of the save before is taken again where no rank holds anything else now: with hundreds of ranks making it takes
+    long.
+    """
+    mine = held(tensors)
+    digests = tuple(mesh.gather((hashlib.sha256(repr(mine).encode()).digest(), sees)))
+    if digests not in _last:
+        by_rank = mesh.gather(mine)
+        writers = [rank for rank, (_, sees) in enumerate(digests) if sees]
+        index, keys = divide([pieces for pieces, _ in by_rank], by_rank[0][1], writers)
+        _last.clear()
+        _last[digests] = index, keys[mesh.rank]
+    return _last[digests]
 
 
 def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
