@@ -30,6 +30,8 @@ TABLE = {
     "the whole model compiled under FSDP": (f"{NO_FILES} ops.compile=model strategy=fsdp", "expected ops.compile=bloc"),
     "ranks that a strategy cannot divide": (f"{NO_FILES} strategy=fsdp_tp strategy.tensor=2",
         "strategy.tensor: got 2, expected a number that divides the 1 processes", "set strategy.tensor=1"),
+    "run that nothing starts from": (f"{NO_FILES} run={{w}}/logs/runs/synthetic", "nothing of this config starts",
+        "leave it out, or choose an experiment"),
     "tokens and steps": ("budget.tokens=9", "got tokens and steps, expected one", "budget.tokens=null"),
     "adapter of a reward model": (f"{NO_FILES} task=reward adapter=lora", "task=reward: got an adapter", "=none"),
     "missing data": ("data.source={w}/nowhere", "{w}/nowhere does not exist", "Set data.source to"),

@@ -117,6 +117,7 @@ def parts_from(config: DictConfig) -> Parts:
 
     notes: list[str] = []
     config = with_variant(config)
+    starts_from_run = "${run}" in str(OmegaConf.to_container(config))
     model = opened(config, notes)
     if model is not None:
         with open_dict(config := config.copy()):
@@ -136,6 +137,11 @@ def parts_from(config: DictConfig) -> Parts:
         # where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning
         data["tokenizer"] = data["tokenizer"] or model.asked.path
     faults = unread(values, {*GROUPS, *fields_of(ROOT), VARIANT}, str(OmegaConf.to_container(config)))
+    if (given := values.get("run")) is not None and not starts_from_run:
+        faults.append(
+            f"run: got {given}, but nothing of this config starts from one; leave it out, or choose an experiment of a "
+            "later stage (quickstart_sft), or start from its weights with model=huggingface and its path as model.path"
+        )
     made = {group: made_group(group, values.get(group), faults, notes) for group in GROUPS}
     run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
     if (callbacks := made["callbacks"]) is not None:
