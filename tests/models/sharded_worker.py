@@ -15,8 +15,9 @@ from litespark.models.adapters.config import LoraAdapter
 from litespark.models.huggingface.model import CausalLM
 from litespark.models.huggingface.spec import HuggingFaceConfig
 from litespark.models.init import copy_weights, initialise
-from litespark.models.llama.huggingface import export_huggingface
+from litespark.models.llama.huggingface import export_huggingface, fill_huggingface
 from litespark.models.llama.model import Llama
+from litespark.models.safetensors_folder import SafetensorsReader
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from litespark.training.model_builder import ModelBuilder
@@ -33,12 +34,12 @@ def _mesh() -> DeviceMesh:
     return device_mesh(Roles(shard=2), CPU)
 
 
-def _sharded(precision: Precision) -> Llama:
+def _sharded(precision: Precision, seed: int = 5) -> Llama:
     with torch.device("meta"):
         model = Llama(small_config(**BIASES), resolve(SDPA))
     shard_model(model, model.blocks, _mesh(), StrategyConfig("fsdp"), precision)
     model.to_empty(device="cpu")
-    initialise(model, model.config, 5)
+    initialise(model, model.config, seed)
     return model
 
 
@@ -111,6 +112,14 @@ def main(folder: Path) -> None:
     assert draws.call_count == len(range(rank, count, 2))
     _assert_equal(_whole(model.state_dict()), single.state_dict())
     export_huggingface(model, folder, max_shard_bytes=20_000)
+    torch.distributed.barrier()
+    with mock.patch.object(SafetensorsReader, "rows", autospec=True, side_effect=SafetensorsReader.rows) as reads:
+        fill_huggingface(folder, again := _sharded("fp32", seed=9))
+    _assert_equal(_whole(again.state_dict()), single.state_dict())
+    rows = sum(end - begin for _, _, begin, end in (call.args for call in reads.call_args_list))
+    # each rank reads what it holds, half of each
+    held = sum(len(parameter.to_local()) for parameter in model.parameters())
+    assert rows == held <= 0.6 * sum(len(parameter) for parameter in model.parameters())
 
     expected, loss = single(*sequences), model(*sequences)
     for each in (expected, loss):

@@ -92,6 +92,12 @@ class SafetensorsReader:
                 for name in inside:
                     yield name, file.get_tensor(name)
 
+    def rows(self, name: str, begin: int, end: int) -> Tensor:
+        """Some rows of a tensor, on the CPU in its stored dtype; the others are not read."""
+        with safe_open(self._files[name], framework="pt") as file:
+            rows: Tensor = file.get_slice(name)[begin:end]
+            return rows
+
 
 class SafetensorsWriter:
     """Writes tensors, in the order of `sizes` (name -> bytes), into files of about `max_shard_bytes`."""

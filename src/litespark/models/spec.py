@@ -162,7 +162,8 @@ class TakesAdapters(ModelSpec, Protocol):
 class HasHuggingFace(Protocol):
     """A family that transformers has too.
 
-    `huggingface()` has `read_config`, `load_huggingface` and `export_huggingface`, as `models.llama.huggingface`.
+    `huggingface()` has `read_config`, `load_huggingface` and `export_huggingface`, as `models.llama.huggingface`, and
+    `fill_huggingface` where a rank can read its part of a folder alone.
     """
 
     @staticmethod

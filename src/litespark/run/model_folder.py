@@ -92,7 +92,7 @@ class ModelFolder:
     def fill(self, model: nn.Module) -> None:
         """Give the weights to a model of `spec`, in place; a head of labels stays as it is where these have none.
 
-        Of a checkpoint without an adapter a rank reads what it holds of a sharded model, and nothing else.
+        Of a checkpoint without an adapter and of a Llama's folder a rank reads what it holds of a sharded model.
         """
         own = getattr(getattr(model, "config", None), "num_labels", None)
         if self.checkpoint is not None and "adapter" not in self.checkpoint.about:
@@ -103,6 +103,10 @@ class ModelFolder:
                 (stored[name] if part is None else stored[name].rows(part)).read_into(parameter)
 
             fill_weights(model, give, head=head)
+            return
+        family: Any = self.spec.huggingface() if self.checkpoint is None else None
+        if hasattr(family, "fill_huggingface"):
+            family.fill_huggingface(self.path, model, head=getattr(self.spec, "num_labels", None) == own)
             return
         source: Any = self.read(resolve(OpsConfig()))
         copy_weights(source, model, head=getattr(getattr(source, "config", None), "num_labels", None) == own)

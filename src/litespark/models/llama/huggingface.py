@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from litespark.atomic import written_whole
 from litespark.mesh import Mesh
 from litespark.models.exported_tokenizer import tokenizer_files
+from litespark.models.init import fill_weights
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface_config import (
     all_eos_ids,
@@ -22,8 +23,10 @@ from litespark.models.llama.huggingface_config import (
 )
 from litespark.models.llama.huggingface_config import why_not_native as why_not_native
 from litespark.models.llama.model import Llama
+from litespark.models.parallel_layers import Part
+from litespark.models.placement import local_piece
 from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter
-from litespark.ops.backend import Ops
+from litespark.ops.backend import Ops, OpsConfig, resolve
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _SCORE = "score.weight"  # of a sequence classifier
@@ -67,6 +70,23 @@ def load_huggingface(folder: Path | str, ops: Ops) -> Llama:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected one with config.json and safetensors")
     config = read_config(folder / "config.json", folder.resolve().name)
+    reader = _reader(folder, config)
+    with torch.device("meta"):
+        model = Llama(config, ops)
+    model.to_empty(device="cpu")
+    _fill(model, folder, config, reader)
+    return model
+
+
+def fill_huggingface(folder: Path | str, model: nn.Module, *, head: bool = True) -> None:
+    """Give a built model of the folder's sizes its weights, in place: a rank reads the rows that it holds of a sharded
+    one. Without `head`, its `head_weight` stays as it is. A ValueError as `load_huggingface`."""
+    folder = Path(folder)
+    config = read_config(folder / "config.json", folder.resolve().name)
+    _fill(model, folder, config, _reader(folder, config), head=head)
+
+
+def _reader(folder: Path, config: LlamaConfig) -> SafetensorsReader:
     reader = SafetensorsReader(folder)
     # before anything of the stated sizes is made, which may be any number
     if config.num_layers > len(reader.shapes):
@@ -74,31 +94,41 @@ def load_huggingface(folder: Path | str, ops: Ops) -> Llama:
             f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of "
             "its config.json; fetch the folder again"
         )
-    with torch.device("meta"):
-        model = Llama(config, ops)
+    return reader
+
+
+def _fill(model: nn.Module, folder: Path, config: LlamaConfig, reader: SafetensorsReader, *, head: bool = True) -> None:
     tied_head = config.tie_embeddings and _HEAD in reader.shapes
     # of two names for one tensor, some writers keep the first of the alphabet
     stored = {_EMBEDDING: _HEAD} if tied_head and _EMBEDDING not in reader.shapes else {}
-    expected = {stored.get(name, name): shape for name, shape in _part_shapes(model).items()}
+    with torch.device("meta"):
+        shapes = _part_shapes(Llama(config, resolve(OpsConfig())))
     # older exports carry rotary tables, and a tied head's copy of the embedding
     copied_head = tied_head and not stored
     needless = {name for name in reader.shapes if "rotary_emb." in name or (copied_head and name == _HEAD)}
-    _compare_shapes(folder, reader.shapes, expected, needless)
-    model.to_empty(device="cpu")
-    targets: dict[str, Tensor] = {}
-    for ours, parts in huggingface_parts(config).items():
-        rows = model.get_parameter(ours).detach().split([count for _, count in parts])
-        targets |= {stored.get(name, name): target for (name, _), target in zip(parts, rows, strict=True)}
-    for name, tensor in reader.read(expected):
-        targets[name].copy_(tensor)
+    _compare_shapes(folder, reader.shapes, {stored.get(name, name): shape for name, shape in shapes.items()}, needless)
+    parts = huggingface_parts(config)
+
+    def give(name: str, parameter: Tensor, part: Part | None) -> None:
+        target, (row, *column) = local_piece(parameter)
+        first, begin = row + (0 if part is None else part.first), 0
+        for theirs, rows in parts[name]:
+            low, high = max(begin, first), min(begin + rows, first + len(target))
+            if low < high:
+                source = reader.rows(stored.get(theirs, theirs), low - begin, high - begin)
+                if column:
+                    source = source[:, column[0] : column[0] + target.shape[1]]
+                target[low - first : high - first].copy_(source)
+            begin += rows
+
+    fill_weights(model, give, head=head)
     if copied_head:
-        head = dict(reader.read([_HEAD]))[_HEAD]
-        if not torch.equal(head.to(torch.float32), model.embedding.weight.detach()):
+        embedding, its_head = (tensor for _, tensor in sorted(reader.read([_HEAD, _EMBEDDING])))
+        if not torch.equal(its_head.to(torch.float32), embedding.to(torch.float32)):
             raise ValueError(
                 f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embedding; "
                 "set it to false in config.json if the head is meant to be its own"
             )
-    return model
 
 
 def export_huggingface(

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from litespark.models.parallel_layers import Part
+from litespark.models.placement import local_piece
 from litespark.training.checkpoint.files import DTYPE_NAMES, DTYPES, CheckpointError, MappedFiles
 
 Extent = tuple[int, ...]
@@ -50,15 +49,6 @@ class Stored:
     shape: Extent
     dtype: str
     chunks: tuple[Chunk, ...]
-
-
-def local_piece(tensor: Tensor) -> tuple[Tensor, Extent]:
-    """What this rank holds of a tensor, sharing its memory, and its offsets in the whole."""
-    tensor = tensor.detach()
-    if not isinstance(tensor, DTensor):
-        return tensor, (0,) * tensor.ndim
-    _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    return tensor.to_local(), tuple(offsets)
 
 
 def held(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Held], dict[str, str]]:

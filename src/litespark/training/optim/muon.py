@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import AdamW, Optimizer
 from torch.optim._muon import DEFAULT_A, DEFAULT_B, DEFAULT_C, EPS, _adjust_lr, _zeropower_via_newtonschulz
 
+from litespark.models.placement import local_piece
 from litespark.models.spec import HasMatrices
 from litespark.training.optim.finite import local_part
 
@@ -85,7 +85,7 @@ class MuonWithAdamW(Optimizer):
         new_weight = weight * (1 - lr * group["weight_decay"])
 
         # of the whole matrix: rows and columns of this rank, rows of a part
-        (first, left), begin = _offset(parameter), 0
+        (first, left), begin = local_piece(parameter)[1], 0
         columns = slice(left, left + weight.shape[1])
         for part in _whole(direction, parameter).split(group["rows"]):
             low, high = max(begin, first), min(begin + len(part), first + len(weight))
@@ -106,15 +106,6 @@ class MuonWithAdamW(Optimizer):
             old.copy_(new)
         else:
             torch.where(self.found_inf > 0, old, new, out=old)
-
-
-def _offset(parameter: Tensor) -> tuple[int, int]:
-    """Row and column of the whole matrix at which what this rank has of it begins."""
-    if not isinstance(parameter, DTensor):
-        return 0, 0
-    of_rank = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
-    row, column = of_rank[1]
-    return row, column
 
 
 def _whole(direction: Tensor, parameter: Tensor) -> Tensor:
