@@ -21,6 +21,7 @@ from litespark.run.record import RunRecord
 from litespark.run.targets import ConfigError
 from litespark.training.checkpoint import files
 from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.step import OptimizerStep
 from tests.checkpoints import FILE, state_in
 from tests.metrics.fake_meter import FakeMeter
 from tests.metrics.records.hand_made import changed
@@ -85,6 +86,21 @@ def test_any_signal_after_the_last_step_is_a_stop(tmp_path, monkeypatch, number)
     with pytest.raises(Interrupted):
         run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     assert record(tmp_path / "runs" / "small")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(("number", "queued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_only_the_signal_that_time_is_over_queues_a_job_again(tmp_path, monkeypatch, number, queued):
+    step, asked = OptimizerStep.loss, []
+
+    def signalled(*arguments: object) -> object:
+        signal.raise_signal(number)
+        return step(*arguments)
+
+    monkeypatch.setattr(OptimizerStep, "loss", signalled)
+    monkeypatch.setattr("litespark.run.train.requeue", asked.append)
+    with pytest.raises(Interrupted, match="stopped after step 1"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert len(asked) == queued
 
 
 def test_a_run_whose_folder_is_removed_ends_and_says_so(tmp_path, monkeypatch):

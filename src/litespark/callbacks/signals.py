@@ -29,11 +29,13 @@ _saved = False
 
 
 class Interrupted(Exception):
-    """The run stopped because it was asked to; its state is saved."""
+    """The run stopped because it was asked to; its state is saved. `time_over`: SIGUSR1 asked, on some rank, which
+    schedulers are told to send before the end of a job's time; SIGTERM may as well be somebody's `scancel`."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, *, time_over: bool = False) -> None:
         super().__init__(f"stopped after step {step} and saved")
         self.step = step
+        self.time_over = time_over
 
 
 class StopOnSignal(StepCallback):
@@ -42,6 +44,7 @@ class StopOnSignal(StepCallback):
     def __init__(self, checkpointer: Checkpointer) -> None:
         super().__init__()
         self.checkpointer = checkpointer
+        self._time_over = False
 
     def setup(self, trainer: pl.Trainer, pl_module: TrainingModule, stage: str) -> None:  # type: ignore[override]
         # Lightning 2.6.6 would install its own SIGTERM handler now (it ends the run between micro-batches, saves
@@ -56,6 +59,7 @@ class StopOnSignal(StepCallback):
 
         def ask(number: int) -> None:
             module.stop_requested = True
+            self._time_over = number == signal.SIGUSR1
             log.warning("got %s: stopping after this step; once more to stop at once", signal.Signals(number).name)
 
         _listen_for(ask)
@@ -66,7 +70,7 @@ class StopOnSignal(StepCallback):
             self.checkpointer.save(trainer, module)
             global _saved
             _saved = True
-            raise Interrupted(module.steps_taken)
+            raise Interrupted(module.steps_taken, time_over=module.mesh.any(self._time_over))
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from litespark.run.model_folder import check_tokenizer
 from litespark.run.new_run import check_name, make, new_record, new_segment, write_config
 from litespark.run.preflight import Machine, find_data, preflight
 from litespark.run.processes import join_processes, part_processes
+from litespark.run.requeue import requeue
 from litespark.run.resume import FinishedError, Resumed, reopen
 from litespark.run.reward_models import check_reward_models
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
@@ -132,7 +133,7 @@ def _train(
             else:
                 _undo(folder, resumed, machine)
             raise
-        _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop)
+        _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), overrides, stop)
     except Exception as error:
         _note_failure(run, error)
         if (full := out_of_memory(error)) is not None:
@@ -226,7 +227,7 @@ def _fit(run: Run, resumed: Resumed | None) -> None:
         raise KeyboardInterrupt from end
 
 
-def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseException) -> NoReturn:
+def _stopped(run: Run, resumed: Resumed | None, command: str, overrides: list[str], stop: BaseException) -> NoReturn:
     """End a run that was told to stop and is saved; `command` continues it."""
     close(run, "interrupted")
     step = run.module.steps_taken
@@ -237,6 +238,8 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseExceptio
         ) from stop
     if run.module.mesh.is_first:
         print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
+        if isinstance(stop, Interrupted) and stop.time_over:
+            requeue(overrides)
     raise Interrupted(step) from stop
 
 
