@@ -25,6 +25,7 @@ from litespark.callbacks.run_record import RunRecorder
 from litespark.callbacks.signals import StopOnSignal
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.callbacks.validation import Validation
+from litespark.callbacks.watchdog import Watchdog
 from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import SequenceDataModule
 from litespark.device import device_of
@@ -188,6 +189,8 @@ def build_run(
     if parts.callbacks.progress:
         callbacks.append(_progress(parts, machine, metrics, throughput, energy))
     callbacks.append(StopOnSignal(checkpointer))
+    if machine.ranks.world_size > 1 and (patience := parts.strategy.hang_seconds) is not None:
+        callbacks.append(Watchdog(patience, machine.ranks.rank, throughput.phases))
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     all_loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]

@@ -35,6 +35,10 @@ class StrategyConfig:
     timeout_seconds: Annotated[int, Range(at_least=1, at_most=31_536_000, why="a year")] = 1800
     """How long a collective waits for the other ranks before it is an error."""
 
+    hang_seconds: Annotated[int, Range(at_least=1, at_most=31_536_000, why="a year")] | None = 600
+    """Of several ranks, how long one may take for a micro-batch before it counts as hung: each then writes its stacks
+    and ends, well before the time-out of a collective. Null: never."""
+
     @property
     def shards(self) -> bool:
         """Whether FSDP2 has the parameters, as DTensors; else every rank has them whole."""
