@@ -20,17 +20,17 @@ def asked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "environment", "expected", "said"),
+    ("continues", "environment", "expected", "said"),
     [
-        (["name=a", "resume=auto"], SLURM, ["requeue 7"], "job 7 is queued again"),
-        (["name=a", "resume=auto"], SLURM | {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}, ["requeue 5_2"],
+        (True, SLURM, ["requeue 7"], "job 7 is queued again"),
+        (True, SLURM | {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}, ["requeue 5_2"],
          "job 5_2 is queued again"),
-        (["name=a"], SLURM, [], "job 7 is not queued again: it would start anew; give it name=NAME resume=auto"),
-        (["name=a", "resume=auto"], {"SLURM_JOB_ID": "13"}, ["requeue 13"], "no such job.*hand: scontrol requeue 13"),
-        (["name=a", "resume=auto"], {}, [], None),
+        (False, SLURM, [], "job 7 is not queued again: it would start anew; give it name=NAME resume=auto"),
+        (True, {"SLURM_JOB_ID": "13"}, ["requeue 13"], "no such job.*hand: scontrol requeue 13"),
+        (True, {}, [], None),
     ],
 )  # fmt: skip
-def test_it_is_queued_again_only_where_it_would_continue(asked, caplog, overrides, environment, expected, said):
-    requeue(overrides, environment)
+def test_it_is_queued_again_only_where_it_would_continue(asked, caplog, continues, environment, expected, said):
+    requeue(continues=continues, environment=environment)
     assert asked() == expected
     assert (caplog.text == "") if said is None else re.search(said, caplog.text)

@@ -87,10 +87,14 @@ def _sample(parts: Parts, run: Run, prompt: str, tokenizer: Tokenizer) -> str | 
     """How the model continues `prompt`; every rank generates the same, as sharded weights need all of them."""
     model, longest = run.module.model, parts.model.max_seq_len
     assert model is not None
-    if not isinstance(model, Generates):
+    reason = None if isinstance(model, Generates) else f"model={parts.model.name}, {CANNOT}"
+    if run.module.mesh.roles.tensor > 1:
+        reason = f"strategy={parts.strategy.name}, whose ranks share sequences; litespark generate makes one"
+    if reason is not None:
         if run.module.mesh.is_first:
-            log.info("no sample of text: got model=%s, %s; set callbacks.sample_prompt=null", parts.model.name, CANNOT)
+            log.info("no sample of text: got %s; set callbacks.sample_prompt=null", reason)
         return None
+    assert isinstance(model, Generates)
     tokens = min(parts.callbacks.sample_tokens, longest - 1)
     ids = tokenizer.encode_prompt(prompt)[: longest - tokens]
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():

@@ -3,22 +3,21 @@
 import logging
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-_AUTOMATIC = "resume=auto"
 _SECONDS = 60
 
 
-def requeue(overrides: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
-    """Ask SLURM to queue this job again, where its command line continues it; another one is told what it lacks."""
+def requeue(*, continues: bool, environment: Mapping[str, str] = os.environ) -> None:
+    """Ask SLURM to queue this job again, where it then `continues`; another one is told what it lacks."""
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
     if job is None:
         return
-    if _AUTOMATIC not in overrides:
-        log.warning("job %s is not queued again: it would start anew; give it name=NAME %s", job, _AUTOMATIC)
+    if not continues:
+        log.warning("job %s is not queued again: it would start anew; give it name=NAME resume=auto", job)
         return
     command = ["scontrol", "requeue", job]
     try:

@@ -133,7 +133,7 @@ def _train(
             else:
                 _undo(folder, resumed, machine)
             raise
-        _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), overrides, stop)
+        _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop, again=again)
     except Exception as error:
         _note_failure(run, error)
         if (full := out_of_memory(error)) is not None:
@@ -227,8 +227,8 @@ def _fit(run: Run, resumed: Resumed | None) -> None:
         raise KeyboardInterrupt from end
 
 
-def _stopped(run: Run, resumed: Resumed | None, command: str, overrides: list[str], stop: BaseException) -> NoReturn:
-    """End a run that was told to stop and is saved; `command` continues it."""
+def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseException, *, again: bool) -> NoReturn:
+    """End a run that was told to stop and is saved; `command` continues it, and with `again` so does the same job."""
     close(run, "interrupted")
     step = run.module.steps_taken
     # a resume without a step left has not saved anything itself
@@ -239,7 +239,7 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, overrides: list[st
     if run.module.mesh.is_first:
         print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
         if isinstance(stop, Interrupted) and stop.time_over:
-            requeue(overrides)
+            requeue(continues=again)
     raise Interrupted(step) from stop
 
 
