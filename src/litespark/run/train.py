@@ -278,6 +278,8 @@ def quieten() -> None:
     """Silence advice of Lightning's that does not apply to us."""
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    # on the gradient norm under tensor parallelism, one number that is summed in two steps
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     for message in (
         # the data is read from mapped files or made up; workers do not help small models, and it is a setting
         "does not have many workers",
@@ -289,5 +291,7 @@ def quieten() -> None:
         "`Trainer.fit` stopped",
         # Lightning 2.6.6 with newer PyTorch
         "treespec, LeafSpec",
+        # a part of a DTensor always is one, and no layer writes into it
+        "FSDP2-wrapped module.*returned a view tensor",
     ):
         warnings.filterwarnings("ignore", f"(?s).*{message}")
