@@ -82,6 +82,7 @@ def ranks_of(torchrun: subprocess.Popen) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_whose_rank_was_killed_and_it_ends_finished(place, undisturbed):
     folder = place / "logs/runs/elastic"
     line = command(*overrides(place, "name=elastic", "resume=auto", "strategy=ddp"), processes=2)

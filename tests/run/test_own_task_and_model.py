@@ -19,6 +19,7 @@ from litespark.run.load import load_trained
 from litespark.run.metric_rows import read_metrics
 from litespark.run.preflight import preflight
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError
+from tests.checkpoints import state_in
 from tests.cli.tiny_run import tiny
 from tests.pasted import shown_files
 from tests.run.composed import parts
@@ -60,8 +61,9 @@ def _losses(folder: Path, name: str) -> list[float]:
 
 
 def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    (state,) = (folder / "logs" / "runs" / name / "checkpoints" / "step-00000006").glob("*.ckpt")
-    return torch.load(state, weights_only=True)["state_dict"]
+    checkpoint = folder / "logs" / "runs" / name / "checkpoints" / "step-00000006"
+    weights: dict[str, torch.Tensor] = state_in(checkpoint)["state_dict"]
+    return weights
 
 
 def test_a_task_and_a_model_of_ones_own_are_trained_resumed_and_reported(mypkg):

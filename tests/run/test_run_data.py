@@ -37,7 +37,7 @@ class Resume:
         self.parts = replace(parts(f"paths.logs={tmp_path}/logs", "name=mine"), data=self.data, resume="mine")
         self.folder = make(self.parts, [], self.prepared, manifest)
         record_place(self.folder, self.prepared)
-        self.checkpoint = Checkpoint(self.folder, 5, {"manifest_hash": manifest.hash})
+        self.checkpoint = Checkpoint(self.folder, 5, {"manifest_hash": manifest.hash}, {}, {}, {}, "")
 
     def place(self, *given, **changes):
         return data_of_run(
@@ -127,7 +127,9 @@ def test_examples_are_found_by_their_content_too(tmp_path):
 
     def found(*given, **changes):
         resumed = replace(parts(f"paths.logs={tmp_path}/logs"), data=replace(mine, **changes), resume="mine")
-        return data_of_run(resumed, folder, Checkpoint(folder, 5, {"manifest_hash": manifest.hash}), given)
+        return data_of_run(
+            resumed, folder, Checkpoint(folder, 5, {"manifest_hash": manifest.hash}, {}, {}, {}, ""), given
+        )
 
     source.unlink()
     assert found() == found("source", "format", "tokenizer") == str(place)

@@ -19,6 +19,7 @@ from litespark.run import choose_optimizer, verify
 from litespark.run import train as run
 from litespark.run.config import ConfigError
 from litespark.run.record import RunRecord
+from tests.checkpoints import state_in
 from tests.ops import planted_pieces
 from tests.run.composed import SMALL, config
 
@@ -56,8 +57,7 @@ def test_a_run_with_verifications_has_the_same_bits_as_one_without(tmp_path, mon
     states = []
     for verifying in ("always", "never"):
         _train(tmp_path / verifying, "ops=litespark", "ops.swiglu=drawing", f"callbacks.verify={verifying}")
-        (path,) = (tmp_path / verifying / "runs" / "small" / "checkpoints").rglob("*.ckpt")
-        state = torch.load(path, weights_only=True)
+        state = state_in(tmp_path / verifying / "runs" / "small")
         states.append([state["state_dict"], [each["torch"] for each in state["litespark"]["random"]]])
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
